@@ -1,0 +1,9 @@
+"""The one way a run says that it can't start or go on: a sentence for the user, and no traceback."""
+
+
+class UserError(ValueError):
+    """Bad input. The message is one sentence with the key, the value and the mend; the command ends with status 2."""
+
+
+class RunStopped(RuntimeError):
+    """A run that had to stop for a reason it can name (a NaN, a full disk); the command ends with status 1."""

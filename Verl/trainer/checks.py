@@ -1,0 +1,249 @@
+"""Checks of a composed config, before Ray starts. Each failure is one sentence: the key, the value, the mend."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from Verl.data.schema import DataError, check_parquet
+from Verl.data.sources import KNOWN_DATA_SOURCES
+from Verl.errors import UserError
+from Verl.trainer.settings import gpu_present
+
+OURS = {"grpo": ("grpo",), "bandit": ("onerpo", "arpo"), "replay": ("asyttgrpo", "banditpo")}
+
+# verl 0.9.1's own estimators (verl/trainer/ppo/core_algos.py) that main_ppo_grpo takes; the reason where one can't.
+VERL_ESTIMATORS = {
+    "gae": "it needs a critic, which this study does not train",
+    "remax": "verl's V1 trainer 0.9.1 draws no greedy baseline for it",
+    "gdpo": "verl's V1 trainer 0.9.1 does not hand it the reward components",
+    "optimal_token_baseline": "verl's V1 trainer 0.9.1 does not compute the sum of squared probabilities that it needs",
+    "tir_optimal_token_baseline": "verl's V1 trainer 0.9.1 does not compute the sum of squared probabilities that it needs",
+    "grpo_passk": None,
+    "grpo_vectorized": None,
+    "gpg": None,
+    "opo": None,
+    "reinforce_plus_plus": None,
+    "reinforce_plus_plus_baseline": None,
+    "rloo": None,
+    "rloo_vectorized": None,
+}
+NEEDS_SEVERAL = {
+    "rloo_vectorized": "verl's formula gives every response the advantage 0",
+    "grpo_passk": "it compares a query's best response with its second best",
+}
+
+# key: (smallest, largest, whole number); None: no bound. Smallest is inclusive unless the text says "above".
+BOUNDS: dict[str, tuple[float | None, float | None, bool]] = {
+    "seed": (0, 2**31 - 1, True),
+    "data.train_batch_size": (1, None, True),
+    "data.max_prompt_length": (1, None, True),
+    "data.max_response_length": (1, None, True),
+    "data.extra_sampling_size": (0, None, True),
+    "data.window_size": (1, None, True),
+    "algorithm.replay.min_history": (1, None, True),
+    "algorithm.replay.decay": (0, 1, False),
+    "actor_rollout_ref.rollout.n": (1, None, True),
+    "actor_rollout_ref.rollout.top_p": (1e-9, 1, False),
+    "actor_rollout_ref.rollout.temperature": (1e-9, None, False),
+    "actor_rollout_ref.rollout.max_num_seqs": (1, None, True),
+    "actor_rollout_ref.rollout.gpu_memory_utilization": (0.01, 0.99, False),
+    "actor_rollout_ref.rollout.val_kwargs.n": (1, None, True),
+    "actor_rollout_ref.rollout.val_kwargs.temperature": (0, None, False),
+    "actor_rollout_ref.rollout.val_kwargs.top_p": (1e-9, 1, False),
+    "actor_rollout_ref.actor.optim.lr": (0, 1, False),
+    "actor_rollout_ref.actor.optim.weight_decay": (0, None, False),
+    "actor_rollout_ref.actor.clip_ratio": (0, 1, False),
+    "actor_rollout_ref.actor.kl_loss_coef": (0, None, False),
+    "actor_rollout_ref.actor.ppo_mini_batch_size": (1, None, True),
+    "actor_rollout_ref.actor.ppo_epochs": (1, None, True),
+    "evaluation.val_freq": (-1, None, True),
+    "evaluation.train_questions": (-1, None, True),
+    "evaluation.val_questions": (-1, None, True),
+    "evaluation.test_questions": (-1, None, True),
+    "trainer.test_freq": (-1, None, True),
+    "trainer.save_freq": (-1, None, True),
+    "trainer.n_gpus_per_node": (1, None, True),
+    "trainer.nnodes": (1, None, True),
+    "trainer.total_epochs": (1, None, True),
+    "trainer.total_training_steps": (1, None, True),
+    "trainer.max_actor_ckpt_to_keep": (1, None, True),
+    "samples.max_gb": (0, None, False),
+}
+REWARD_RULES = ("strict", "flexible", "format", "random")
+LOGGERS = {"console": None, "file": None, "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow",
+           "swanlab": "swanlab", "trackio": "trackio", "clearml": "clearml"}  # fmt: skip
+
+
+def check(config: DictConfig, algorithm: str) -> dict[str, int]:
+    """Everything that can be known to be wrong before a process is started.
+
+    Returns:
+        rows of the data files, by config key.
+
+    Raises:
+        UserError: for the first thing that is wrong.
+    """
+    _bounds(config)
+    _estimator(config, algorithm)
+    _device(config)
+    _batches(config)
+    _reward(config)
+    _loggers(config)
+    _model(config)
+    rows = {key: _data(config, key) for key in ("train_files", "val_files", "test_files")}
+    size = config.data.train_batch_size
+    if size > rows["train_files"]:
+        raise UserError(
+            f"data.train_batch_size={size} is larger than the training data ({rows['train_files']} questions in "
+            f"{_files(config, 'train_files')}): lower it, or prepare more data"
+        )
+    _writable(Path(config.run.result_dir))
+    return rows
+
+
+def _bounds(config: DictConfig) -> None:
+    for key, (low, high, whole) in BOUNDS.items():
+        value = OmegaConf.select(config, key, default=None)
+        if value is None:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or (whole and not float(value).is_integer()):
+            raise UserError(f"{key}={value} must be a {'whole ' if whole else ''}number")
+        if low is not None and value < low:
+            raise UserError(f"{key}={value} is too small: it must be {'above 0' if low == 1e-9 else f'at least {low}'}")
+        if high is not None and value > high:
+            raise UserError(f"{key}={value} is too large: it must be at most {high}")
+
+
+def _estimator(config: DictConfig, algorithm: str) -> None:
+    name, n = config.algorithm.adv_estimator, config.actor_rollout_ref.rollout.n
+    key = f"algorithm.adv_estimator={name}"
+    if name not in OURS[algorithm]:
+        for other, names in OURS.items():
+            if name in names:
+                raise UserError(f"{key} belongs to Verl.trainer.main_ppo_{other}: start it with that entry point")
+        if algorithm != "grpo" or name not in VERL_ESTIMATORS:
+            known = OURS[algorithm] + (tuple(k for k, v in VERL_ESTIMATORS.items() if not v) if algorithm == "grpo" else ())
+            raise UserError(f"{key} is unknown to main_ppo_{algorithm}: choose one of {', '.join(sorted(known))}")
+        if VERL_ESTIMATORS[name]:
+            raise UserError(f"{key} can't be used: {VERL_ESTIMATORS[name]}")
+    if n == 1 and name in NEEDS_SEVERAL:
+        raise UserError(f"{key} needs actor_rollout_ref.rollout.n of at least 2, not 1: {NEEDS_SEVERAL[name]}")
+    if algorithm == "bandit" and name == "arpo" and config.data.extra_sampling_size:
+        raise UserError(
+            f"data.extra_sampling_size={config.data.extra_sampling_size} has no effect on arpo: set it to 0, or choose onerpo"
+        )
+    if algorithm == "replay":
+        replay = config.algorithm.replay
+        if replay.baseline not in ("window", "ema", "beta"):
+            raise UserError(f"algorithm.replay.baseline={replay.baseline} is unknown: choose window, ema or beta")
+        if name == "banditpo" and replay.baseline != "window":
+            raise UserError("algorithm.adv_estimator=banditpo is the window's mean: leave algorithm.replay.baseline=window")
+    if config.algorithm.use_kl_in_reward and name in OURS[algorithm]:
+        raise UserError("algorithm.use_kl_in_reward=True is not defined for outcome rewards here: use the KL loss instead")
+
+
+def _device(config: DictConfig) -> None:
+    device, rollout = config.trainer.device, config.actor_rollout_ref.rollout.name
+    if device == "cuda" and not gpu_present():
+        raise UserError(
+            "trainer.device=cuda, but no NVIDIA GPU was found on this machine: run it where there is one, or on this CPU "
+            "with trainer.device=cpu and actor_rollout_ref.model.path=<a folder with a small model>"
+        )
+    if rollout == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "actor_rollout_ref.rollout.name=vllm, but vllm is not installed: run `bash Running-Bash/setup.sh` on a machine "
+            "with a GPU (it installs requirements-gpu.txt), or choose actor_rollout_ref.rollout.name=hf"
+        )
+    if rollout == "hf" and device != "cpu":
+        raise UserError("actor_rollout_ref.rollout.name=hf decodes on the CPU only: choose vllm, or trainer.device=cpu")
+    if rollout not in ("hf", "vllm", "sglang"):
+        raise UserError(f"actor_rollout_ref.rollout.name={rollout} is unknown: choose hf (CPU) or vllm (GPU)")
+
+
+def _batches(config: DictConfig) -> None:
+    size, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
+    if size % mini:
+        raise UserError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} does not divide data.train_batch_size={size}: choose a "
+            "divisor (the study makes one update per round: leave it equal)"
+        )
+    if config.trainer.resume_mode not in ("auto", "disable", "resume_path"):
+        raise UserError(f"trainer.resume_mode={config.trainer.resume_mode} is unknown: choose auto, disable or resume_path")
+    if config.trainer.resume_mode == "resume_path":
+        path = config.trainer.resume_from_path
+        if not path or not Path(path).is_dir():
+            raise UserError(f"trainer.resume_from_path={path} is not a folder: give a .../global_step_<k> of a checkpoint")
+
+
+def _reward(config: DictConfig) -> None:
+    if config.reward.rule not in REWARD_RULES:
+        raise UserError(f"reward.rule={config.reward.rule} is unknown: choose one of {', '.join(REWARD_RULES)}")
+    path = config.reward.custom_reward_function.path
+    if path and not str(path).startswith("pkg://") and not Path(path).is_file():
+        raise UserError(f"reward.custom_reward_function.path={path} does not exist: give a Python file")
+    if OmegaConf.select(config, "custom_reward_function.path"):
+        raise UserError("custom_reward_function.path is verl's old name: set reward.custom_reward_function.path")
+
+
+def _loggers(config: DictConfig) -> None:
+    names = config.trainer.logger
+    for name in [names] if isinstance(names, str) else names:
+        if name not in LOGGERS:
+            raise UserError(f"trainer.logger={name} is unknown: choose from {', '.join(LOGGERS)}")
+        package = LOGGERS[name]
+        if package and importlib.util.find_spec(package) is None:
+            raise UserError(f"trainer.logger={name} needs the package {package}: `pip install {package}`, or leave it out")
+
+
+def _model(config: DictConfig) -> None:
+    path = str(config.actor_rollout_ref.model.path)
+    local = Path(path).expanduser()
+    if local.is_dir():
+        if not (local / "config.json").is_file():
+            raise UserError(f"actor_rollout_ref.model.path={path} has no config.json: it is not a Hugging Face model folder")
+        return
+    if path.startswith(("/", ".", "~")) or path.count("/") != 1:
+        raise UserError(
+            f"actor_rollout_ref.model.path={path} does not exist: give a model folder or a Hub name (owner/name)"
+        )
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(path, "config.json", etag_timeout=5)
+    except Exception as error:  # a Hub error, no network, a gated model: all end in the same sentence
+        raise UserError(
+            f"actor_rollout_ref.model.path={path} is neither a folder here nor to be had from the Hugging Face Hub "
+            f"({type(error).__name__}): check the name and the network, or give a local folder"
+        ) from None
+
+
+def _files(config: DictConfig, key: str) -> list[str]:
+    value = OmegaConf.select(config, f"data.{key}", throw_on_missing=False)
+    if value is None:
+        raise UserError(f"data.{key} is not set: give a parquet file (Dataset/*/prepare.py writes them)")
+    return [str(value)] if isinstance(value, str) else [str(v) for v in value]
+
+
+def _data(config: DictConfig, key: str) -> int:
+    known = None if config.reward.custom_reward_function.path else KNOWN_DATA_SOURCES
+    try:
+        return sum(check_parquet(Path(path), known_data_sources=known) for path in _files(config, key))
+    except DataError as error:
+        raise UserError(f"data.{key}: {error}") from None
+
+
+def _writable(folder: Path) -> None:
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"run.result_dir={folder} can't be written to: no permission in {existing}")
+
+
+def as_plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved config as plain dictionaries; an unset required key is an error that names it."""
+    return OmegaConf.to_container(config, resolve=True)

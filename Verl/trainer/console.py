@@ -1,0 +1,92 @@
+"""What a person sees while a run goes on: a line per step, time left, and what the numbers mean.
+
+Everything else that verl, Ray and their libraries print goes to <run>.log: `take_over` points the process's standard
+output and error there (at the level of file descriptors, so that C libraries and child processes follow) and keeps the
+terminal for the lines written here, which go to the log as well.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+_LEGEND = (
+    "reward: mean of what trains; pass@1: share of right answers (strict rule), sampled at the training temperature;\n"
+    "length: tokens per response; kl: to the reference model; |grad|: before clipping; left: time to the last step"
+)
+
+
+class Console:
+    """Lines for the terminal, copied to the log."""
+
+    def __init__(self, terminal: TextIO, log: TextIO | None = None):
+        self.terminal, self.log = terminal, log
+
+    @classmethod
+    def take_over(cls, log_path: Path) -> "Console":
+        """Standard output and error go to `log_path` from here on; the console keeps the terminal."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        terminal = os.fdopen(os.dup(1), "w", buffering=1)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        log = open(log_path, "a", buffering=1)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        return cls(terminal, log)
+
+    def say(self, text: str = "") -> None:
+        for stream in (self.terminal, self.log):
+            if stream is not None:
+                try:
+                    print(text, file=stream, flush=True)
+                except (BrokenPipeError, OSError):
+                    # A closed terminal or a full disk under the log must not stop a run that can still go on.
+                    continue
+
+
+def duration(seconds: float) -> str:
+    """5 s, 3 min 20 s, 2 h 05 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+class Progress:
+    """The table of steps, with the time left taken from the steps and evaluations so far."""
+
+    def __init__(self, console: Console, total_steps: int):
+        self.console, self.total, self.rows = console, total_steps, 0
+        self.began = time.monotonic()
+        self.first_step: int | None = None
+
+    def evaluation(self, step: int, metrics: dict[str, float]) -> None:
+        parts = [
+            f"{name} {metrics[f'eval/{name}/pass@1']:.3f} ({metrics[f'eval/{name}/questions']:.0f} questions)"
+            for name in ("train", "validation", "test")
+            if f"eval/{name}/pass@1" in metrics
+        ]
+        if parts:
+            self.console.say(f"  step {step}: Pass@1, one sample per question: " + ", ".join(parts))
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        if self.rows % 25 == 0:
+            if self.rows == 0:
+                self.console.say(_LEGEND)
+            self.console.say(f"{'step':>11}  reward  pass@1  length       kl   |grad|  seconds  left")
+        self.rows += 1
+        if self.first_step is None:
+            self.first_step, self.began = step, time.monotonic()
+            left = metrics.get("timing_s/step", 0.0) * (self.total - step)
+        else:
+            left = (time.monotonic() - self.began) / (step - self.first_step) * (self.total - step)
+        self.console.say(
+            f"{step:>5}/{self.total:<5}  {metrics.get('train/reward_mean', float('nan')):6.3f}"
+            f"  {metrics.get('train/pass@1', float('nan')):6.3f}"
+            f"  {metrics.get('train/response_length_mean', float('nan')):6.1f}"
+            f"  {metrics.get('actor/kl_loss', float('nan')):7.4f}  {metrics.get('actor/grad_norm', float('nan')):7.3f}"
+            f"  {metrics.get('timing_s/step', float('nan')):7.2f}  {duration(left)}"
+        )

@@ -1,0 +1,341 @@
+"""From a command line to a finished run: what the three entry points share.
+
+The order is the point. Settings and data are checked first, without importing torch; then the run's folder is opened
+and the console taken over; only then do verl and Ray start. The trainer runs in this process: verl's run_ppo puts it
+into a Ray actor so that a cluster's head node stays free, which costs a process and ten seconds here, and would put a
+second process between Ctrl-C and the run.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import importlib
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from Verl import REPO_ROOT
+from Verl.errors import RunStopped, UserError
+from Verl.files import write_atomic
+from Verl.seeds import derive
+from Verl.trainer import provenance, settings
+from Verl.trainer.checks import check
+from Verl.trainer.console import Console, duration
+from Verl.trainer.naming import comparable, config_hash, name_run
+from Verl.trainer.run_log import RunLog
+
+TRAINERS = {
+    "grpo": ("Verl.trainer.ppo.ray_trainer_grpo", "RayTrainerGRPO"),
+    "bandit": ("Verl.trainer.ppo.ray_trainer_bandit", "RayTrainerBandit"),
+    "replay": ("Verl.trainer.ppo.ray_trainer_replay", "RayTrainerReplay"),
+}
+
+
+def main(algorithm: str, arguments: list[str] | None = None) -> None:
+    """Entry point of main_ppo_<algorithm>. Exits with 0, 1 (the run stopped), 2 (bad input) or 130 (interrupted)."""
+    parser = argparse.ArgumentParser(prog=f"Verl.trainer.main_ppo_{algorithm}", allow_abbrev=False)
+    parser.add_argument("--dry-run", action="store_true", help="check everything, print the config, start nothing")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides key=value; those after a lone @ are the user's own")
+    options = parser.parse_args(arguments)
+    scripted, user = _split(options.overrides)
+    try:
+        config = prepare(algorithm, scripted, user)
+        if options.dry_run:
+            print(OmegaConf.to_yaml(config, resolve=True))
+            return
+        status = _run(config, algorithm)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(status)
+
+
+def _split(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides of the script and of the user; the scripts put a lone @ between them, so that a run can be named by
+    what its user changed."""
+    if "@" not in overrides:
+        return [], overrides
+    at = overrides.index("@")
+    return overrides[:at], overrides[at + 1 :]
+
+
+def prepare(algorithm: str, scripted: list[str], user: list[str]) -> DictConfig:
+    """The checked config of a run, with its name and folder."""
+    config = settings.compose(algorithm, [*scripted, *user])
+    with open_dict(config):
+        arm, name = name_run(config, user)
+        config.run.arm, config.run.name = arm, name
+        for key in ("result_dir", "figure_dir"):
+            config.run[key] = str((REPO_ROOT / config.run[key]).resolve())
+        config.run.dir = str(Path(config.run.result_dir) / name)
+    check(config, algorithm)
+    return config
+
+
+# ---- the run's folder ---------------------------------------------------------------------------------------------
+
+
+def _open_run(config: DictConfig) -> bool:
+    """Makes sure that this run may start: nothing else writes to it, and what is there is the same run, unfinished.
+
+    Returns:
+        whether there is anything left to do.
+    """
+    from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
+
+    folder = Path(config.run.dir)
+    before = folder / "config.yaml"
+    if config.run.overwrite and folder.exists():
+        shutil.rmtree(folder)
+        for ending in (".jsonl", ".log"):
+            Path(f"{folder}{ending}").unlink(missing_ok=True)
+    elif before.is_file():
+        old, new = comparable(OmegaConf.load(before), True), comparable(config, True)
+        changed = sorted(key for key in set(old) | set(new) if old.get(key) != new.get(key))
+        if changed:
+            raise UserError(
+                f"the run {config.run.name} exists with other settings ({', '.join(changed[:3])}"
+                f"{', ...' if len(changed) > 3 else ''}): add run.variant=<a word>, or run.overwrite=true to start it again"
+            )
+        steps = checkpoint_steps(Path(config.trainer.default_local_dir))
+        total = config.trainer.total_training_steps
+        finished = '"status": "finished"' in (folder / "run.json").read_text() if (folder / "run.json").is_file() else False
+        if finished and (total is None or not steps or steps[-1] >= total):
+            print(f"{config.run.name} is finished already; run.overwrite=true starts it again", file=sys.stderr)
+            return False
+    folder.mkdir(parents=True, exist_ok=True)
+    return True
+
+
+@contextlib.contextmanager
+def _only_one(config: DictConfig):
+    """One process per run: a second one would interleave its lines with the first one's."""
+    path = Path(config.run.result_dir) / f".{config.run.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"the run {config.run.name} is going on in another process: wait for it, or stop it") from None
+        yield
+    path.unlink(missing_ok=True)
+
+
+# ---- running --------------------------------------------------------------------------------------------------
+
+
+def _run(config: DictConfig, algorithm: str) -> int:
+    with _only_one(config):
+        if not _open_run(config):
+            return 0
+        began = time.monotonic()
+        try:
+            console = Console.take_over(Path(f"{config.run.dir}.log"))
+            run_log = RunLog(config.run.name, Path(config.run.result_dir), console, OmegaConf.to_container(config.samples))
+            _record(config, algorithm, run_log)
+        except OSError as error:
+            raise UserError(f"run.result_dir={config.run.result_dir} can't be written to: {error.strerror}") from None
+        _greet(config, console)
+        status, reason = _train(config, algorithm, run_log)
+        run_log.describe(status=status, reason=reason, seconds=round(time.monotonic() - began, 1))
+        return _farewell(config, console, status, reason, time.monotonic() - began)
+
+
+def _record(config: DictConfig, algorithm: str, run_log: RunLog) -> None:
+    write_atomic(Path(config.run.dir) / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    run_log.describe(
+        run=config.run.name,
+        arm=config.run.arm,
+        model=config.run.model,
+        data=config.run.data,
+        pair="_".join(part for part in (config.run.model, config.run.data) if part),
+        seed=config.seed,
+        algorithm=algorithm,
+        config_hash=config_hash(config),
+        status="running",
+        **provenance.describe(config.run.command),
+    )
+
+
+def _greet(config: DictConfig, console: Console) -> None:
+    rollout, data = config.actor_rollout_ref.rollout, config.data
+    extra = f" + {data.extra_sampling_size} extra" if data.get("extra_sampling_size") else ""
+    console.say(
+        f"{config.run.name}: {config.algorithm.adv_estimator}, {data.train_batch_size} queries x {rollout.n}{extra} rollouts "
+        f"a step, lr {config.actor_rollout_ref.actor.optim.lr}, on {config.trainer.device} ({rollout.name})"
+    )
+    console.say(f"log {_short(config.run.dir)}.log, metrics {_short(config.run.dir)}.jsonl")
+    console.say("starting verl and Ray ...")
+
+
+def _train(config: DictConfig, algorithm: str, run_log: RunLog) -> tuple[str, str | None]:
+    """Runs the trainer; ("finished", None), or how and why it ended."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _environment(config)
+        _Runner(config, algorithm, run_log).run()
+        return "finished", None
+    except KeyboardInterrupt:
+        return "interrupted", "stopped by the user"
+    except (RunStopped, UserError) as error:
+        traceback.print_exc()
+        return "failed", str(error)
+    except Exception as error:  # whatever verl or Ray raise: the log has it all, the console the last line of it
+        traceback.print_exc()
+        return "failed", f"{type(error).__name__}: {_last_line(error)}"
+    finally:
+        _stop_ray()
+
+
+def _interrupt(signum, frame):
+    raise KeyboardInterrupt
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _farewell(config: DictConfig, console: Console, status: str, reason: str | None, seconds: float) -> int:
+    if status == "finished":
+        console.say(f"done in {duration(seconds)}")
+        _draw(config, console)
+        return 0
+    console.say(f"{status} after {duration(seconds)}: {reason}")
+    console.say(f"the log says more: {_short(config.run.dir)}.log")
+    return 130 if status == "interrupted" else 1
+
+
+def _draw(config: DictConfig, console: Console) -> None:
+    from Verl.analysis.run_figure import draw_run
+
+    try:
+        console.say(draw_run(Path(config.run.result_dir), config.run.name, Path(config.run.figure_dir)))
+    except Exception as error:  # the run is done and written: a figure that fails must not make it look failed
+        traceback.print_exc()
+        console.say(f"the figure could not be drawn ({type(error).__name__}: {error}); the run itself is whole")
+
+
+def _short(path: str) -> str:
+    with contextlib.suppress(ValueError):
+        return os.path.relpath(path) if not os.path.relpath(path).startswith("../..") else path
+    return path
+
+
+def _environment(config: DictConfig) -> None:
+    """What this process and, through Ray, every worker must know before verl is imported."""
+    threads = str(os.environ.get("BANDIT_THREADS", os.cpu_count() or 1))
+    path = os.pathsep.join(filter(None, [str(REPO_ROOT), os.environ.get("PYTHONPATH")]))
+    os.environ.update(
+        PYTHONPATH=path,
+        VERL_USE_EXTERNAL_MODULES="Verl.adapter.plugin",
+        BANDIT_THREADS=threads,
+        VERL_FILE_LOGGER_PATH=str(Path(config.run.dir) / "verl_file_logger.jsonl"),
+    )
+    defaults = {
+        "TENSORBOARD_DIR": str(Path(config.run.dir) / "tensorboard"),
+        "WANDB_MODE": "offline",
+        "WANDB_DIR": config.run.dir,
+        "MLFLOW_TRACKING_URI": f"sqlite:///{Path(config.run.dir) / 'mlflow.db'}",
+        "TOKENIZERS_PARALLELISM": "false",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "1",
+        "HYDRA_FULL_ERROR": "1",
+    }
+    if config.trainer.device == "cpu":
+        defaults["VERL_PLATFORM"] = "cpu"
+        defaults["OMP_NUM_THREADS"] = threads  # Ray would give each worker one thread
+    for key, value in defaults.items():
+        os.environ.setdefault(key, value)
+
+
+def _stop_ray() -> None:
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
+
+
+class _Runner:
+    """The order of verl's own TaskRunner (verl 0.9.1, verl/trainer/main_ppo.py), in this process."""
+
+    def __init__(self, config: DictConfig, algorithm: str, run_log: RunLog):
+        self.config, self.algorithm, self.run_log = config, algorithm, run_log
+
+    def run(self) -> None:
+        self._validate()
+        self._start_ray()
+        import transfer_queue as tq
+
+        config = OmegaConf.create(OmegaConf.to_container(self.config, resolve=True))
+        config.transfer_queue.enable = True
+        self._seed()
+        module, name = TRAINERS[self.algorithm]
+        trainer_class = getattr(importlib.import_module(module), name)
+        tq.init(config.transfer_queue)
+        succeeded = False
+        try:
+            trainer = trainer_class(config, self.run_log)
+            trainer.init()
+            self.run_log.use_tokenizer(trainer.tokenizer)
+            self.run_log.after_line = trainer.checkpoints.commit
+            trainer.fit(self._agent_loop(trainer, config))
+            succeeded = True
+        finally:
+            self.run_log.finish(exit_code=0 if succeeded else 1)
+            tq.close()
+
+    def _validate(self) -> None:
+        from verl.trainer.ppo.utils import need_critic, need_reference_policy
+        from verl.utils.config import validate_config
+
+        try:
+            validate_config(self.config, need_reference_policy(self.config), need_critic(self.config))
+        except (AssertionError, ValueError, TypeError) as error:
+            raise UserError(f"verl rejects the settings: {_last_line(error)}") from error
+
+    def _start_ray(self) -> None:
+        import ray
+        from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+
+        cpu = self.config.trainer.device == "cpu"
+        options = OmegaConf.to_container(self.config.ray_kwargs.ray_init, resolve=True)
+        asked = options.pop("runtime_env", None) or {}
+        runtime = get_ppo_ray_runtime_env(self.config)
+        runtime["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1"} | asked.get("env_vars", {})
+        if cpu:
+            # Logical resources: verl places its workers on a GPU and a dozen CPUs, whatever the machine has.
+            options = {"num_cpus": 16, "num_gpus": 1, "object_store_memory": 10**9} | {
+                key: value for key, value in options.items() if value is not None
+            }
+        ray.init(
+            **options,
+            runtime_env={key: value for key, value in runtime.items() if value is not None},
+            include_dashboard=False,
+            logging_level="warning",
+        )
+
+    def _seed(self) -> None:
+        import numpy as np
+        import torch
+
+        random.seed(derive(self.config.seed, "python"))
+        np.random.seed(derive(self.config.seed, "numpy") % 2**32)
+        torch.manual_seed(derive(self.config.seed, "torch"))
+
+    def _agent_loop(self, trainer, config):
+        from verl.utils.import_utils import load_class_from_fqn
+
+        manager = load_class_from_fqn(config.actor_rollout_ref.rollout.agent.agent_loop_manager_class, "AgentLoopManager")
+        return manager.create(
+            config=config,
+            llm_client=trainer.get_llm_client(),
+            teacher_client=trainer.get_teacher_client(),
+            reward_loop_worker_handles=trainer.get_reward_handles(),
+        )

@@ -1,0 +1,11 @@
+"""The replay arms: asyttgrpo and banditpo.
+
+    python -m Verl.trainer.main_ppo_replay data.train_files=... actor_rollout_ref.model.path=... [key=value ...]
+
+The scripts in Running-Bash call this with the study's hyperparameters.
+"""
+
+from Verl.trainer.launch import main
+
+if __name__ == "__main__":
+    main("replay")

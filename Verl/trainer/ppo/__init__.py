@@ -1,0 +1,1 @@
+"""One trainer, three small subclasses, three small estimator modules."""

@@ -1,0 +1,117 @@
+"""Evaluation during a run: Pass@1 on a sample of the training questions, on the validation split and on the test set.
+
+One sample per question at the temperature of `val_kwargs` (the published metric: one sample at temperature 1.0), or
+`val_kwargs.n` of them. The random numbers depend on (seed, step, question, sample) alone, so that two arms with one
+seed are evaluated with the same luck. verl's own validation is not used: its best@N is not pass@k, and its bootstrap
+reseeds numpy (verl 0.9.1, verl/trainer/ppo/metric_utils.py).
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import transfer_queue as tq
+from verl.trainer.ppo.utils import create_rl_dataset
+from verl.utils import tensordict_utils as tu
+from verl.utils.dataset.rl_dataset import collate_fn
+
+from Verl.analysis.stats import pass_at_k
+from Verl.seeds import derive
+from Verl.trainer.ppo.rollouts import Rollouts
+
+if TYPE_CHECKING:
+    from Verl.trainer.ppo.ray_trainer_base import RayTrainer
+
+PARTITION = "val"
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """Questions that are evaluated together, every `frequency` steps and at both ends."""
+
+    name: str
+    dataset: object
+    rows: list[int]
+    frequency: int
+
+
+class Evaluator:
+    """Draws, scores and counts the evaluation responses of one run."""
+
+    def __init__(self, trainer: "RayTrainer"):
+        self.trainer, self.config = trainer, trainer.config
+        settings, config = self.config.evaluation, self.config
+        test = create_rl_dataset(config.data.test_files, config.data, trainer.tokenizer, trainer.processor, is_train=False)
+        self.sets = [
+            # The same sample for every arm and seed: it is part of the measure, not of the run.
+            QuestionSet("train", trainer.train_dataset, _sample(trainer.train_dataset, settings.train_questions), settings.val_freq),
+            QuestionSet("validation", trainer.val_dataset, _first(trainer.val_dataset, settings.val_questions), settings.val_freq),
+            QuestionSet("test", test, _first(test, settings.test_questions), config.trainer.test_freq),
+        ]  # fmt: skip
+        # verl asks for evaluation every trainer.test_freq steps: give it the steps on which any set is due, and decide
+        # here which. The run's own config, which is logged and compared, keeps what the user asked for.
+        self.test_freq = config.trainer.test_freq
+        wanted = [s.frequency for s in self.sets if s.frequency > 0]
+        config.trainer.test_freq = math.gcd(*wanted) if wanted else -1
+        self.skip_next = False  # a resumed run was already evaluated at the step that it starts from
+
+    def run(self, step: int, last: bool) -> dict[str, float]:
+        """Metrics `eval/<set>/...` of the sets that are due at this step."""
+        if self.skip_next:
+            self.skip_next = False
+            return {"eval/resumed": 1.0}
+        ends = step == 0 or last
+        due = [s for s in self.sets if s.rows and s.frequency > 0 and (ends or step % s.frequency == 0)]
+        metrics: dict[str, float] = {}
+        for part in due:
+            rollouts = self._generate(part, step)
+            self.trainer.run_log.evaluation(part.name, step, rollouts)
+            metrics.update(_metrics(part.name, rollouts))
+        return metrics
+
+    def _generate(self, part: QuestionSet, step: int) -> Rollouts:
+        batch = collate_fn([part.dataset[row] for row in part.rows])
+        batch["uid"] = np.array([f"{step:08d}-{part.name}-{place:06d}" for place in range(len(part.rows))], dtype=object)
+        batch = tu.get_tensordict(batch)
+        tu.assign_non_tensor_data(batch, "global_steps", step)
+        tu.assign_non_tensor_data(batch, "validate", True)
+        tags = [{"is_prompt": True, "status": "pending", "global_steps": step} for _ in part.rows]
+        tq.kv_batch_put(keys=list(batch["uid"]), partition_id=PARTITION, tags=tags)
+        self.trainer.agent_loop_manager.generate_sequences(batch)
+        answered, _ = self.trainer.replay_buffer.sample(step, PARTITION, batch_size=len(part.rows))
+        rollouts = Rollouts.fetch(answered)
+        tq.kv_clear(keys=answered.keys, partition_id=PARTITION)
+        return rollouts
+
+
+def _metrics(name: str, rollouts: Rollouts) -> dict[str, float]:
+    by_query: dict[str, list[float]] = defaultdict(list)
+    for uid, strict in zip(rollouts.uids, rollouts.scores["strict"], strict=True):
+        by_query[uid].append(strict)
+    samples = max(len(values) for values in by_query.values())
+    metrics = {
+        f"eval/{name}/pass@1": float(np.mean([np.mean(values) for values in by_query.values()])),
+        f"eval/{name}/flexible": float(np.mean(rollouts.scores["flexible"])),
+        f"eval/{name}/format": float(np.mean(rollouts.scores["format"])),
+        f"eval/{name}/questions": float(len(by_query)),
+        f"eval/{name}/samples": float(samples),
+        f"eval/{name}/response_length_mean": float(np.mean(rollouts.response_lengths)),
+        f"eval/{name}/failures": float(sum(rollouts.scores["failure"]) + sum(rollouts.scores["timeout"])),
+    }
+    if samples > 1:
+        metrics[f"eval/{name}/pass@{samples}"] = float(
+            np.mean([pass_at_k(len(values), int(sum(values)), len(values)) for values in by_query.values()])
+        )
+    return metrics
+
+
+def _sample(dataset, count: int) -> list[int]:
+    if count < 0 or count >= len(dataset):
+        return list(range(len(dataset)))
+    return sorted(np.random.default_rng(derive(0, "train sample")).permutation(len(dataset))[:count].tolist())
+
+
+def _first(dataset, count: int) -> list[int]:
+    return list(range(len(dataset) if count < 0 else min(count, len(dataset))))

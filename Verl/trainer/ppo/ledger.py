@@ -1,0 +1,93 @@
+"""What a step cost and what it learnt from: queries, responses, tokens and gradient samples, per step and in all.
+
+Arms can only be compared at equal cost if the cost is written down. Generated counts every response that the policy
+drew for training (extra ones too), trained those that went through the gradient, wasted those whose advantage is 0.
+Evaluation is not counted: it is the same for every arm.
+"""
+
+from collections import defaultdict
+
+import numpy as np
+import torch
+
+from Verl.trainer.ppo.rollouts import Rollouts
+
+# Counted up over the run; total_hours is wall time and therefore not the same twice.
+TOTALS = ("queries", "responses_generated", "tokens_generated", "responses_trained", "tokens_trained",
+          "gradient_samples", "wasted_responses")  # fmt: skip
+
+
+def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
+    """Reward, scores, lengths and failures of the trained responses."""
+    lengths = np.asarray(rollouts.response_lengths)
+    everything = [rollouts] + ([rollouts.extra] if rollouts.extra else [])
+    return {
+        "train/reward_mean": float(np.mean(rollouts.rewards)),
+        "train/pass@1": float(np.mean(rollouts.scores["strict"])),
+        "train/flexible": float(np.mean(rollouts.scores["flexible"])),
+        "train/format": float(np.mean(rollouts.scores["format"])),
+        "train/response_length_mean": float(lengths.mean()),
+        "train/response_length_max": float(lengths.max()),
+        "reward/failures": float(sum(sum(part.scores["failure"]) for part in everything)),
+        "reward/timeouts": float(sum(sum(part.scores["timeout"]) for part in everything)),
+        **_constant_groups(rollouts),
+    }
+
+
+def _constant_groups(rollouts: Rollouts) -> dict[str, float]:
+    """Share of queries whose rewards are all equal (extra ones included), where a query has more than one."""
+    pools: dict[str, list[float]] = defaultdict(list)
+    for part in [rollouts] + ([rollouts.extra] if rollouts.extra else []):
+        for uid, reward in zip(part.uids, part.rewards, strict=True):
+            pools[uid].append(reward)
+    several = [pool for pool in pools.values() if len(pool) > 1]
+    return {"train/constant_groups": sum(min(p) == max(p) for p in several) / len(several)} if several else {}
+
+
+def advantage_metrics(advantages: torch.Tensor, response_mask: torch.Tensor) -> dict[str, float]:
+    """Mean, variance and share of zeros of the advantage, one value per response."""
+    first = response_mask.argmax(dim=1, keepdim=True)
+    advantage_S = advantages.gather(1, first).squeeze(1).double()
+    return {
+        "train/advantage_mean": float(advantage_S.mean()),
+        "train/advantage_var": float(advantage_S.var()) if len(advantage_S) > 1 else 0.0,
+        "train/advantage_max_abs": float(advantage_S.abs().max()),
+        "train/zero_advantage": float((advantage_S == 0).double().mean()),
+    }
+
+
+class Ledger:
+    """Per-step counts and their running totals, which a checkpoint carries."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, float] = dict.fromkeys(TOTALS, 0.0)
+        self.hours = 0.0
+
+    def step(self, rollouts: Rollouts, metrics: dict) -> dict[str, float]:
+        """This step's entries and the totals after it."""
+        parts = [rollouts] + ([rollouts.extra] if rollouts.extra else [])
+        wasted = metrics.get("train/zero_advantage", 0.0) * len(rollouts)
+        counts = {
+            "queries": len(set(rollouts.uids)),
+            "responses_generated": sum(len(part) for part in parts),
+            "tokens_generated": sum(sum(part.response_lengths) for part in parts),
+            "responses_trained": len(rollouts),
+            "tokens_trained": sum(rollouts.response_lengths),
+            "gradient_samples": len(rollouts) - round(wasted),
+            "wasted_responses": round(wasted),
+        }
+        self.hours += metrics.get("timing_s/step", 0.0) / 3600
+        for name, count in counts.items():
+            self.totals[name] += count
+        entries = {f"ledger/{name}": float(count) for name, count in counts.items()}
+        entries |= {f"ledger/total_{name}": self.totals[name] for name in TOTALS}
+        return entries | {
+            "ledger/extra_responses": float(len(rollouts.extra)) if rollouts.extra else 0.0,
+            "ledger/total_hours": self.hours,
+        }
+
+    def state_dict(self) -> dict:
+        return {"totals": dict(self.totals), "hours": self.hours}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.totals, self.hours = dict(state["totals"]), state["hours"]

@@ -1,0 +1,150 @@
+"""The trainer that all three algorithms share: verl 0.9.1's synchronous V1 trainer, with what the study needs on top.
+
+What an algorithm adds is three small methods: how many responses it draws per query (`extra_rollouts`), what advantage
+it gives them (`advantages`) and the state it keeps between steps (`algorithm_state`). Everything else (queries,
+rollouts, seeds, reference, loss, optimizer, evaluation, checkpoints, logs) is here and in verl, once, so that two arms
+can only differ in what they declare.
+
+verl's methods that are overridden (verl/trainer/ppo/v1/trainer_base.py; Verl/adapter/interface.py lists them):
+`_init_resource_pool_mgr`, `_next_train_batch`, `_fetch_one_gen_batch`, `_balance_batch`, `_compute_advantage`,
+`_compute_metrics`, `_validate`, `_save_checkpoint`, `_load_checkpoint`, `_init_dataloader`.
+"""
+
+from typing import Any
+
+import ray
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from tensordict.tensorclass import NonTensorStack
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.core_algos import get_adv_estimator_fn  # noqa: F401  fails at import if verl moves its registry
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.workers.utils.padding import response_to_nested
+
+from Verl.trainer.ppo import ledger
+from Verl.trainer.ppo.checkpoints import Checkpoints
+from Verl.trainer.ppo.controls import shuffled_rewards
+from Verl.trainer.ppo.evaluation import Evaluator
+from Verl.trainer.ppo.rollouts import Rollouts, split_extra
+from Verl.trainer.run_log import RunLog
+
+PARTITION = "train"
+
+
+class RayTrainer(PPOTrainerSync):
+    """Base of RayTrainerGRPO, RayTrainerBandit and RayTrainerReplay."""
+
+    def __init__(self, config, run_log: RunLog):
+        super().__init__(config)
+        self.run_log = run_log
+        self.checkpoints = Checkpoints(self)
+        self.ledger = ledger.Ledger()
+        self.rollouts: Rollouts | None = None  # this step's trained responses, in the order of the batch
+        self._place = 0
+
+    # ---- what an algorithm adds -------------------------------------------------------------------------------
+
+    def extra_rollouts(self) -> int:
+        """Responses per query that are drawn and scored but not trained on."""
+        return 0
+
+    def advantages(
+        self, token_level_rewards: torch.Tensor, response_mask: torch.Tensor, rollouts: Rollouts
+    ) -> tuple[torch.Tensor, dict[str, float]] | None:
+        """(S, T) advantages and metrics of this step, or None to let verl's own estimator do it."""
+        raise NotImplementedError
+
+    def algorithm_state(self) -> dict:
+        """What the algorithm must find again after a resume; plain numbers and lists."""
+        return {}
+
+    def load_algorithm_state(self, state: dict) -> None:
+        """Takes back what `algorithm_state` gave."""
+
+    # ---- set-up -----------------------------------------------------------------------------------------------
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        if self.config.trainer.device == "cpu":
+            from Verl.adapter.cpu_worker import CPUWorker
+
+            self.role_worker_mapping = {role: ray.remote(CPUWorker) for role in self.role_worker_mapping}
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        self.evaluator = Evaluator(self)
+
+    @property
+    def logger(self) -> RunLog:
+        """Where verl's fit() sends each step's metrics: our run log, which hands them on to verl's own loggers."""
+        return self.run_log
+
+    @logger.setter
+    def logger(self, tracking: Any) -> None:
+        self.run_log.attach(tracking, total_steps=self.total_training_steps)
+
+    # ---- queries and rollouts ---------------------------------------------------------------------------------
+
+    def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
+        self._place = 0
+        return super()._next_train_batch(num_prompts)
+
+    def _fetch_one_gen_batch(self) -> TensorDict:
+        """verl's batch of queries, under ids that say step and place instead of random ones, and sort in that order."""
+        batch = super()._fetch_one_gen_batch()
+        size = len(batch)
+        ids = [f"{self.global_steps:08d}-{self._place + row:06d}" for row in range(size)]
+        self._place += size
+        batch["uid"] = NonTensorStack(*ids)
+        if self.extra_rollouts():
+            per_query = self.config.actor_rollout_ref.rollout.n + self.extra_rollouts()
+            batch["__rollout_n__"] = NonTensorStack(*[per_query] * size)
+        return batch
+
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args, **kwargs) -> KVBatchMeta:
+        """verl's first step after the rollout, and so the place to read what came back and part trained from extra."""
+        rollouts = Rollouts.fetch(batch)
+        trained, self.rollouts, extra = split_extra(batch, rollouts, self.config.actor_rollout_ref.rollout.n)
+        self.rollouts.extra = extra
+        if self.config.algorithm.shuffle_rewards:
+            self.rollouts = shuffled_rewards(self.rollouts, self.config.seed, self.global_steps)
+        extra_keys = [key for key in batch.keys if key not in set(trained.keys)]
+        if extra_keys:
+            tq.kv_clear(keys=extra_keys, partition_id=PARTITION)
+        metrics.update(ledger.rollout_metrics(self.rollouts))
+        return super()._balance_batch(trained, metrics, *args, **kwargs)
+
+    # ---- advantage --------------------------------------------------------------------------------------------
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        """Our estimators, on rewards that the rollout already brought here; verl's own estimators by verl's code."""
+        self.rollouts = self.rollouts.aligned_with(batch.keys)
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
+        mask_nested = data["response_mask"]
+        response_mask = mask_nested.to_padded_tensor(padding=0)
+        result = self.advantages(self.rollouts.token_level_rewards(response_mask), response_mask, self.rollouts)
+        if result is None:
+            return super()._compute_advantage(batch, metrics)
+        advantages, extra_metrics = result
+        metrics.update(extra_metrics)
+        metrics.update(ledger.advantage_metrics(advantages, response_mask))
+        nested = response_to_nested(advantages, mask_nested)
+        fields = TensorDict({"advantages": nested, "returns": nested}, batch_size=len(batch))
+        return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+
+    # ---- metrics, evaluation, checkpoints ---------------------------------------------------------------------
+
+    def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        metrics.update(self.ledger.step(self.rollouts, metrics))
+        self.run_log.samples(self.rollouts, global_steps)
+
+    def _validate(self) -> dict[str, float]:
+        return self.evaluator.run(self.global_steps, last=self.global_steps >= self.total_training_steps)
+
+    def _save_checkpoint(self) -> None:
+        self.checkpoints.save(super()._save_checkpoint)
+
+    def _load_checkpoint(self) -> None:
+        self.checkpoints.load(super()._load_checkpoint)

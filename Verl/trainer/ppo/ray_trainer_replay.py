@@ -1,0 +1,68 @@
+"""The replay arms: a query's own past rewards are its baseline."""
+
+import torch
+
+from Verl.trainer.ppo.core_algos_replay import (
+    compute_asyttgrpo_outcome_advantage,
+    compute_banditpo_outcome_advantage,
+    compute_tracked_outcome_advantage,
+)
+from Verl.trainer.ppo.ray_trainer_base import RayTrainer
+from Verl.trainer.ppo.reward_history import RewardHistory
+from Verl.trainer.ppo.rollouts import Rollouts
+
+
+class RayTrainerReplay(RayTrainer):
+    """asyttgrpo and banditpo, and their declared variants (`algorithm.replay`)."""
+
+    def __init__(self, config, run_log):
+        super().__init__(config, run_log)
+        self.history = RewardHistory(config.data.window_size, config.algorithm.replay.decay)
+
+    def advantages(self, token_level_rewards: torch.Tensor, response_mask: torch.Tensor, rollouts: Rollouts):
+        replay, keys = self.config.algorithm.replay, rollouts.query_keys()
+        if replay.include_current:
+            self.history.add(keys, rollouts.rewards, self.global_steps)
+        advantages = self._estimate(token_level_rewards, response_mask, keys)
+        metrics = self._metrics(keys)
+        if not replay.include_current:
+            self.history.add(keys, rollouts.rewards, self.global_steps)
+        return advantages, metrics
+
+    def _estimate(self, token_level_rewards, response_mask, keys) -> torch.Tensor:
+        algorithm, replay = self.config.algorithm, self.config.algorithm.replay
+        divide = algorithm.norm_adv_by_std_in_grpo
+        if replay.baseline != "window":
+            values = self.history.values(keys, replay.baseline, replay.min_history)
+            return compute_tracked_outcome_advantage(
+                token_level_rewards, response_mask, values, norm_adv_by_std_in_grpo=divide
+            )[0]
+        windows = self.history.windows(keys)
+        if algorithm.adv_estimator == "banditpo":
+            return compute_banditpo_outcome_advantage(response_mask, windows)[0]
+        return compute_asyttgrpo_outcome_advantage(
+            token_level_rewards,
+            response_mask,
+            windows,
+            norm_adv_by_std_in_grpo=divide,
+            min_history=replay.min_history,
+        )[0]
+
+    def _metrics(self, keys) -> dict[str, float]:
+        if self.config.algorithm.replay.baseline == "window":
+            counts = [len(window) for window in self.history.windows(keys)]
+        else:
+            counts = self.history.seen(keys)
+        enough = self.config.algorithm.replay.min_history
+        return {
+            "replay/baseline_coverage": sum(count >= enough for count in counts) / len(counts),
+            "replay/window_filled": sum(counts) / len(counts),
+            "replay/staleness_steps": self.history.staleness(keys, self.global_steps),
+            "replay/queries_seen": float(len(self.history)),
+        }
+
+    def algorithm_state(self) -> dict:
+        return {"history": self.history.state_dict()}
+
+    def load_algorithm_state(self, state: dict) -> None:
+        self.history.load_state_dict(state["history"])

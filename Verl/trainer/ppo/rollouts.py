@@ -1,0 +1,120 @@
+"""What one step's rollouts brought back, read once from the transfer queue and kept in plain lists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+
+from Verl.adapter.replay_buffer import rollout_order
+from Verl.trainer.ppo.reward_history import QueryKey
+
+SCORES = ("strict", "flexible", "format", "failure", "timeout")
+_FIELDS = ("index", "data_source", "rm_scores", "extra_fields", "responses", "rollout_log_probs")
+
+
+@dataclass
+class Rollouts:
+    """One entry per response, in the order of the batch: by query, then rollout number."""
+
+    keys: list[str]
+    uids: list[str]  # the query's place in this run: "<step>-<place>"
+    sessions: list[int]  # rollout number within the query
+    indices: list[int]  # the query's index in its data set
+    data_sources: list[str]
+    rewards: list[float]  # what training uses
+    scores: dict[str, list[float]]  # strict, flexible, format and whether scoring failed or timed out
+    prompt_lengths: list[int]
+    response_lengths: list[int]
+    responses: list[list[int]]
+    log_probs: list[list[float]]
+    extra: "Rollouts | None" = field(default=None)  # onerpo's extra responses of the same queries
+
+    @classmethod
+    def fetch(cls, batch: KVBatchMeta) -> "Rollouts":
+        """Reads a batch, which must be in rollout order."""
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(_FIELDS))
+        order = [rollout_order(key) for key in batch.keys]
+        infos = [info.get("reward_extra_info", {}) for info in plain(data["extra_fields"])]
+        rewards = [float(row.sum()) for row in data["rm_scores"].unbind()]
+        return cls(
+            keys=list(batch.keys),
+            uids=[uid for uid, _, _ in order],
+            sessions=[session for _, session, _ in order],
+            indices=[int(index) for index in plain(data["index"])],
+            data_sources=[str(source) for source in plain(data["data_source"])],
+            rewards=rewards,
+            scores={
+                # A custom reward function may return nothing but a number: it then is the strict score.
+                name: [float(info.get(name, reward if name == "strict" else 0.0)) for info, reward in zip(infos, rewards)]
+                for name in SCORES
+            },
+            prompt_lengths=[int(tag["prompt_len"]) for tag in batch.tags],
+            response_lengths=[int(tag["response_len"]) for tag in batch.tags],
+            responses=[row.tolist() for row in data["responses"].unbind()],
+            log_probs=[row.tolist() for row in data["rollout_log_probs"].unbind()],
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, rows: Sequence[int]) -> "Rollouts":
+        """The given rows, without the extra responses."""
+        picked: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name == "scores":
+                picked[name] = {score: [values[row] for row in rows] for score, values in value.items()}
+            elif name != "extra":
+                picked[name] = [value[row] for row in rows]
+        return Rollouts(**picked)
+
+    def aligned_with(self, keys: Sequence[str]) -> "Rollouts":
+        """In the order of `keys`. verl pads a batch that a failed rollout left short with rows of its own; such a row
+        gets reward 0 in a group of its own, so that it moves nothing."""
+        if list(keys) == self.keys:
+            return self
+        position = {key: row for row, key in enumerate(self.keys)}
+        result = self.take([position.get(key, 0) for key in keys])
+        result.keys, result.extra = list(keys), self.extra
+        for row, key in enumerate(keys):
+            if key not in position:
+                result.uids[row], result.rewards[row], result.response_lengths[row] = f"padding-{row}", 0.0, 0
+        return result
+
+    def query_keys(self) -> list[QueryKey]:
+        """(data source, dataset index) of each response: what a reward history is kept by."""
+        return list(zip(self.data_sources, self.indices, strict=True))
+
+    def token_level_rewards(self, response_mask: torch.Tensor) -> torch.Tensor:
+        """(S, T): the reward at the last response token, 0 elsewhere."""
+        rewards = torch.zeros_like(response_mask, dtype=torch.float32)
+        last = (response_mask.sum(dim=1) - 1).clamp(min=0).long()
+        rewards[torch.arange(len(self)), last] = torch.tensor(self.rewards, dtype=torch.float32)
+        return rewards
+
+    def with_rewards(self, rewards: Sequence[float]) -> "Rollouts":
+        return replace(self, rewards=list(rewards))
+
+
+def plain(column: Any) -> list:
+    """A non-tensor column of a tensordict as a list of plain values, whichever of its wrappers it came in."""
+    if hasattr(column, "tolist"):
+        return column.tolist()
+    return [getattr(value, "data", value) for value in column]
+
+
+def split_extra(batch: KVBatchMeta, rollouts: Rollouts, n: int) -> tuple[KVBatchMeta, Rollouts, Rollouts | None]:
+    """Parts the first n responses of each query from the extra ones, which are never trained on."""
+    trained = [row for row, session in enumerate(rollouts.sessions) if session < n]
+    if len(trained) == len(rollouts):
+        return batch, rollouts, None
+    extra = [row for row, session in enumerate(rollouts.sessions) if session >= n]
+    kept = KVBatchMeta(
+        partition_id=batch.partition_id,
+        keys=[batch.keys[row] for row in trained],
+        tags=[batch.tags[row] for row in trained],
+        extra_info=batch.extra_info,
+    )
+    return kept, rollouts.take(trained), rollouts.take(extra)

@@ -1,0 +1,200 @@
+"""The record of a run: <run>.jsonl, the samples, the evaluations, run.json; and verl's own loggers behind them.
+
+`<run>.jsonl` has one flat object per step with every metric. It is written a line at a time: a line that can't be
+written whole (a full disk) is taken back and the run stops. A resumed run cuts the file back to the step it resumes
+from and goes on, so that there is neither a gap nor a repeat.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from Verl.errors import RunStopped
+from Verl.files import write_atomic
+from Verl.trainer.console import Console, Progress
+
+if TYPE_CHECKING:
+    from Verl.trainer.ppo.rollouts import Rollouts
+
+# Metrics that are wall time, memory or machine load: not the same twice, and left out when two runs are compared.
+TIMING_PREFIXES = ("timing", "perf/", "ledger/total_hours")
+
+# A NaN in one of these means that the weights are, or are about to be, lost.
+_VITAL = ("actor/loss", "actor/pg_loss", "actor/grad_norm", "actor/kl_loss", "train/reward_mean", "train/advantage_mean")
+
+
+class RunLog:
+    """Writes what a trainer reports. Made before the trainer, so that what stops a set-up is recorded too."""
+
+    def __init__(self, name: str, result_dir: Path, console: Console, samples: dict[str, Any] | None = None):
+        self.name, self.folder, self.console = name, Path(result_dir) / name, console
+        self.jsonl = Path(result_dir) / f"{name}.jsonl"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._samples = samples or {"enable": False, "max_gb": 0.0}
+        self._sample_bytes: int | None = None
+        self._decode: Callable[[list[int]], str] = str
+        self._tracking: Any = None
+        self._progress: Progress | None = None
+        self.last_step = -1
+        self.after_line: Callable[[], None] = lambda: None  # the trainer's checkpoint, once the line is safe
+
+    # ---- set-up -----------------------------------------------------------------------------------------------
+
+    def attach(self, tracking: Any, total_steps: int) -> None:
+        """Takes verl's Tracking (its console, tensorboard, wandb, ... loggers), which then gets every line too."""
+        self._tracking = tracking
+        self._progress = Progress(self.console, total_steps)
+
+    def use_tokenizer(self, tokenizer: Any) -> None:
+        self._decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=True)
+
+    def start_from(self, step: int) -> None:
+        """Drops lines after `step` (all of them for a fresh start), and a last line that a kill cut short."""
+        lines = []
+        if step > 0 and self.jsonl.is_file():
+            for text in self.jsonl.read_text().splitlines():
+                try:
+                    record = json.loads(text)
+                except json.JSONDecodeError:
+                    break
+                if record["step"] > step:
+                    break
+                lines.append(text)
+        write_atomic(self.jsonl, "".join(f"{text}\n" for text in lines))
+        self.last_step = json.loads(lines[-1])["step"] if lines else -1
+        for part in ("samples", "evaluations"):
+            for path in (self.folder / part).glob("step_*.parquet"):
+                if int(path.stem.split("_")[1]) > step or step == 0:
+                    path.unlink()
+
+    # ---- what verl's fit() calls ------------------------------------------------------------------------------
+
+    def log(self, data: dict[str, Any], step: int, backend: Any = None) -> None:
+        """One step's metrics. A step that is already in the file (the evaluation of a resumed run) is not repeated."""
+        if step <= self.last_step:
+            return
+        metrics = {key: _number(value) for key, value in sorted(data.items()) if _number(value) is not None}
+        if self._tracking is not None:
+            self._tracking.log(data=metrics, step=step, backend=backend)
+        self._append(json.dumps({"step": step, **{k: _json_number(v) for k, v in metrics.items()}}) + "\n")
+        self.last_step = step
+        self._show(step, metrics)
+        self._check_finite(step, metrics)
+        self.after_line()
+
+    def finish(self, exit_code: int = 0) -> None:
+        if self._tracking is not None:
+            self._tracking.finish(exit_code=exit_code)
+
+    def _append(self, line: str) -> None:
+        handle = os.open(self.jsonl, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        before = os.fstat(handle).st_size
+        try:
+            written = os.write(handle, line.encode())
+            if written != len(line.encode()):
+                raise OSError(28, "No space left on device")
+        except OSError as error:
+            os.ftruncate(handle, before)
+            raise RunStopped(
+                f"can't write to {self.jsonl}: {error.strerror}; free some space and start the same command again: "
+                "it goes on from the last checkpoint"
+            ) from None
+        finally:
+            os.close(handle)
+
+    def _show(self, step: int, metrics: dict[str, float]) -> None:
+        if self._progress is None:
+            return
+        if "train/reward_mean" in metrics:
+            self._progress.step(step, metrics)
+        self._progress.evaluation(step, metrics)
+
+    def _check_finite(self, step: int, metrics: dict[str, float]) -> None:
+        for key in _VITAL:
+            if key in metrics and not math.isfinite(metrics[key]):
+                raise RunStopped(
+                    f"step {step}: {key} is {metrics[key]}; the update was not usable (a learning rate too high, or a "
+                    f"reward that is not a number), so the run stops here; the metrics up to this step are in {self.jsonl}"
+                )
+
+    # ---- responses --------------------------------------------------------------------------------------------
+
+    def samples(self, rollouts: "Rollouts", step: int) -> None:
+        """Every training response of the step into samples/step_<k>.parquet, up to the size cap."""
+        if not self._samples["enable"]:
+            return
+        folder = self.folder / "samples"
+        if self._sample_bytes is None:
+            self._sample_bytes = sum(path.stat().st_size for path in folder.glob("*.parquet"))
+        if self._sample_bytes > self._samples["max_gb"] * 1e9:
+            return
+        columns = _columns(rollouts, step)
+        columns["text"] = [self._decode(ids) for ids in rollouts.responses]
+        columns["tokens"] = rollouts.responses
+        self._sample_bytes += _write_parquet(folder / f"step_{step:06d}.parquet", columns)
+
+    def evaluation(self, name: str, step: int, rollouts: "Rollouts") -> None:
+        """Per question and sample: the scores of one evaluation, which paired tests over questions need."""
+        path = self.folder / "evaluations" / f"step_{step:06d}.parquet"
+        columns = _columns(rollouts, step)
+        columns["split"] = [name] * len(rollouts)
+        columns["sample"] = columns.pop("rollout")
+        _write_parquet(path, columns, append=path.is_file())
+
+    # ---- run.json ---------------------------------------------------------------------------------------------
+
+    def describe(self, **entries: Any) -> None:
+        """Adds entries to run.json."""
+        path = self.folder / "run.json"
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        write_atomic(path, json.dumps({**known, **entries}, indent=1) + "\n")
+
+
+def _columns(rollouts: "Rollouts", step: int) -> dict[str, list]:
+    return {
+        "step": [step] * len(rollouts),
+        "data_source": rollouts.data_sources,
+        "index": rollouts.indices,
+        "rollout": rollouts.sessions,
+        "reward": rollouts.rewards,
+        **rollouts.scores,
+        "log_prob": [float(np.sum(values)) for values in rollouts.log_probs],
+        "response_length": rollouts.response_lengths,
+    }
+
+
+def _write_parquet(path: Path, columns: dict[str, list], append: bool = False) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(columns)
+    if append:
+        table = pa.concat_tables([pq.read_table(path), table.select(pq.read_schema(path).names)])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    blob = sink.getvalue().to_pybytes()
+    write_atomic(path, blob)
+    return len(blob)
+
+
+def _number(value: Any) -> float | int | None:
+    """Metrics as plain numbers; None for what is not one (verl reports a few dictionaries)."""
+    if isinstance(value, bool | np.bool_):
+        return int(value)
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, np.number):
+        return value.item()
+    if hasattr(value, "numel") and value.numel() == 1:
+        return value.item()
+    return None
+
+
+def _json_number(value: float | int) -> float | int | str:
+    # JSON has no NaN: a text keeps the line readable for every parser, and says what it was.
+    return value if math.isfinite(value) else str(value)
