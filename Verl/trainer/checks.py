@@ -3,7 +3,6 @@
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -11,6 +10,11 @@ from Verl.data.schema import DataError, check_parquet
 from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
 from Verl.trainer.settings import gpu_present
+
+
+class NotHere(UserError):
+    """Something that the run needs is not on this machine."""
+
 
 OURS = {"grpo": ("grpo",), "bandit": ("onerpo", "arpo"), "replay": ("asyttgrpo", "banditpo")}
 
@@ -77,31 +81,26 @@ LOGGERS = {"console": None, "file": None, "tensorboard": "tensorboard", "wandb":
            "swanlab": "swanlab", "trackio": "trackio", "clearml": "clearml"}  # fmt: skip
 
 
-def check(config: DictConfig, algorithm: str) -> dict[str, int]:
+def check(config: DictConfig, algorithm: str) -> list[str]:
     """Everything that can be known to be wrong before a process is started.
 
     Returns:
-        rows of the data files, by config key.
+        what this machine lacks for the run, a sentence each (a GPU, a package, the model, the data): an error for a run,
+        a note for a dry run, which may be made on another machine.
 
     Raises:
-        UserError: for the first thing that is wrong.
+        UserError: for the first setting that is wrong whatever the machine.
     """
-    _bounds(config)
+    for part in (_bounds, _batches, _reward, _loggers, _writable):
+        part(config)
     _estimator(config, algorithm)
-    _device(config)
-    _batches(config)
-    _reward(config)
-    _loggers(config)
-    _model(config)
-    rows = {key: _data(config, key) for key in ("train_files", "val_files", "test_files")}
-    size = config.data.train_batch_size
-    if size > rows["train_files"]:
-        raise UserError(
-            f"data.train_batch_size={size} is larger than the training data ({rows['train_files']} questions in "
-            f"{_files(config, 'train_files')}): lower it, or prepare more data"
-        )
-    _writable(Path(config.run.result_dir))
-    return rows
+    missing: list[str] = []
+    for part in (_device, _model, _data):
+        try:
+            part(config)
+        except NotHere as error:
+            missing.append(str(error))
+    return missing
 
 
 def _bounds(config: DictConfig) -> None:
@@ -148,20 +147,20 @@ def _estimator(config: DictConfig, algorithm: str) -> None:
 
 def _device(config: DictConfig) -> None:
     device, rollout = config.trainer.device, config.actor_rollout_ref.rollout.name
-    if device == "cuda" and not gpu_present():
-        raise UserError(
-            "trainer.device=cuda, but no NVIDIA GPU was found on this machine: run it where there is one, or on this CPU "
-            "with trainer.device=cpu and actor_rollout_ref.model.path=<a folder with a small model>"
-        )
-    if rollout == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise UserError(
-            "actor_rollout_ref.rollout.name=vllm, but vllm is not installed: run `bash Running-Bash/setup.sh` on a machine "
-            "with a GPU (it installs requirements-gpu.txt), or choose actor_rollout_ref.rollout.name=hf"
-        )
     if rollout == "hf" and device != "cpu":
         raise UserError("actor_rollout_ref.rollout.name=hf decodes on the CPU only: choose vllm, or trainer.device=cpu")
     if rollout not in ("hf", "vllm", "sglang"):
         raise UserError(f"actor_rollout_ref.rollout.name={rollout} is unknown: choose hf (CPU) or vllm (GPU)")
+    if device == "cuda" and not gpu_present():
+        raise NotHere(
+            "trainer.device=cuda, but no NVIDIA GPU was found on this machine: run it where there is one, or on this CPU "
+            "with trainer.device=cpu and actor_rollout_ref.model.path=<a folder with a small model>"
+        )
+    if rollout == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise NotHere(
+            "actor_rollout_ref.rollout.name=vllm, but vllm is not installed: run `bash Running-Bash/setup.sh` on a machine "
+            "with a GPU (it installs requirements-gpu.txt), or choose actor_rollout_ref.rollout.name=hf"
+        )
 
 
 def _batches(config: DictConfig) -> None:
@@ -207,7 +206,7 @@ def _model(config: DictConfig) -> None:
             raise UserError(f"actor_rollout_ref.model.path={path} has no config.json: it is not a Hugging Face model folder")
         return
     if path.startswith(("/", ".", "~")) or path.count("/") != 1:
-        raise UserError(
+        raise NotHere(
             f"actor_rollout_ref.model.path={path} does not exist: give a model folder or a Hub name (owner/name)"
         )
     from huggingface_hub import hf_hub_download
@@ -215,7 +214,7 @@ def _model(config: DictConfig) -> None:
     try:
         hf_hub_download(path, "config.json", etag_timeout=5)
     except Exception as error:  # a Hub error, no network, a gated model: all end in the same sentence
-        raise UserError(
+        raise NotHere(
             f"actor_rollout_ref.model.path={path} is neither a folder here nor to be had from the Hugging Face Hub "
             f"({type(error).__name__}): check the name and the network, or give a local folder"
         ) from None
@@ -228,22 +227,26 @@ def _files(config: DictConfig, key: str) -> list[str]:
     return [str(value)] if isinstance(value, str) else [str(v) for v in value]
 
 
-def _data(config: DictConfig, key: str) -> int:
+def _data(config: DictConfig) -> None:
     known = None if config.reward.custom_reward_function.path else KNOWN_DATA_SOURCES
-    try:
-        return sum(check_parquet(Path(path), known_data_sources=known) for path in _files(config, key))
-    except DataError as error:
-        raise UserError(f"data.{key}: {error}") from None
+    rows = {}
+    for key in ("train_files", "val_files", "test_files"):
+        try:
+            rows[key] = sum(check_parquet(Path(path), known_data_sources=known) for path in _files(config, key))
+        except DataError as error:
+            kind = NotHere if all(not Path(path).exists() for path in _files(config, key)) else UserError
+            raise kind(f"data.{key}: {error}") from None
+    size = config.data.train_batch_size
+    if size > rows["train_files"]:
+        raise UserError(
+            f"data.train_batch_size={size} is larger than the training data ({rows['train_files']} questions in "
+            f"{', '.join(_files(config, 'train_files'))}): lower it, or prepare more data"
+        )
 
 
-def _writable(folder: Path) -> None:
-    existing = folder
+def _writable(config: DictConfig) -> None:
+    existing = folder = Path(config.run.result_dir)
     while not existing.exists():
         existing = existing.parent
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"run.result_dir={folder} can't be written to: no permission in {existing}")
-
-
-def as_plain(config: DictConfig) -> dict[str, Any]:
-    """The resolved config as plain dictionaries; an unset required key is an error that names it."""
-    return OmegaConf.to_container(config, resolve=True)

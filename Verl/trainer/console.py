@@ -30,7 +30,7 @@ class Console:
         sys.stderr.flush()
         terminal = os.fdopen(os.dup(1), "w", buffering=1)
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        log = open(log_path, "a", buffering=1)
+        log = open(log_path, "a", buffering=1)  # noqa: SIM115  open for as long as the process lives
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         return cls(terminal, log)

@@ -46,10 +46,14 @@ def main(algorithm: str, arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     scripted, user = _split(options.overrides)
     try:
-        config = prepare(algorithm, scripted, user)
+        config, missing = prepare(algorithm, scripted, user)
         if options.dry_run:
             print(OmegaConf.to_yaml(config, resolve=True))
+            for sentence in missing:
+                print(f"not ready on this machine: {sentence}", file=sys.stderr)
             return
+        if missing:
+            raise UserError(missing[0])
         status = _run(config, algorithm)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -66,8 +70,8 @@ def _split(overrides: list[str]) -> tuple[list[str], list[str]]:
     return overrides[:at], overrides[at + 1 :]
 
 
-def prepare(algorithm: str, scripted: list[str], user: list[str]) -> DictConfig:
-    """The checked config of a run, with its name and folder."""
+def prepare(algorithm: str, scripted: list[str], user: list[str]) -> tuple[DictConfig, list[str]]:
+    """The checked config of a run, with its name and folder, and what this machine lacks for it (a GPU, the data)."""
     config = settings.compose(algorithm, [*scripted, *user])
     with open_dict(config):
         arm, name = name_run(config, user)
@@ -75,8 +79,7 @@ def prepare(algorithm: str, scripted: list[str], user: list[str]) -> DictConfig:
         for key in ("result_dir", "figure_dir"):
             config.run[key] = str((REPO_ROOT / config.run[key]).resolve())
         config.run.dir = str(Path(config.run.result_dir) / name)
-    check(config, algorithm)
-    return config
+    return config, check(config, algorithm)
 
 
 # ---- the run's folder ---------------------------------------------------------------------------------------------
@@ -160,7 +163,7 @@ def _record(config: DictConfig, algorithm: str, run_log: RunLog) -> None:
         algorithm=algorithm,
         config_hash=config_hash(config),
         status="running",
-        **provenance.describe(config.run.command),
+        **provenance.describe(),
     )
 
 

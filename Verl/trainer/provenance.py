@@ -40,10 +40,10 @@ def commit() -> str:
         return "unknown"
 
 
-def describe(command: str | None) -> dict[str, Any]:
-    """Everything about where and how, as run.json holds it."""
+def describe() -> dict[str, Any]:
+    """Everything about where and how, as run.json holds it. The scripts name themselves in BANDIT_COMMAND."""
     return {
-        "command": command or shlex.join(sys.argv),
+        "command": os.environ.get("BANDIT_COMMAND") or shlex.join(sys.argv),
         "commit": commit(),
         "versions": versions(),
         "host": {"system": platform.platform(), "cpus": os.cpu_count(), "processor": _processor()},

@@ -88,7 +88,7 @@ def _kind(value: Any) -> str:
 
 
 def _check_type(key: str, given: Any, default: Any) -> None:
-    if default is None or given is None or isinstance(given, str) and "${" in given:
+    if default is None or given is None or (isinstance(given, str) and "${" in given):
         return
     wanted, got = _kind(default), _kind(given)
     fits = (

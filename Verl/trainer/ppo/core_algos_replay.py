@@ -36,8 +36,8 @@ def compute_asyttgrpo_outcome_advantage(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A = (R - mean(window)) / (std(window) + epsilon), std unbiased; |A| <= advantage_bound(len(window)) when divided.
 
-    A window with fewer than `min_history` rewards is no baseline yet: A = R. So a first visit (one value) trains as the
-    base line does.
+    A window with fewer than `min_history` rewards (never fewer than 2: one value has no spread) is no baseline yet:
+    A = R. So a first visit trains as the base line does.
 
     Args:
         token_level_rewards: (S, T).
@@ -52,8 +52,9 @@ def compute_asyttgrpo_outcome_advantage(
         raise ValueError(f"there are {len(reward_S)} responses but {len(histories)} histories")
     advantage_S = reward_S.clone()
     for row, history in enumerate(histories):
-        window_W = np.asarray(history, dtype=np.float64)
-        if len(window_W) < max(min_history, 1) or (len(window_W) == 1 and min_history < 2):
+        # Through float32, as the rewards came: 0.1 must be the same number in the window and in the batch.
+        window_W = np.asarray(history, dtype=np.float32).astype(np.float64)
+        if len(window_W) < max(min_history, 2):
             continue
         constant = window_W.min() == window_W.max()
         difference = float(reward_S[row]) - (window_W[0] if constant else window_W.mean())

@@ -44,12 +44,13 @@ class Evaluator:
         self.trainer, self.config = trainer, trainer.config
         settings, config = self.config.evaluation, self.config
         test = create_rl_dataset(config.data.test_files, config.data, trainer.tokenizer, trainer.processor, is_train=False)
+        train, validation = trainer.train_dataset, trainer.val_dataset
         self.sets = [
             # The same sample for every arm and seed: it is part of the measure, not of the run.
-            QuestionSet("train", trainer.train_dataset, _sample(trainer.train_dataset, settings.train_questions), settings.val_freq),
-            QuestionSet("validation", trainer.val_dataset, _first(trainer.val_dataset, settings.val_questions), settings.val_freq),
+            QuestionSet("train", train, _sample(train, settings.train_questions), settings.val_freq),
+            QuestionSet("validation", validation, _first(validation, settings.val_questions), settings.val_freq),
             QuestionSet("test", test, _first(test, settings.test_questions), config.trainer.test_freq),
-        ]  # fmt: skip
+        ]
         # verl asks for evaluation every trainer.test_freq steps: give it the steps on which any set is due, and decide
         # here which. The run's own config, which is logged and compared, keeps what the user asked for.
         self.test_freq = config.trainer.test_freq

@@ -1,0 +1,70 @@
+"""Every name of verl 0.9.1 that is not documented as stable and that we build on, with the reason.
+
+tests/adapter/test_interface.py checks each of them, so that a new verl fails there, with this text, and not in the
+middle of a run.
+"""
+
+import importlib
+from dataclasses import dataclass
+
+VERL_VERSION = "0.9.1"
+
+
+@dataclass(frozen=True)
+class Name:
+    """`module:name`, with the leading parameters it must have (None: not a function)."""
+
+    module: str
+    name: str
+    parameters: tuple[str, ...] | None
+    why: str
+
+
+# Methods of PPOTrainerSync that Verl/trainer/ppo/ray_trainer_base.py overrides.
+TRAINER_METHODS = (
+    "_init_resource_pool_mgr", "_init_dataloader", "_next_train_batch", "_fetch_one_gen_batch", "_balance_batch",
+    "_compute_advantage", "_compute_metrics", "_validate", "_save_checkpoint", "_load_checkpoint",
+)  # fmt: skip
+
+_TRAINER = "verl.trainer.ppo.v1.trainer_base"
+RELIED_ON = (
+    Name(_TRAINER, "PPOTrainer.fit", ("self", "agent_loop_manager"), "the loop that calls everything below"),
+    Name(_TRAINER, "PPOTrainer._balance_batch", ("self", "batch", "metrics"), "first call after the rollout"),
+    Name(_TRAINER, "PPOTrainer._compute_advantage", ("self", "batch", "metrics"), "our estimators go in here"),
+    Name(_TRAINER, "PPOTrainer._compute_metrics", ("self", "batch", "metrics", "timing_raw", "global_steps", "epoch"),
+         "the ledger goes in here"),
+    Name(_TRAINER, "PPOTrainer._next_train_batch", ("self", "num_prompts"), "places of the queries in a batch"),
+    Name(_TRAINER, "PPOTrainer._fetch_one_gen_batch", ("self",), "random ids are replaced by ordered ones"),
+    Name("verl.trainer.ppo.v1.agent_loop_tq", "AgentLoopWorkerTQ.__ray_metadata__", None, "the class below @ray.remote"),
+    Name("verl.trainer.ppo.v1.agent_loop_tq", "AgentLoopManagerTQ", None, "subclassed: workers that seed each request"),
+    Name("verl.trainer.ppo.v1.replay_buffer", "ReplayBuffer.sample",
+         ("self", "global_steps", "partition_id", "batch_size"), "sorted here"),
+    Name("verl.workers.rollout.base", "_ROLLOUT_REGISTRY", None, "where the weight sync of rollout.name=hf is found"),
+    Name("verl.workers.rollout.replica", "RolloutReplicaRegistry.register", ("name", "loader"), "rollout.name=hf"),
+    Name("verl.workers.rollout.replica", "RolloutReplica.launch_servers", ("self",), "starts the hf server"),
+    Name("verl.workers.engine.base", "EngineRegistry.register", ("model_type", "backend", "device"), "fsdp2 on a CPU"),
+    Name("verl.workers.engine.fsdp.transformer_impl", "FSDPEngine._build_fsdp_module", ("self", "module"),
+         "the pinned offload policy is left out"),
+    Name("verl.workers.engine.fsdp.transformer_impl", "CPUOffloadPolicy", None, "the name that is replaced meanwhile"),
+    Name("verl.workers.engine_workers", "ActorRolloutRefWorker.init_model", ("self",), "opens the process group first"),
+    Name("verl.plugin.platform.platform_manager", "PlatformRegistry.register", ("platform",), "the CPU platform"),
+    Name("verl.workers.utils.padding", "response_to_nested", ("tensor", "response_mask"), "advantages back to the queue"),
+    Name("verl.trainer.ppo.utils", "create_rl_dataset", ("data_paths", "data_config", "tokenizer", "processor"),
+         "evaluation sets"),
+    Name("verl.trainer.constants_ppo", "get_ppo_ray_runtime_env", ("config",), "environment of the workers"),
+    Name("verl.utils.config", "validate_config", ("config", "use_reference_policy", "use_critic"), "before Ray starts"),
+)  # fmt: skip
+
+
+def resolve(entry: Name) -> object:
+    """The object that an entry names.
+
+    Raises:
+        ImportError, AttributeError: if this verl does not have it.
+    """
+    found: object = importlib.import_module(entry.module)
+    for part in entry.name.split("."):
+        if part == "__ray_metadata__":
+            return found.__ray_metadata__.modified_class
+        found = getattr(found, part)
+    return found

@@ -1,0 +1,298 @@
+"""The one row schema of all data sets, how a set is written, and how it is checked before a run.
+
+A row is verl's (verl 0.9.1, `verl/utils/dataset/rl_dataset.py` and `examples/data_preprocess/gsm8k.py`):
+
+    data_source   str     which scorer (`sources.py`)
+    prompt        [{"role": "user", "content": str}]
+    ability       str     "math", "arithmetic", ...
+    reward_model  {"style": "rule", "ground_truth": str}
+    extra_info    {split, index, question, answer, level, subject}
+
+`extra_info.index` is the question's identity: the row number (from 0) in the ORIGINAL source split, before
+anything was dropped. Histories and the sorting of a batch key on (data_source, index), so it never repeats
+in a file. `extra_info.answer` is the reference solution as published, "" where the source has none.
+
+A set is a folder: `<split>.parquet` per split, and `manifest.json`, which is removed first and written last.
+No manifest, or one that disagrees with the files: no set. Row numbers in messages are counted from 1.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from Verl.data.checks import DataError, check_table
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+_TEXT = pa.string()
+PARQUET_SCHEMA = pa.schema(
+    {
+        "data_source": _TEXT,
+        "prompt": pa.list_(pa.struct({"role": _TEXT, "content": _TEXT})),
+        "ability": _TEXT,
+        "reward_model": pa.struct({"style": _TEXT, "ground_truth": _TEXT}),
+        "extra_info": pa.struct(
+            {
+                "split": _TEXT,
+                "index": pa.int64(),
+                "question": _TEXT,
+                "answer": _TEXT,
+                "level": _TEXT,
+                "subject": _TEXT,
+            }
+        ),
+    }
+)
+
+
+def make_row(
+    *,
+    data_source: str,
+    question: str,
+    prompt: str,
+    ability: str,
+    ground_truth: str,
+    split: str,
+    index: int,
+    answer: str,
+    level: str = "",
+    subject: str = "",
+) -> dict[str, Any]:
+    """One row of the schema. `question` is the bare text, `prompt` what the model is shown.
+
+    Raises DataError for a value of the wrong type and for an empty question, prompt or ground truth: a scorer
+    can give such a row nothing but noise. Level and subject are text ("Level 5", "Algebra") or "".
+    """
+    texts = {
+        "data_source": data_source,
+        "question": question,
+        "prompt": prompt,
+        "ability": ability,
+        "ground_truth": ground_truth,
+        "split": split,
+        "answer": answer,
+        "level": level,
+        "subject": subject,
+    }
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise DataError(f"field {name!r} is {type(value).__name__}, not text")
+    for name in ("data_source", "question", "prompt", "ground_truth", "split"):
+        if not texts[name].strip():
+            raise DataError(f"field {name!r} is empty")
+    if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+        raise DataError(f"field 'index' is {index!r}, not a row number from 0")
+    return {
+        "data_source": data_source,
+        "prompt": [{"role": "user", "content": prompt}],
+        "ability": ability,
+        "reward_model": {"style": "rule", "ground_truth": ground_truth},
+        "extra_info": {
+            "split": split,
+            "index": index,
+            "question": question,
+            "answer": answer,
+            "level": level,
+            "subject": subject,
+        },
+    }
+
+
+def normalise_question(text: str) -> str:
+    """The key by which two questions are the same: letter case and white space do not count.
+
+    Between two digits white space stays, as one blank ("1 23" is not "12 3"). Nothing else is removed, so "x+1"
+    and "x-1" stay apart. MATH has a bolder key of its own for LaTeX (`hendrycks_math.latex_key`).
+    """
+    text = unicodedata.normalize("NFC", text).casefold().strip()
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d|\s)", "", re.sub(r"\s+", " ", text))
+
+
+def write_split_set(
+    out_dir: str | Path, splits: dict[str, list[dict[str, Any]]], *, source: str, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Write `splits` ({"train": rows, ...}) as a set into `out_dir` and return its manifest.
+
+    Everything is checked and encoded before the folder is touched, so a refused set leaves the old one in place.
+    The same arguments give the same bytes: keep clocks, machine paths and host names out of `source` and
+    `settings`, which go into the manifest. Raises DataError; a question (normalised) in two splits is one.
+    """
+    _check_splits(splits)
+    blobs = {f"{name}.parquet": _encode(rows, f"{name}.parquet", name) for name, rows in splits.items()}
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "source": source,
+        "settings": settings,
+        "splits": {
+            name: {
+                "file": f"{name}.parquet",
+                "rows": len(rows),
+                "bytes": len(blobs[f"{name}.parquet"]),
+                "sha256": hashlib.sha256(blobs[f"{name}.parquet"]).hexdigest(),
+            }
+            for name, rows in splits.items()
+        },
+    }
+    manifest_bytes = (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_writer(folder):
+        stale = _files_of(folder) - set(blobs)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        _sync_folder(folder)
+        for name, blob in blobs.items():
+            _write_atomically(folder / name, blob)
+        for name in stale:
+            (folder / name).unlink(missing_ok=True)
+        _write_atomically(folder / MANIFEST, manifest_bytes)
+    return manifest
+
+
+def check_parquet(path: str | Path, *, known_data_sources: Collection[str] | None) -> int:
+    """Check a file before Ray starts and return its number of rows (10,000 rows take some hundredths of a second).
+
+    Raises DataError, one sentence with file, row, field and the mend: no file, not parquet, no rows, a column or
+    field missing or of the wrong type, an empty value, an index that repeats, a `data_source` outside
+    `known_data_sources` (None: any, for a custom reward function). Also takes verl files we did not write, as
+    long as they carry data_source, prompt, reward_model.{style, ground_truth}, extra_info.{split, index}.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; {how_to_prepare(path.parent)}")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty (0 bytes); {how_to_prepare(path.parent)}")
+    try:
+        table = pq.ParquetFile(path).read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: not a whole parquet file ({reason}); {how_to_prepare(path.parent)}") from error
+    check_table(table, str(path), known_data_sources, mend=how_to_prepare(path.parent))
+    return table.num_rows
+
+
+def require_prepared(folder: str | Path) -> dict[str, Any]:
+    """Return the manifest of a prepared set, or raise DataError that says which command to run.
+
+    Sizes and hashes are compared each time (milliseconds): it is what tells a whole set from one that a kill,
+    a full disk or an editor left behind.
+    """
+    folder = Path(folder)
+    mend = how_to_prepare(folder)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        version, splits = manifest["schema_version"], manifest["splits"]
+        expected = [(entry["file"], entry["bytes"], entry["sha256"]) for entry in splits.values()]
+    except FileNotFoundError as error:
+        raise DataError(f"{folder}: no prepared data set here (no {MANIFEST}); {mend}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder / MANIFEST}: not a manifest ({error}); {mend}") from error
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{folder / MANIFEST}: schema version {version}, this code reads {SCHEMA_VERSION}; {mend}")
+    for name, size, sha256 in expected:
+        path = folder / name
+        if not path.is_file():
+            raise DataError(f"{path}: named in {MANIFEST} but missing; {mend}")
+        if path.stat().st_size != size or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            raise DataError(f"{path}: differs from the file that {MANIFEST} describes; {mend}")
+    return manifest
+
+
+def how_to_prepare(folder: Path) -> str:
+    """The mend for a missing or broken set: the prepare script beside the folder where there is one."""
+    script = folder.parent / "prepare.py"
+    if script.is_file():
+        return f"run: python {script} --out {folder}"
+    return f"run: python Dataset/<gsm8k, MATH or arithmetic>/prepare.py --out {folder}"
+
+
+def _check_splits(splits: dict[str, list[dict[str, Any]]]) -> None:
+    """Every split named, filled and labelled as itself, and no question in two of them."""
+    if not splits:
+        raise DataError("no splits to write")
+    seen: dict[str, tuple[str, int]] = {}
+    for name, rows in splits.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            raise DataError(f"split name {name!r} is not a plain word")
+        for number, row in enumerate(rows, start=1):
+            where = f"split {name!r}, row {number}"
+            _check_keys(row, where)
+            if row["extra_info"]["split"] != name:
+                raise DataError(f"{where}: extra_info.split is {row['extra_info']['split']!r}")
+            key = normalise_question(row["extra_info"]["question"])
+            other, other_number = seen.setdefault(key, (name, number))
+            if other != name:
+                raise DataError(f"{where}: the same question is row {other_number} of split {other!r} (a leak)")
+
+
+def _check_keys(row: dict[str, Any], where: str) -> None:
+    """The keys of `make_row` and no other: pyarrow would drop a key it does not know without a word."""
+    for name, got in (("", row), ("reward_model", row.get("reward_model")), ("extra_info", row.get("extra_info"))):
+        wanted = {field.name for field in (PARQUET_SCHEMA.field(name).type if name else PARQUET_SCHEMA)}
+        if not isinstance(got, dict) or set(got) != wanted:
+            raise DataError(f"{where}: {name or 'the row'} must have exactly the fields {sorted(wanted)}")
+
+
+def _encode(rows: list[dict[str, Any]], file: str, split: str) -> bytes:
+    """The rows as the bytes of a parquet file."""
+    mend = "build rows with make_row"
+    try:
+        table = pa.Table.from_pylist(rows, schema=PARQUET_SCHEMA)
+    except (pa.ArrowException, TypeError) as error:
+        raise DataError(f"split {split!r}: a value has the wrong type ({error}); {mend}") from error
+    check_table(table, file, None, mend=mend)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _files_of(folder: Path) -> set[str]:
+    """The files the set in `folder` consists of by its manifest (none where that is missing or broken)."""
+    try:
+        entries = json.loads((folder / MANIFEST).read_bytes())["splits"].values()
+        return {Path(entry["file"]).name for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Hold the folder: a sweep may start several prepares at once. The kernel lets go when the process ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _write_atomically(path: Path, blob: bytes) -> None:
+    """Whole or not at all: a temporary name in the same folder, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(blob)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
