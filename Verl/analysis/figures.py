@@ -1,0 +1,259 @@
+"""Draws one question of the study: train and test Pass@1 of its arms against a budget, one column per pair.
+
+A picture depends on the data alone: matplotlib's own settings are reset, dates and versions are kept out of the files,
+so that the same runs give the same bytes. What is not there is named in the picture, never drawn as zero.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, NullLocator
+
+from Verl.analysis.layout import lay_out, save, settings
+from Verl.analysis.run_files import LEDGER, listed
+from Verl.analysis.runs import Runs
+from Verl.analysis.stats import seed_interval
+from Verl.analysis.style import COLUMN_WIDTH, PAGE_WIDTH, arm_look
+
+AXES = {
+    "steps": "training steps",
+    "queries": "queries seen",
+    "responses": "responses generated",
+    "tokens": "tokens generated",
+    "gradient_samples": "responses trained on",
+    "hours": "hours",
+}
+ROWS = {"train Pass@1": ("eval/train/pass@1", "train/reward_mean"), "test Pass@1": ("eval/test/pass@1",)}
+_BAND_LIMIT = 3  # more bands than this hide each other: then every arm gets one error bar at its end
+_LOG_FROM = 10.0  # arms whose budgets differ by more than this factor need a logarithmic axis to be seen side by side
+_BAR_ROOM = 0.03  # of the panel's width, for each bar
+_ROUND = [1, 2, 2.5, 5, 10]
+
+
+class Drawn(NamedTuple):
+    """The files of a figure, and the notes that stand in it (missing runs, single seeds)."""
+
+    files: list[Path]
+    notes: list[str]
+
+
+class Curve(NamedTuple):
+    """Mean over seeds per evaluation: budget, mean, interval (NaN where there is one seed), and how many seeds."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    seeds: int
+
+
+def mean_curve(rows: pd.DataFrame, metric: str, axis: str) -> Curve | None:
+    """Curve of one arm on one pair from its rows; None if the metric or the budget is not logged.
+
+    Seeds meet at steps; on another axis a point stands at their mean budget at that step.
+    """
+    column = "step" if axis == "steps" else LEDGER[axis]
+    if metric not in rows or column not in rows:
+        return None
+    rows = rows[np.isfinite(rows[metric].astype(float)) & rows[column].notna()]
+    if rows.empty:
+        return None
+    points = []
+    for _, group in rows.groupby("step"):
+        values = group[metric].to_numpy(dtype=float)
+        low, high = seed_interval(values)[1:] if len(values) > 1 else (np.nan, np.nan)
+        points.append((group[column].mean(), values.mean(), low, high))
+    x, mean, low, high = np.array(sorted(points)).T
+    return Curve(x, mean, low, high, rows["seed"].nunique())
+
+
+def expand_arms(patterns: Sequence[str], table: pd.DataFrame) -> list[str]:
+    """Arm names in order; a pattern with a star (``control*``) stands for the arms of the table that fit."""
+    arms: list[str] = []
+    for pattern in patterns:
+        fitting = [a for a in sorted(table["arm"].unique()) if fnmatchcase(a, pattern)] if "*" in pattern else [pattern]
+        arms += [arm for arm in fitting if arm not in arms]
+    return arms
+
+
+def _draw_arm(ax, arm: str, curve: Curve, banded: bool) -> None:
+    look = arm_look(arm)
+    every = max(1, round(len(curve.x) / 10))
+    ax.plot(
+        curve.x,
+        curve.mean,
+        color=look.colour,
+        linestyle=look.dash,
+        marker=look.marker,
+        markevery=every,
+        markeredgewidth=0.0,
+        zorder=3,
+    )
+    if banded and curve.seeds > 1:
+        ax.fill_between(
+            curve.x,
+            np.clip(curve.low, 0, 1),
+            np.clip(curve.high, 0, 1),
+            color=look.colour,
+            alpha=0.14,
+            linewidth=0.0,
+            zorder=1,
+        )
+
+
+def _draw_bars(ax, curves: dict[str, Curve]) -> None:
+    """The interval of every arm's last point, side by side right of the panel's last point."""
+    for i, (arm, curve) in enumerate(curves.items()):
+        known = np.flatnonzero(np.isfinite(curve.low))
+        if known.size == 0:
+            continue
+        mean, reach = curve.mean[known[-1]], np.clip([curve.low[known[-1]], curve.high[known[-1]]], 0, 1)
+        # x in parts of the axis, outside of it, and y in Pass@1: the bars take no room from the curves
+        place = 1.025 + _BAR_ROOM * i
+        ax.errorbar(
+            place,
+            mean,
+            yerr=[[mean - reach[0]], [reach[1] - mean]],
+            color=arm_look(arm).colour,
+            marker=arm_look(arm).marker,
+            markersize=2.2,
+            markeredgewidth=0.0,
+            elinewidth=0.7,
+            clip_on=False,
+            transform=ax.get_yaxis_transform(),
+            zorder=4,
+        )
+
+
+def _curves(rows: pd.DataFrame, arms: Sequence[str], label: str, axis: str, pair: str) -> tuple[dict, list[str]]:
+    """Arm -> curve of one panel, and what has to be said about them."""
+    curves, notes = {}, []
+    for arm in arms:
+        of_arm = rows[rows["arm"] == arm]
+        if of_arm.empty:
+            continue
+        for metric in ROWS[label]:
+            curve = mean_curve(of_arm, metric, axis)
+            if curve is not None:
+                curves[arm] = curve
+                if metric != ROWS[label][0]:
+                    notes.append(f"{arm} on {pair}: {label} is the mean reward of the training batch.")
+                break
+        else:
+            notes.append(f"Not drawn: {arm} on {pair} logs no {label} against {AXES[axis]}.")
+    return curves, notes
+
+
+def _without_start(curve: Curve) -> Curve:
+    """The curve without its points at budget 0, which a logarithmic axis cannot show (it would draw a false level)."""
+    spent = curve.x > 0
+    return Curve(*(part[spent] for part in curve[:4]), curve.seeds)
+
+
+def _draw_panel(ax, curves: dict[str, Curve], axis: str, narrow: bool) -> list[str]:
+    """One panel; returns a note if the axis had to be logarithmic."""
+    ends = [curve.x[-1] for curve in curves.values() if curve.x[-1] > 0]
+    logarithmic = axis != "steps" and bool(ends) and max(ends) > _LOG_FROM * min(ends)
+    if logarithmic:
+        curves = {arm: _without_start(curve) for arm, curve in curves.items() if curve.x[-1] > 0}
+    for arm, curve in curves.items():
+        _draw_arm(ax, arm, curve, banded=len(curves) <= _BAND_LIMIT)
+    if len(curves) > _BAND_LIMIT:
+        _draw_bars(ax, curves)
+    if not curves:
+        ax.text(0.5, 0.5, "no run found", transform=ax.transAxes, ha="center", va="center", color="#555555")
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=_ROUND))
+    if logarithmic:
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        return ["Logarithmic axis: the evaluation before training, at no cost, is not on it."]
+    ax.xaxis.set_major_locator(MaxNLocator(2 if narrow else 5, steps=_ROUND))
+    if axis not in ("steps", "hours"):
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.set_xlim(0, 1.02 * max(ends, default=1.0))
+    return []
+
+
+def _missing_note(table: pd.DataFrame, arms: Sequence[str], pairs: Sequence[str]) -> list[str]:
+    """Which arms have no run, on which pairs."""
+    present = set(zip(table["pair"], table["arm"]))
+    where = {arm: tuple(pair for pair in pairs if (pair, arm) not in present) for arm in arms}
+    together: dict[tuple, list[str]] = {}
+    for arm, without in where.items():
+        if without:
+            together.setdefault(without, []).append(arm)
+    return [f"No run found, so not drawn, on {', '.join(on)}: {', '.join(names)}." for on, names in together.items()]
+
+
+def _seed_note(rows: pd.DataFrame, drawn: Sequence[str]) -> str:
+    """What the lines and bands are, and how many seeds stand behind them."""
+    counts = rows[rows["arm"].isin(drawn)].groupby(["pair", "arm"])["seed"].nunique()
+    if counts.empty:
+        return ""
+    seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    if counts.max() == 1:
+        return "One seed per arm: no interval over seeds can be drawn."
+    kind = "bands" if len(drawn) <= _BAND_LIMIT else "bars at the end"
+    single = [f"{arm} on {pair}" for (pair, arm), count in counts.items() if count == 1]
+    alone = f" One seed, so no interval: {listed(single)}." if single else ""
+    return f"Mean over {seeds} seeds; {kind}: 95 % t interval over seeds.{alone}"
+
+
+def plot_question(
+    runs: Runs,
+    arms: Sequence[str],
+    path: Path | str,
+    title: str = "",
+    axis: str = "steps",
+    pairs: Sequence[str] | None = None,
+) -> Drawn:
+    """Draw the arms' train and test Pass@1 against ``axis`` (a key of ``AXES``) to ``path`` + .pdf and .png.
+
+    One column per pair (all pairs of the table by default), the mean over seeds, a 95 % t interval over seeds.
+    """
+    if axis not in AXES:
+        raise ValueError(f"unknown axis {axis!r}; known: {', '.join(AXES)}")
+    table = runs.table
+    pairs = sorted(table["pair"].unique()) if pairs is None else list(pairs)
+    pairs = pairs or ["(no pair)"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)
+        style = settings()
+    with matplotlib.rc_context(style):
+        return _plot(table, arms, Path(path), title, axis, pairs)
+
+
+def _plot(table: pd.DataFrame, arms: Sequence[str], path: Path, title: str, axis: str, pairs: list[str]) -> Drawn:
+    width = COLUMN_WIDTH if len(pairs) == 1 else min(PAGE_WIDTH, 0.6 + 2.1 * len(pairs))
+    narrow = len(pairs) > 3
+    figure, notes, drawn = Figure(figsize=(width, 4.0)), [], []
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(ROWS), len(pairs), sharex="col", squeeze=False)
+    for column, pair in enumerate(pairs):
+        for ax, label in zip(grid[:, column], ROWS):
+            curves, said = _curves(table[table["pair"] == pair], arms, label, axis, pair)
+            notes += said + _draw_panel(ax, curves, axis, narrow)
+            drawn += [arm for arm in curves if arm not in drawn]
+        grid[0, column].set_title(pair.replace("_", "\n" if narrow else " / "))
+        if not narrow or column == len(pairs) // 2:  # side by side, narrow panels' labels would touch
+            grid[-1, column].set_xlabel(AXES[axis])
+    for ax, label in zip(grid[:, 0], ROWS):
+        ax.set_ylabel(label)
+    of_pairs = table[table["pair"].isin(pairs)]
+    notes = [_seed_note(of_pairs, drawn), *_missing_note(of_pairs, arms, pairs), *dict.fromkeys(notes)]
+    notes = [note for note in notes if note]
+    bars = _BAR_ROOM * len(drawn) if len(drawn) > _BAND_LIMIT else 0.0
+    lay_out(figure, [arm for arm in arms if arm in drawn], title, notes, len(ROWS), bars, narrow)
+    return Drawn(save(figure, path), notes)

@@ -1,0 +1,224 @@
+"""Reads the file of one run: ours or verl's jsonl, or verl's console log; what it was, its metrics, its faults.
+
+Nothing here stops on a bad file: each fault becomes a sentence that names the run, and what can be read is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+IDENTITY = ("run", "pair", "arm", "model", "data", "seed", "status", "config_hash")
+LEDGER = {  # budget axis -> column
+    "queries": "ledger/total_queries",
+    "responses": "ledger/total_responses_generated",
+    "tokens": "ledger/total_tokens_generated",
+    "gradient_samples": "ledger/total_gradient_samples",
+    "hours": "ledger/total_hours",
+}
+_CONSOLE = re.compile(r"\bstep:(\d+) - (.*)")
+_CONSOLE_VALUE = re.compile(r"^(?:np\.\w+\()?([-+]?(?:[0-9.]+(?:[eE][-+]?\d+)?|nan|inf))\)?$", re.IGNORECASE)
+_VERL_NAMES = (  # verl's and the published package's metric names -> ours
+    (re.compile(r"^val-core/.*/(?:acc|reward|score)/mean@1$"), "eval/test/pass@1"),
+    (re.compile(r"^val/test_score/"), "eval/test/pass@1"),
+    (re.compile(r"^critic/score/mean$"), "train/reward_mean"),
+    (re.compile(r"^response_length/mean$"), "train/response_length_mean"),
+)
+_ARM = re.compile(r"^[a-z]+_(\d+)_(\d+)(?:_(\d+))?", re.IGNORECASE)
+
+
+@dataclass
+class RunFile:
+    """One run: what it was (``identity``, keys IDENTITY), its metrics by step, and what is wrong with it."""
+
+    name: str
+    identity: dict
+    rows: dict[int, dict[str, float]] = field(default_factory=dict)
+    repeated: set[int] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+
+    def note(self, sentence: str) -> None:
+        self.problems.append(f"{self.name}: {sentence}")
+
+    def add(self, step: int, metrics: dict[str, float]) -> None:
+        """Merge one line; a step that stands twice with other values is what a resumed run leaves: the last counts."""
+        row = self.rows.setdefault(step, {})
+        if any(key in row and row[key] != value for key, value in metrics.items() if not math.isnan(value)):
+            self.repeated.add(step)
+        row.update(metrics)
+
+
+def parse_name(name: str) -> dict | None:
+    """Arm, model, data, pair and seed of ``<arm>_<model>_<data>[_seed<k>]``, seed None if absent; None if no such name.
+
+    Model and data hold no underscore, the arm may: ``onerpo_0032_1_7_tiny_arith_seed2``.
+    """
+    seed = re.search(r"_seed(\d+)$", name)
+    parts = (name[: seed.start()] if seed else name).rsplit("_", 2)
+    if len(parts) < 3 or not all(parts):
+        return None
+    arm, model, data = parts
+    return {"arm": arm, "model": model, "data": data, "pair": f"{model}_{data}", "seed": int(seed[1]) if seed else None}
+
+
+def arm_numbers(arm: str) -> dict[str, int] | None:
+    """Queries, trained and generated rollouts of one step from an arm's name, or None.
+
+    ``onerpo_B_n_m`` generates n + m rollouts a query and trains on n.
+    """
+    match = _ARM.match(arm)
+    if not match:
+        return None
+    queries, rollouts, third = (int(x) if x else 0 for x in match.groups())
+    extra = third if arm.startswith("onerpo") else 0  # a replay arm's third number is its window: nothing generated
+    return {"queries": queries, "trained": queries * rollouts, "generated": queries * (rollouts + extra)}
+
+
+def _identify(name: str, folder: Path) -> tuple[dict, list[str]]:
+    """Identity of a run from its run.json, else from its name."""
+    known, faults = parse_name(name) or {}, []
+    identity = dict.fromkeys(IDENTITY) | known | {"run": name, "status": "unknown"}
+    path = folder / name / "run.json"
+    try:
+        told = json.loads(path.read_text())
+        if not isinstance(told, dict):
+            raise ValueError("not an object")
+        for key in IDENTITY[1:]:
+            if known.get(key) is not None and told.get(key) not in (None, known[key]):
+                faults.append(f"run.json says {key} {told[key]!r}, the name says {known[key]!r}; run.json counts")
+        if told.get("seed") is not None:
+            told["seed"] = int(told["seed"])
+        identity |= {key: told[key] for key in IDENTITY[1:] if told.get(key) is not None}
+    except FileNotFoundError:
+        faults.append("has no run.json; arm, pair and seed are taken from the name")
+    except (OSError, ValueError, TypeError) as error:
+        faults.append(f"run.json cannot be read ({error}); arm, pair and seed are taken from the name")
+    if identity["arm"] is not None and identity["seed"] is None:
+        identity["seed"] = 0
+        faults.append("names no seed; taken as seed 0")
+    return identity, faults
+
+
+def _read_jsonl(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None:
+    lines = path.read_text(errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            step = int(entry["step"])
+        except (ValueError, KeyError, TypeError):
+            what = "the last line is cut off" if number == len(lines) else "is not a metrics object"
+            run.note(f"line {number} skipped: {what}")
+            continue
+        # verl's own file logger nests the metrics under "data"
+        metrics = entry["data"] if isinstance(entry.get("data"), dict) else entry
+        row, odd = {}, []
+        for key, value in metrics.items():
+            if key == "step" or not wanted(key):
+                continue
+            if value is None:
+                row[key] = math.nan
+            elif isinstance(value, (int, float)):
+                row[key] = float(value)
+            else:
+                odd.append(key)
+        if odd:
+            run.note(f"line {number}: not a number and left out: {', '.join(sorted(odd))}")
+        run.add(step, row)
+
+
+def _read_console(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None:
+    """verl's console lines, with whatever Ray puts before ``step:``; numpy 2 prints ``np.float64(0.5)``."""
+    for line in path.read_text(errors="replace").splitlines():
+        match = _CONSOLE.search(line)
+        if not match:
+            continue
+        row = {}
+        for item in match.group(2).split(" - "):
+            key, _, text = item.strip().rpartition(":")
+            value = _CONSOLE_VALUE.match(text)
+            if not key or not value:
+                continue
+            name = next((ours for pattern, ours in _VERL_NAMES if pattern.match(key)), key)
+            if wanted(name):
+                row[name] = float(value.group(1))
+        run.add(int(match.group(1)), row)
+
+
+def _fill_ledger(run: RunFile) -> None:
+    """Cumulative budgets for logs without our ledger, from the arm's numbers and the seconds per step."""
+    steps = sorted(run.rows)
+    for step in steps:  # nothing is spent before the first step
+        if step == 0:
+            for column in LEDGER.values():
+                run.rows[0].setdefault(column, 0.0)
+    trained = [step for step in steps if step > 0]
+    numbers = arm_numbers(run.identity["arm"])
+    if not trained or not numbers or any(LEDGER["queries"] in run.rows[step] for step in trained):
+        return
+    timed = all("timing_s/step" in run.rows[step] for step in trained)
+    seconds = 0.0
+    for step in trained:
+        row = run.rows[step]
+        row[LEDGER["queries"]] = float(step * numbers["queries"])
+        row[LEDGER["responses"]] = float(step * numbers["generated"])
+        row[LEDGER["gradient_samples"]] = float(step * numbers["trained"])
+        if timed:
+            seconds += row["timing_s/step"]
+            row[LEDGER["hours"]] = seconds / 3600.0
+    run.note("logs no ledger; queries, responses and gradient samples are worked out from the arm's name")
+
+
+def _faults_of_values(run: RunFile) -> None:
+    if run.repeated:
+        steps = listed(sorted(run.repeated))
+        run.note(f"step {steps} stands more than once with other values (a resumed run); the last counts")
+    bad: dict[str, list[int]] = defaultdict(list)
+    for step in sorted(run.rows):
+        for key, value in run.rows[step].items():
+            if not math.isfinite(value):
+                bad[key].append(step)
+    for key, steps in sorted(bad.items()):
+        run.note(f"{key} is NaN or infinite at {len(steps)} step(s), first at step {steps[0]}")
+    if run.identity["status"] in ("failed", "interrupted", "running"):
+        run.note(f"is {run.identity['status']}, its last step is {max(run.rows)}")
+
+
+def listed(values: Iterable, limit: int = 6) -> str:
+    values = [str(value) for value in values]
+    return ", ".join(values[:limit]) + (f" and {len(values) - limit} more" if len(values) > limit else "")
+
+
+def read_run(path: Path, wanted: Callable[[str], bool] = lambda key: True) -> RunFile:
+    """One run from its jsonl or log file; without rows, and with the reason among its problems, if it is of no use."""
+    identity, faults = _identify(path.stem, path.parent)
+    run = RunFile(path.stem, identity)
+    for fault in faults:
+        run.note(fault)
+    if identity["arm"] is None or identity["pair"] is None:
+        run.note("left out: the name is not <arm>_<model>_<data>_seed<k> and no run.json says what it is")
+        return run
+    (_read_jsonl if path.suffix == ".jsonl" else _read_console)(run, path, wanted)
+    if not run.rows:
+        run.note("left out: holds no step")
+        return run
+    _fill_ledger(run)
+    _faults_of_values(run)
+    return run
+
+
+def as_table(runs: Iterable[RunFile]) -> pd.DataFrame:
+    """One row per run and step: the columns IDENTITY, ``step``, and every metric that any run has."""
+    rows = [run.identity | {"step": step} | run.rows[step] for run in runs for step in sorted(run.rows)]
+    if not rows:
+        return pd.DataFrame(columns=[*IDENTITY, "step"])
+    table = pd.DataFrame.from_records(rows)
+    return table.sort_values(["pair", "arm", "seed", "step"], ignore_index=True)

@@ -1,0 +1,58 @@
+"""Every statistic of the project in one import: ``from Verl.analysis import stats``.
+
+Two questions must be kept apart, because their answers differ:
+
+* *Would other questions give the same result?* One model, or two models on the same questions: ``stats_questions``
+  (pass@k, maj@k, exact McNemar, bootstrap over questions).
+* *Would other seeds give the same result?* Several runs of one arm: ``stats_seeds`` (IQM, probability of improvement,
+  paired differences over seeds and questions, Holm, the smallest detectable effect, learning speed).
+
+A difference between two arms that is sure over questions but comes from one seed says nothing about the arms.
+"""
+
+from Verl.analysis.stats_questions import (
+    Difference,
+    Interval,
+    bootstrap_interval,
+    maj_at_k,
+    mcnemar_exact,
+    paired_bootstrap,
+    pass_at_k,
+)
+from Verl.analysis.stats_seeds import (
+    area_under_curve,
+    holm,
+    iqm,
+    paired_seeds,
+    paired_two_way,
+    probability_of_improvement,
+    seed_interval,
+    smallest_detectable_effect,
+    steps_to_threshold,
+    stratified_bootstrap_interval,
+    two_level_bootstrap,
+)
+from Verl.analysis.student import t_critical, t_two_sided_p
+
+__all__ = [
+    "Difference",
+    "Interval",
+    "area_under_curve",
+    "bootstrap_interval",
+    "holm",
+    "iqm",
+    "maj_at_k",
+    "mcnemar_exact",
+    "paired_bootstrap",
+    "paired_seeds",
+    "paired_two_way",
+    "pass_at_k",
+    "probability_of_improvement",
+    "seed_interval",
+    "smallest_detectable_effect",
+    "steps_to_threshold",
+    "stratified_bootstrap_interval",
+    "t_critical",
+    "t_two_sided_p",
+    "two_level_bootstrap",
+]

@@ -1,0 +1,259 @@
+"""One plain sentence per comparison: is an arm better than the base line, or is the difference noise?
+
+Arms are paired with the base line by seed and, where the per-question evaluations are there, by question. All
+comparisons of one call are one family for Holm's correction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from Verl.analysis import stats
+from Verl.analysis.run_files import LEDGER, listed
+from Verl.analysis.runs import Runs, evaluation_files, question_scores
+from Verl.analysis.style import arm_label
+
+BASE_LINE = "grpo_0032_1"
+START = "its start"
+TEST = "eval/test/pass@1"
+_RULES = {"pass@1": "strict", "flexible": "flexible", "format": "format"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm against the base line on one pair. ``result`` is None where no test was possible; the sentence says why.
+
+    ``at``: the step or budget of the comparison; ``questions``: 0 if only the seeds' averages were compared.
+    """
+
+    pair: str
+    arm: str
+    base_line: str
+    axis: str
+    at: float | None
+    seeds: tuple[int, ...]
+    questions: int
+    result: stats.Difference | None
+    adjusted_p: float | None
+    sentence: str
+    notes: tuple[str, ...] = ()
+
+    def beyond_noise(self, alpha: float = 0.05) -> bool:
+        return self.adjusted_p is not None and self.adjusted_p <= alpha
+
+
+def _curves(table: pd.DataFrame, pair: str, arm: str, axis: str, metric: str) -> dict[int, pd.Series]:
+    """Seed -> metric over the budget, where both are known."""
+    column = "step" if axis == "steps" else LEDGER[axis]
+    rows = table[(table["pair"] == pair) & (table["arm"] == arm)]
+    if rows.empty or metric not in rows or column not in rows:
+        return {}
+    rows = rows[np.isfinite(rows[metric].astype(float)) & rows[column].notna()]
+    return {int(seed): group.set_index(column)[metric].astype(float) for seed, group in rows.groupby("seed")}
+
+
+def _meeting_point(ours: dict[int, pd.Series], theirs: dict[int, pd.Series], axis: str) -> float | None:
+    """The last step that both arms evaluate, or the largest budget that all runs of both arms reach.
+
+    Seeds of one arm spend slightly different budgets; a run that broke off (under 80 % of the arm's longest) does not
+    pull the point down for the others but drops out.
+    """
+    if axis == "steps":
+        common = {x for curve in ours.values() for x in curve.index} & {x for c in theirs.values() for x in c.index}
+        return max(common, default=None)
+    ends = [[curve.index[-1] for curve in curves.values()] for curves in (ours, theirs)]
+    return min(end for of_arm in ends for end in of_arm if end >= 0.8 * max(of_arm))
+
+
+def _value_at(curve: pd.Series, at: float, axis: str) -> float | None:
+    """The curve at a step that was evaluated, or at a budget, straight between evaluations; None if it ends before."""
+    if axis == "steps":
+        return float(curve[at]) if at in curve.index else None
+    if not curve.index[0] <= at <= curve.index[-1]:
+        return None
+    return float(np.interp(at, curve.index, curve.to_numpy()))
+
+
+def _question_grids(files: Sequence[tuple[Path | None, Path | None]], metric: str):
+    """Both sides' scores, seeds x questions, on the questions that all files hold; None if a file or the split lacks.
+
+    ``files``: per seed the evaluation of the arm and of what it is compared with.
+    """
+    _, split, rule = metric.split("/")
+    if any(path is None for both in files for path in both):
+        return None
+    scores = [[question_scores(both[side], split, _RULES[rule]) for both in files] for side in (0, 1)]
+    common = sorted(set.intersection(*(set(series.index) for side in scores for series in side)))
+    if len(common) < 2:
+        return None
+    return [np.array([series.loc[common].to_numpy(dtype=float) for series in side]) for side in scores]
+
+
+def _run_names(runs: Runs, pair: str, arm: str) -> dict[int, str]:
+    rows = runs.table[(runs.table["pair"] == pair) & (runs.table["arm"] == arm)].drop_duplicates("seed")
+    return dict(zip(rows["seed"].astype(int), rows["run"]))
+
+
+def _test(a: Sequence[float], b: Sequence[float], grids) -> tuple[stats.Difference, int]:
+    """Over seeds and questions where these are known, else over the seeds' averages; and the number of questions."""
+    if grids is None:
+        return stats.paired_seeds(a, b), 0
+    return stats.paired_two_way(*grids), grids[0].shape[1]
+
+
+def _number(x: float) -> str:
+    return f"{x:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _p_text(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
+
+
+def _compare(runs: Runs, result_dir, pair: str, arm: str, base: str, axis: str, metric: str) -> Comparison:
+    """The comparison without its family: p not adjusted yet, the sentence only where there is nothing to test."""
+    ours, theirs = (_curves(runs.table, pair, name, axis, metric) for name in (arm, base))
+
+    def untold(why: str, at=None, seeds=()) -> Comparison:
+        sentence = f"{pair}: {arm_label(arm)} against {arm_label(base)} cannot be told: {why}."
+        return Comparison(pair, arm, base, axis, at, tuple(seeds), 0, None, None, sentence)
+
+    for name, curves in ((arm, ours), (base, theirs)):
+        if not curves:
+            return untold(f"no run of {name} has {metric}")
+        rows = runs.table[(runs.table["pair"] == pair) & (runs.table["arm"] == name)]
+        if rows["config_hash"].nunique() > 1:
+            return untold(f"the runs of {name} have {rows['config_hash'].nunique()} different configurations")
+    at = _meeting_point(ours, theirs, axis)
+    if at is None or at <= 0:
+        return untold("the two were never evaluated at the same step of training")
+    a, b = ({s: _value_at(c, at, axis) for s, c in curves.items()} for curves in (ours, theirs))
+    seeds = sorted(s for s in a.keys() & b.keys() if a[s] is not None and b[s] is not None)
+    left_out = sorted((a.keys() | b.keys()) - set(seeds))
+    notes = (f"not paired at this point: seed {listed(left_out)}",) if left_out else ()
+    if len(seeds) < 2:
+        gap = f", where {_number(a[seeds[0]] - b[seeds[0]])} was seen" if seeds else ""
+        why = f"{len(seeds)} paired seed(s) at {_point(axis, at)}{gap}, and noise over seeds needs two"
+        return untold(why, at, seeds)
+    grids = None
+    if result_dir is not None and axis == "steps":
+        ours_run, theirs_run = (_run_names(runs, pair, name) for name in (arm, base))
+        at_step = {
+            s: [evaluation_files(result_dir, run[s]).get(int(at)) for run in (ours_run, theirs_run)] for s in seeds
+        }
+        grids = _question_grids([tuple(at_step[s]) for s in seeds], metric)
+    result, questions = _test([a[s] for s in seeds], [b[s] for s in seeds], grids)
+    return Comparison(pair, arm, base, axis, at, tuple(seeds), questions, result, None, "", notes)
+
+
+def _gain(runs: Runs, result_dir, pair: str, arm: str, metric: str) -> Comparison:
+    """An arm's last evaluation against its own evaluation before training."""
+    curves = _curves(runs.table, pair, arm, "steps", metric)
+    last = max((curve.index[-1] for curve in curves.values()), default=0)
+    seeds = sorted(seed for seed, curve in curves.items() if 0 in curve.index and last in curve.index)
+    if last == 0 or len(seeds) < 2:
+        seen = (
+            f"{len(seeds)} seed(s) evaluated before training and at step {int(last)}"
+            if last
+            else "no evaluation after step 0"
+        )
+        sentence = f"{pair}: whether {arm_label(arm)} improves on its start cannot be told: {seen}."
+        return Comparison(pair, arm, START, "steps", float(last), tuple(seeds), 0, None, None, sentence)
+    grids = None
+    if result_dir is not None:
+        files = [evaluation_files(result_dir, _run_names(runs, pair, arm)[seed]) for seed in seeds]
+        grids = _question_grids([(of_run.get(int(last)), of_run.get(0)) for of_run in files], metric)
+    a, b = ([float(curves[seed][step]) for seed in seeds] for step in (last, 0))
+    result, questions = _test(a, b, grids)
+    return Comparison(pair, arm, START, "steps", float(last), tuple(seeds), questions, result, None, "")
+
+
+def _point(axis: str, at: float) -> str:
+    if axis == "steps":
+        return f"step {int(at)}"
+    return f"{at:.3g} hours" if axis == "hours" else f"{at:,.0f} {axis.replace('_', ' ')}"
+
+
+def _sentence(c: Comparison, adjusted: float, family: int, metric: str, alpha: float) -> str:
+    """The verdict in words; what was compared stands in it, so that it can be quoted alone."""
+    split, rule = metric.split("/")[1:]
+    what = f"{split} {'Pass@1' if rule == 'pass@1' else rule} at {_point(c.axis, c.at)}"
+    n = f"{len(c.seeds)} paired seeds" + (f" x {c.questions} questions" if c.questions else ", their averages only")
+    direction = "above" if c.result.difference >= 0 else "below"
+    holm = f"Holm-adjusted p {_p_text(adjusted)} over {family} comparison{'s' * (family > 1)}"
+    text = (
+        f"{c.pair}: {arm_label(c.arm)} is {abs(c.result.difference):.3f} {direction} {arm_label(c.base_line)} "
+        f"({what}; {n}; 95 % interval {_number(c.result.low)} to {_number(c.result.high)}; {holm})"
+    )
+    if adjusted <= alpha:
+        text += ": beyond noise."
+    else:
+        text += ": not beyond noise (which does not prove that there is no difference)."
+    return text + "".join(f" Note: {note}." for note in c.notes)
+
+
+def verdicts(
+    runs: Runs,
+    arms: Sequence[str],
+    base_line: str = BASE_LINE,
+    pairs: Sequence[str] | None = None,
+    result_dir: Path | str | None = None,
+    axis: str = "steps",
+    metric: str = TEST,
+    alpha: float = 0.05,
+) -> list[Comparison]:
+    """Every arm against the base line on every pair, with Holm's correction over all of them.
+
+    Args:
+        runs: from ``load_runs``. arms: arm names; the base line among them is skipped.
+        result_dir: where the per-question evaluations lie; None or missing files compare the seeds' averages.
+        axis: "steps" compares at the last common step; "queries", "responses", "tokens", "gradient_samples" or
+            "hours" at the last common budget, between evaluations.
+    Returns:
+        Comparisons in the order pairs x arms. Those that cannot be told are not in Holm's family.
+    """
+    if axis != "steps" and axis not in LEDGER:
+        raise ValueError(f"unknown axis {axis!r}; known: steps, {', '.join(LEDGER)}")
+    pairs = sorted(runs.table["pair"].unique()) if pairs is None else pairs
+    found = [
+        _compare(runs, result_dir, pair, arm, base_line, axis, metric)
+        for pair in pairs
+        for arm in arms
+        if arm != base_line
+    ]
+    return _judged(found, metric, alpha)
+
+
+def gains(
+    runs: Runs,
+    arms: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    result_dir: Path | str | None = None,
+    metric: str = TEST,
+    alpha: float = 0.05,
+) -> list[Comparison]:
+    """Does an arm improve at all? Its last evaluation against its own before training; a family of its own for Holm."""
+    pairs = sorted(runs.table["pair"].unique()) if pairs is None else pairs
+    return _judged([_gain(runs, result_dir, pair, arm, metric) for pair in pairs for arm in arms], metric, alpha)
+
+
+def _judged(found: list[Comparison], metric: str, alpha: float) -> list[Comparison]:
+    """The comparisons with Holm's p over those that could be tested, and their sentences."""
+    tested = [i for i, comparison in enumerate(found) if comparison.result is not None]
+    adjusted = dict(zip(tested, stats.holm([found[i].result.p for i in tested]).tolist()))
+    judged = []
+    for i, comparison in enumerate(found):
+        if i in adjusted:
+            sentence = _sentence(comparison, adjusted[i], len(tested), metric, alpha)
+            comparison = replace(comparison, adjusted_p=adjusted[i], sentence=sentence)
+        judged.append(comparison)
+    return judged
+
+
+def verdict(runs: Runs, arm: str, pair: str, base_line: str = BASE_LINE, **options) -> str:
+    """The sentence of one arm against the base line on one pair; ``options`` as for ``verdicts``."""
+    return verdicts(runs, [arm], base_line, [pair], **options)[0].sentence

@@ -1,0 +1,230 @@
+"""Figures: the same bytes from the same runs, what is missing is named, one look per arm, and the command lines."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import colors
+from simulated_runs import write_run, write_study
+
+from Verl.analysis import figures
+from Verl.analysis.run_figure import draw_run
+from Verl.analysis.runs import load_runs
+from Verl.analysis.style import _LOOKS, arm_label, arm_look
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted((ROOT / "Running-Results").glob("plot_*.py"))
+PUBLISHED = [
+    *(f"grpo_{b:04d}_{256 // b}" for b in (1, 2, 4, 8, 16, 32, 64, 128, 256)),
+    *("grpo_0032_1", "grpo_0032_16", "grpo_0032_32", "grpo_0032_64", "grpo_0064_8", "grpo_0128_8", "onerpo_0032_1_7"),
+    *("asyttgrpo_0064_4_8", "asyttgrpo_0128_2_8", "asyttgrpo_0256_1_8"),
+    *("asyttgrpo_0512_1_8", "asyttgrpo_1024_1_8", "asyttgrpo_2048_1_8"),
+]
+
+
+def _run(*command, **environment):
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, env=os.environ | environment, cwd=ROOT
+    )
+
+
+@pytest.fixture
+def study(tmp_path):
+    folder = tmp_path / "result"
+    folder.mkdir()
+    write_study(folder, {"grpo_0032_1": 0.1, "grpo_0032_8": 0.2}, [0, 1, 2], parquet=True)
+    return folder
+
+
+def _axes(monkeypatch):
+    """Keeps the figure that is saved, to look at what was drawn."""
+    kept = []
+    save = figures.save
+    monkeypatch.setattr(figures, "save", lambda figure, path: (kept.append(figure), save(figure, path))[1])
+    return kept
+
+
+def test_the_same_runs_give_the_same_bytes_in_any_process(study, tmp_path):
+    files = []
+    for number, hash_seed in enumerate(("0", "1")):
+        target = tmp_path / f"figures{number}"
+        (tmp_path / f"rc{number}").mkdir()
+        (tmp_path / f"rc{number}" / "matplotlibrc").write_text(f"font.size: {8 + 9 * number}\n")  # is not ours to obey
+        done = _run(
+            sys.executable,
+            ROOT / "Running-Results" / "plot_advantage.py",
+            "--result",
+            study,
+            "--figure",
+            target,
+            PYTHONHASHSEED=hash_seed,
+            MATPLOTLIBRC=str(tmp_path / f"rc{number}"),
+            TZ=f"UTC{number}",
+        )
+        assert done.returncode == 0, done.stderr
+        files.append({path.name: path.read_bytes() for path in target.iterdir()})
+    assert files[0] == files[1]
+    assert {"advantage.pdf", "advantage.png"} <= set(files[0])
+    assert b"CreationDate" not in files[0]["advantage.pdf"]
+
+
+def test_changed_runs_change_the_bytes(study, tmp_path):
+    first = figures.plot_question(load_runs(study), ["grpo_0032_1"], tmp_path / "a").files[1].read_bytes()
+    write_run(study, "grpo_0032_1", 3, gain=0.3)
+    assert figures.plot_question(load_runs(study), ["grpo_0032_1"], tmp_path / "a").files[1].read_bytes() != first
+
+
+def test_a_missing_run_is_named_in_the_figure_and_not_drawn(study, tmp_path, monkeypatch):
+    kept = _axes(monkeypatch)
+    drawn = figures.plot_question(load_runs(study), ["grpo_0032_1", "arpo_0032_8"], tmp_path / "x")
+    (note,) = [note for note in drawn.notes if "arpo_0032_8" in note]
+    assert "No run found" in note and "tiny_arith" in note
+    assert any(note in text.get_text().replace("\n", " ") for text in kept[0].texts)
+    assert [len(ax.lines) for ax in kept[0].axes] == [1, 1]
+    assert [text.get_text() for text in kept[0].legends[0].texts] == ["base line 32×1"]
+
+
+def test_a_missing_run_is_named_on_the_console(study, tmp_path):
+    done = _run(sys.executable, ROOT / "Running-Results" / "plot_rollouts.py", "--result", study, "--figure", tmp_path)
+    assert done.returncode == 0 and "grpo_0032_64" in done.stdout and "No run found" in done.stdout
+    done = _run(
+        sys.executable,
+        ROOT / "Running-Results" / "plot_rollouts.py",
+        "--result",
+        tmp_path / "none",
+        "--figure",
+        tmp_path,
+    )
+    assert done.returncode == 1 and "no run found" in done.stderr
+
+
+def test_the_drawn_line_and_band_are_mean_and_t_interval(study, tmp_path, monkeypatch):
+    kept, runs = _axes(monkeypatch), load_runs(study)
+    figures.plot_question(runs, ["grpo_0032_8"], tmp_path / "x", axis="queries")
+    rows = runs.table[runs.table["arm"] == "grpo_0032_8"]
+    test_axes = kept[0].axes[1]
+    wide = rows.pivot(index="step", columns="seed", values="eval/test/pass@1")
+    line = test_axes.lines[0]
+    assert line.get_ydata() == pytest.approx(wide.mean(axis=1).to_numpy())
+    assert line.get_xdata() == pytest.approx(wide.index.to_numpy() * 32)
+    half = 4.302652729911275 * wide.std(axis=1, ddof=1) / np.sqrt(3)
+    corners = test_axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert corners.max() == pytest.approx((wide.mean(axis=1) + half).clip(upper=1).max())
+    assert corners.min() == pytest.approx((wide.mean(axis=1) - half).clip(lower=0).min())
+
+
+def test_one_seed_has_no_band_and_the_note_says_so(tmp_path, monkeypatch):
+    kept = _axes(monkeypatch)
+    write_run(tmp_path, "grpo_0032_8", 0)
+    drawn = figures.plot_question(load_runs(tmp_path), ["grpo_0032_8"], tmp_path / "x")
+    assert not kept[0].axes[0].collections and "One seed" in drawn.notes[0]
+
+
+def test_a_logarithmic_axis_draws_no_level_before_the_first_cost(tmp_path, monkeypatch):
+    kept = _axes(monkeypatch)
+    for arm in ("grpo_0032_1", "grpo_0032_64"):
+        write_run(tmp_path, arm, 0)
+    drawn = figures.plot_question(load_runs(tmp_path), ["grpo_0032_1", "grpo_0032_64"], tmp_path / "x", axis="tokens")
+    assert kept[0].axes[0].get_xscale() == "log" and any("Logarithmic" in note for note in drawn.notes)
+    assert all((line.get_xdata() > 0).all() for line in kept[0].axes[0].lines)
+
+
+def test_nothing_overlaps_and_nothing_leaves_the_page(tmp_path, monkeypatch):
+    kept = _axes(monkeypatch)
+    arms = [f"grpo_{b:04d}_{256 // b}" for b in (1, 2, 4, 8, 16, 32, 64, 128)]
+    for pair in ("tiny_arith", "qwen0.5b_gsm", "llama1b_gsm", "olmo1b_gsm", "olmo1b_math", "llama1b_math"):
+        write_study(tmp_path, dict.fromkeys(arms, 0.2), [0, 1], pair=pair, steps=(0, 500, 1000))
+    for pairs in (["tiny_arith"], ["tiny_arith", "olmo1b_gsm"], None):
+        figures.plot_question(load_runs(tmp_path), [*arms, "grpo_0256_1"], tmp_path / "x", "A title", "tokens", pairs)
+        figure = kept[-1]
+        renderer = figure.canvas.get_renderer()
+        boxes = [figure.legends[0].get_window_extent(renderer)]
+        boxes += [text.get_window_extent(renderer) for text in [*figure.texts, figure._suptitle]]
+        boxes += [ax.get_tightbbox(renderer) for ax in figure.axes]
+        page = figure.bbox
+        for box in boxes:
+            assert box.x0 >= page.x0 - 1 and box.x1 <= page.x1 + 1 and box.y0 >= page.y0 - 1 and box.y1 <= page.y1 + 1
+        unique = list({tuple(box.extents): box for box in boxes}.values())
+        for i, one in enumerate(unique):
+            for other in unique[i + 1 :]:
+                shared_x = min(one.x1, other.x1) - max(one.x0, other.x0)
+                shared_y = min(one.y1, other.y1) - max(one.y0, other.y0)
+                assert shared_x <= 1 or shared_y <= 1, (one, other)
+
+
+def test_every_published_arm_has_its_own_look_and_it_never_changes():
+    looks = [arm_look(arm) for arm in dict.fromkeys(PUBLISHED)]
+    assert len(set(map(str, looks))) == len(looks) == len(set(PUBLISHED))
+    assert set(PUBLISHED) <= set(_LOOKS)
+    assert arm_look("grpo_0032_1").colour == "#000000"
+    assert (
+        arm_look("control_random_reward") == arm_look("control_random_reward")
+        and len({*map(arm_label, PUBLISHED)}) == 22
+    )
+
+
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if s.stem != "plot_table"], ids=lambda s: s.stem)
+def test_arms_of_one_question_differ_in_grey(script):
+    scope = {"__name__": "read", "__file__": str(script)}
+    exec(compile(script.read_text(), script, "exec"), scope)
+    arms = [arm for arm in scope["QUESTION"].arms if "*" not in arm]
+    assert len({(str(arm_look(arm).dash), arm_look(arm).marker) for arm in arms}) == len(arms)
+    assert len({arm_look(arm).marker for arm in arms}) == len(arms)
+    assert all(max(colors.to_rgb(arm_look(arm).colour)) <= 0.95 for arm in arms)
+
+
+def test_draw_run_says_where_and_what(study, tmp_path):
+    line = draw_run(study, "grpo_0032_8_tiny_arith_seed1", tmp_path / "figure")
+    assert (tmp_path / "figure" / "grpo_0032_8_tiny_arith_seed1.png").exists()
+    assert (tmp_path / "figure" / "grpo_0032_8_tiny_arith_seed1.pdf").exists()
+    table = load_runs(study).table
+    values = table[table["run"] == "grpo_0032_8_tiny_arith_seed1"]["eval/test/pass@1"].to_list()
+    assert f"test Pass@1 {values[0]:.3f} at step 0 -> {values[-1]:.3f} at step 100" in line and "\n" not in line
+    assert "95 % interval over 256 questions" in line
+    with pytest.raises(FileNotFoundError, match="no run 'absent'"):
+        draw_run(study, "absent", tmp_path)
+
+
+def test_run_figure_starts_fast_and_without_torch_or_verl(study, tmp_path):
+    heavy = "[m for m in ('torch', 'verl', 'ray', 'scipy') if m in sys.modules]"
+    code = f"import sys; import Verl.analysis.run_figure; print({heavy})"
+    start = time.monotonic()
+    done = _run(sys.executable, "-c", code)
+    assert done.stdout.strip() == "[]", done.stderr
+    assert time.monotonic() - start < 10  # 1 s on a free machine; a busy one must not fail the tests
+    done = _run(
+        sys.executable,
+        "-m",
+        "Verl.analysis.run_figure",
+        "grpo_0032_1_tiny_arith_seed0",
+        "--result",
+        study,
+        "--figure",
+        tmp_path,
+    )
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1
+    done = _run(sys.executable, "-m", "Verl.analysis.run_figure", "absent", "--result", study, "--figure", tmp_path)
+    assert done.returncode == 1 and "absent" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_make_figures_draws_all_from_anywhere_and_twice_the_same(study, tmp_path):
+    command = ["bash", ROOT / "Running-Results" / "make_figures.sh", "--result", study, "--figure"]
+    seen = []
+    for number in (0, 1):
+        done = subprocess.run(
+            [*map(str, command), str(tmp_path / str(number))], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        seen.append({path.name: path.read_bytes() for path in (tmp_path / str(number)).iterdir()})
+    assert seen[0] == seen[1]
+    for script in SCRIPTS:
+        stem = script.stem.removeprefix("plot_")
+        assert ({f"{stem}.pdf", f"{stem}.png"} if stem != "table" else {"table.csv", "table.md"}) <= set(seen[0])
+    failing = subprocess.run(
+        [*map(str, command[:2]), "--result", str(tmp_path / "none")], capture_output=True, text=True
+    )
+    assert failing.returncode == 1 and "at least one figure" in failing.stderr
