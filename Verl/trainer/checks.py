@@ -75,6 +75,9 @@ BOUNDS: dict[str, tuple[float | None, float | None, bool]] = {
     "trainer.total_training_steps": (1, None, True),
     "trainer.max_actor_ckpt_to_keep": (1, None, True),
     "samples.max_gb": (0, None, False),
+    "budget.generated_tokens": (1, None, True),
+    "budget.gradient_samples": (1, None, True),
+    "budget.hours": (1e-9, None, False),
 }
 REWARD_RULES = ("strict", "flexible", "format", "random")
 LOGGERS = {"console": None, "file": None, "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow",

@@ -287,7 +287,7 @@ class _Runner:
             trainer = trainer_class(config, self.run_log)
             trainer.init()
             self.run_log.use_tokenizer(trainer.tokenizer)
-            self.run_log.after_line = trainer.checkpoints.commit
+            self.run_log.after_line = trainer.after_line
             trainer.fit(self._agent_loop(trainer, config))
             succeeded = True
         finally:

@@ -14,7 +14,7 @@ _IN_THE_NAME = (
     "data.window_size", "seed", "actor_rollout_ref.model.path", "data.train_files", "data.val_files", "data.test_files",
 )  # fmt: skip
 _NO_EFFECT = (
-    "run.", "samples.", "ray_kwargs.", "global_profiler.", "trainer.device", "trainer.logger", "trainer.save_freq",
+    "run.", "samples.", "budget.", "ray_kwargs.", "global_profiler.", "trainer.device", "trainer.logger", "trainer.save_freq",
     "trainer.test_freq", "trainer.total_training_steps", "trainer.total_epochs", "trainer.resume", "trainer.project_name",
     "trainer.experiment_name", "trainer.default_local_dir", "trainer.max_", "trainer.val_before_train", "evaluation.",
 )  # fmt: skip
@@ -27,7 +27,7 @@ def composed_arm(config: DictConfig) -> str:
     """The arm's name as its settings say it."""
     estimator, parts = config.algorithm.adv_estimator, []
     if estimator == "onerpo":
-        parts = [str(config.data.extra_sampling_size)]
+        parts = [str(config.data.get("extra_sampling_size", 0))]
     elif "window_size" in config.data:
         parts = [str(config.data.window_size)]
     return "_".join([estimator, f"{config.data.train_batch_size:04d}", str(config.actor_rollout_ref.rollout.n), *parts])

@@ -20,6 +20,7 @@ from tensordict.tensorclass import NonTensorStack
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn  # noqa: F401  fails at import if verl moves its registry
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import response_to_nested
 
 from Verl.trainer.ppo import ledger
@@ -84,7 +85,18 @@ class RayTrainer(PPOTrainerSync):
     def logger(self, tracking: Any) -> None:
         self.run_log.attach(tracking, total_steps=self.total_training_steps)
 
+    def after_line(self) -> None:
+        """Called once a step's line is in the log: the checkpoint, and whether the next step uses up the budget."""
+        self.checkpoints.commit()
+        if self.global_steps < self.total_training_steps and self.ledger.next_step_is_last(**self.config.budget):
+            self.total_training_steps = self.global_steps + 1
+
     # ---- queries and rollouts ---------------------------------------------------------------------------------
+
+    def prepare_step(self) -> dict:
+        # A manager that draws the whole batch at once does it here, where verl has no timer.
+        with marked_timer("gen", self.timing_raw):
+            return super().prepare_step()
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         self._place = 0

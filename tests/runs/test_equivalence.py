@@ -1,0 +1,76 @@
+"""The equivalence class of the study over whole runs, and that a seed means the same run."""
+
+import pytest
+import torch
+
+from tests.runs.harness import STEPS
+
+pytestmark = pytest.mark.slow
+
+# Another estimator with nothing added is the base line: (entry point, overrides).
+TWINS = {
+    "onerpo without extra rollouts": ("bandit", ["algorithm.adv_estimator=onerpo", "data.extra_sampling_size=0"]),
+    "arpo with one rollout": ("bandit", ["algorithm.adv_estimator=arpo"]),
+    "replay with a window of one": ("replay", ["algorithm.adv_estimator=asyttgrpo", "data.window_size=1"]),
+}
+
+
+def same_weights(a, b):
+    wa, wb = a.weights(), b.weights()
+    assert wa.keys() == wb.keys()
+    assert all(torch.equal(wa[name], wb[name]) for name in wa)
+
+
+def test_the_base_line_trains(base_line):
+    steps = [record["step"] for record in base_line.records]
+    assert steps == list(range(STEPS + 1))
+    last = base_line.records[-1]
+    assert last["actor/grad_norm"] > 0 and 0 < last["train/reward_mean"] < 1
+    first = base_line.records[1]
+    assert abs(first["actor/ppo_kl"]) < 1e-6 and abs(first["actor/kl_loss"]) < 1e-9
+    assert first["training/rollout_probs_diff_mean"] < 1e-5
+    assert all(record["reward/failures"] == 0 for record in base_line.records[1:])
+
+
+def test_the_raw_reward_by_hand(base_line):
+    """n = 1: the advantage is the reward itself, so its mean is the mean reward and its variance that of the rewards."""
+    samples = base_line.samples()
+    for record in base_line.records[1:]:
+        rewards = samples[samples.step == record["step"]].reward
+        assert record["train/advantage_mean"] == pytest.approx(rewards.mean())
+        assert record["train/advantage_var"] == pytest.approx(rewards.var(ddof=1))
+        assert record["train/zero_advantage"] == pytest.approx((rewards == 0).mean())
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_twins_of_the_base_line(mini, base_line, twin):
+    algorithm, overrides = TWINS[twin]
+    result = mini.run(algorithm, twin.replace(" ", "-"), *overrides)
+    assert result.status == 0, result.output
+    assert result.metrics(leave_out=("replay/",)) == base_line.metrics()
+    assert result.samples().equals(base_line.samples())
+    same_weights(result, base_line)
+
+
+def test_another_seed_is_another_run(mini, base_line):
+    other = mini.run("grpo", "base", seed=1)
+    assert other.status == 0, other.output
+    ours, theirs = base_line.samples(), other.samples()
+    first = ours.step == 1
+    assert list(ours[first]["index"]) != list(theirs[theirs.step == 1]["index"])  # another order
+    assert list(ours.text) != list(theirs.text)
+
+
+def test_extra_rollouts_pair_with_the_arm_without(mini, base_line):
+    """onerpo's trained responses at step 1 are the base line's: same queries, same random numbers, same weights."""
+    result = mini.run(
+        "bandit", "extra", "algorithm.adv_estimator=onerpo", "data.extra_sampling_size=3", "trainer.total_training_steps=2"
+    )
+    assert result.status == 0, result.output
+    first = result.records[1]
+    assert (first["ledger/responses_generated"], first["ledger/responses_trained"]) == (64, 16)
+    assert first["ledger/extra_responses"] == 48
+    ours, base = result.samples(), base_line.samples()
+    assert list(ours[ours.step == 1].text) == list(base[base.step == 1].text)
+    assert first["train/reward_mean"] == base_line.records[1]["train/reward_mean"]
+    assert first["train/advantage_mean"] != base_line.records[1]["train/advantage_mean"]

@@ -1,0 +1,67 @@
+"""A run that was killed and resumed is the run that was not: same lines, same weights, same histories, to the bit."""
+
+import signal
+
+import pytest
+import torch
+
+from tests.runs.harness import STEPS
+
+pytestmark = pytest.mark.slow
+
+ARMS = {
+    "grpo": ("grpo", ["actor_rollout_ref.rollout.n=2"]),
+    "onerpo": ("bandit", ["algorithm.adv_estimator=onerpo", "data.extra_sampling_size=2"]),
+    "asyttgrpo": ("replay", ["algorithm.adv_estimator=asyttgrpo", "data.window_size=4", "actor_rollout_ref.rollout.n=2"]),
+}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_resumed_is_uninterrupted(mini, arm):
+    algorithm, overrides = ARMS[arm]
+    whole = mini.run(algorithm, f"{arm}-whole", *overrides)
+    assert whole.status == 0, whole.output
+    # Killed right after line 6: its checkpoint is being written, or not yet, or done. Epochs end at 3, 6 and 9.
+    assert mini.kill_after(algorithm, f"{arm}-cut", 6, *overrides) == -signal.SIGKILL
+    assert not mini.wait_until_clean(), "kill -9 left Ray processes behind"
+    resumed = mini.run(algorithm, f"{arm}-cut", *overrides)
+    assert resumed.status == 0, resumed.output
+    assert [record["step"] for record in resumed.records] == list(range(STEPS + 1))
+    assert resumed.metrics() == whole.metrics()
+    assert resumed.samples().equals(whole.samples())
+    assert resumed.state() == whole.state()
+    ours, theirs = resumed.weights(), whole.weights()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_checkpoint_cut_short_is_not_resumed_from(mini):
+    """What a kill during a save leaves is a .partial folder: the checkpoint before it is the one that counts."""
+    algorithm, overrides = ARMS["grpo"]
+    assert mini.kill_after(algorithm, "partial", 5, *overrides) == -signal.SIGKILL
+    checkpoints = mini.folder / "result/partial_seed0/checkpoints"
+    newest = max(int(path.name.split("_")[-1]) for path in checkpoints.glob("global_step_*"))
+    assert newest == 4
+    torn = checkpoints / ".partial/global_step_6/actor"
+    torn.mkdir(parents=True)
+    (torn / "model_world_size_1_rank_0.pt").write_bytes(b"half")
+    (checkpoints / "global_step_8").mkdir()  # a folder without the file that is written last
+    resumed = mini.run(algorithm, "partial", *overrides)
+    assert resumed.status == 0, resumed.output
+    assert [record["step"] for record in resumed.records] == list(range(STEPS + 1))
+    assert len(list(checkpoints.glob("global_step_*"))) == 3  # max_actor_ckpt_to_keep
+    assert not (checkpoints / ".partial").exists()
+
+
+def test_ctrl_c_ends_cleanly(mini):
+    status = mini.kill_after("grpo", "ctrl-c", 2, how=signal.SIGINT)
+    assert status == 130
+    assert '"status": "interrupted"' in (mini.folder / "result/ctrl-c_seed0/run.json").read_text()
+    assert not mini.wait_until_clean(), "Ctrl-C left Ray processes behind"
+
+
+def test_a_finished_run_is_not_run_again_and_not_overwritten(mini, base_line):
+    again = mini.run("grpo", "base")
+    assert again.status == 0 and "finished already" in again.output
+    changed = mini.run("grpo", "base", "actor_rollout_ref.actor.optim.lr=1e-4")
+    assert changed.status == 2 and "exists with other settings (actor_rollout_ref.actor.optim.lr" in changed.output
+    assert again.records == base_line.records
