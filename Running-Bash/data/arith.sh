@@ -5,7 +5,7 @@ arguments+=(
     data.train_files=Dataset/arithmetic/data/train.parquet
     data.val_files=Dataset/arithmetic/data/validation.parquet
     data.test_files=Dataset/arithmetic/data/test.parquet
-    data.max_prompt_length=24
+    data.max_prompt_length=16
     data.max_response_length=32
 )
 

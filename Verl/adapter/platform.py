@@ -55,6 +55,13 @@ class CPUDeviceModule(ModuleType):
 
     manual_seed_all = manual_seed
 
+    def get_rng_state(self, device: Any = None) -> torch.Tensor:
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state: torch.Tensor, device: Any = None) -> None:
+        # verl's checkpoint manager restores the device's state after the CPU's: here they are one and the same.
+        torch.set_rng_state(state)
+
 
 _DEVICE_MODULE = CPUDeviceModule("Verl.adapter.platform.cpu")
 

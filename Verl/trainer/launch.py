@@ -1,17 +1,13 @@
 """From a command line to a finished run: what the three entry points share.
 
 The order is the point. Settings and data are checked first, without importing torch; then the run's folder is opened
-and the console taken over; only then do verl and Ray start. The trainer runs in this process: verl's run_ppo puts it
-into a Ray actor so that a cluster's head node stays free, which costs a process and ten seconds here, and would put a
-second process between Ctrl-C and the run.
+and the console taken over; only then do verl and Ray start (runner.py).
 """
 
 import argparse
 import contextlib
 import fcntl
-import importlib
 import os
-import random
 import shutil
 import signal
 import sys
@@ -24,18 +20,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from Verl import REPO_ROOT
 from Verl.errors import RunStopped, UserError
 from Verl.files import write_atomic
-from Verl.seeds import derive
 from Verl.trainer import provenance, settings
 from Verl.trainer.checks import check
 from Verl.trainer.console import Console, duration
 from Verl.trainer.naming import comparable, config_hash, name_run
 from Verl.trainer.run_log import RunLog
-
-TRAINERS = {
-    "grpo": ("Verl.trainer.ppo.ray_trainer_grpo", "RayTrainerGRPO"),
-    "bandit": ("Verl.trainer.ppo.ray_trainer_bandit", "RayTrainerBandit"),
-    "replay": ("Verl.trainer.ppo.ray_trainer_replay", "RayTrainerReplay"),
-}
+from Verl.trainer.runner import Runner, last_line, set_environment, stop_ray
 
 
 def main(algorithm: str, arguments: list[str] | None = None) -> None:
@@ -182,8 +172,8 @@ def _train(config: DictConfig, algorithm: str, run_log: RunLog) -> tuple[str, st
     """Runs the trainer; ("finished", None), or how and why it ended."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _environment(config)
-        _Runner(config, algorithm, run_log).run()
+        set_environment(config)
+        Runner(config, algorithm, run_log).run()
         return "finished", None
     except KeyboardInterrupt:
         return "interrupted", "stopped by the user"
@@ -192,18 +182,13 @@ def _train(config: DictConfig, algorithm: str, run_log: RunLog) -> tuple[str, st
         return "failed", str(error)
     except Exception as error:  # whatever verl or Ray raise: the log has it all, the console the last line of it
         traceback.print_exc()
-        return "failed", f"{type(error).__name__}: {_last_line(error)}"
+        return "failed", f"{type(error).__name__}: {last_line(error)}"
     finally:
-        _stop_ray()
+        stop_ray()
 
 
 def _interrupt(signum, frame):
     raise KeyboardInterrupt
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else ""
 
 
 def _farewell(config: DictConfig, console: Console, status: str, reason: str | None, seconds: float) -> int:
@@ -230,115 +215,3 @@ def _short(path: str) -> str:
     with contextlib.suppress(ValueError):
         return os.path.relpath(path) if not os.path.relpath(path).startswith("../..") else path
     return path
-
-
-def _environment(config: DictConfig) -> None:
-    """What this process and, through Ray, every worker must know before verl is imported."""
-    threads = str(os.environ.get("BANDIT_THREADS", os.cpu_count() or 1))
-    path = os.pathsep.join(filter(None, [str(REPO_ROOT), os.environ.get("PYTHONPATH")]))
-    os.environ.update(
-        PYTHONPATH=path,
-        VERL_USE_EXTERNAL_MODULES="Verl.adapter.plugin",
-        BANDIT_THREADS=threads,
-        VERL_FILE_LOGGER_PATH=str(Path(config.run.dir) / "verl_file_logger.jsonl"),
-    )
-    defaults = {
-        "TENSORBOARD_DIR": str(Path(config.run.dir) / "tensorboard"),
-        "WANDB_MODE": "offline",
-        "WANDB_DIR": config.run.dir,
-        "MLFLOW_TRACKING_URI": f"sqlite:///{Path(config.run.dir) / 'mlflow.db'}",
-        "TOKENIZERS_PARALLELISM": "false",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DEDUP_LOGS": "1",
-        "HYDRA_FULL_ERROR": "1",
-    }
-    if config.trainer.device == "cpu":
-        defaults["VERL_PLATFORM"] = "cpu"
-        defaults["OMP_NUM_THREADS"] = threads  # Ray would give each worker one thread
-    for key, value in defaults.items():
-        os.environ.setdefault(key, value)
-
-
-def _stop_ray() -> None:
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        ray.shutdown()
-
-
-class _Runner:
-    """The order of verl's own TaskRunner (verl 0.9.1, verl/trainer/main_ppo.py), in this process."""
-
-    def __init__(self, config: DictConfig, algorithm: str, run_log: RunLog):
-        self.config, self.algorithm, self.run_log = config, algorithm, run_log
-
-    def run(self) -> None:
-        self._validate()
-        self._start_ray()
-        import transfer_queue as tq
-
-        config = OmegaConf.create(OmegaConf.to_container(self.config, resolve=True))
-        config.transfer_queue.enable = True
-        self._seed()
-        module, name = TRAINERS[self.algorithm]
-        trainer_class = getattr(importlib.import_module(module), name)
-        tq.init(config.transfer_queue)
-        succeeded = False
-        try:
-            trainer = trainer_class(config, self.run_log)
-            trainer.init()
-            self.run_log.use_tokenizer(trainer.tokenizer)
-            self.run_log.after_line = trainer.after_line
-            trainer.fit(self._agent_loop(trainer, config))
-            succeeded = True
-        finally:
-            self.run_log.finish(exit_code=0 if succeeded else 1)
-            tq.close()
-
-    def _validate(self) -> None:
-        from verl.trainer.ppo.utils import need_critic, need_reference_policy
-        from verl.utils.config import validate_config
-
-        try:
-            validate_config(self.config, need_reference_policy(self.config), need_critic(self.config))
-        except (AssertionError, ValueError, TypeError) as error:
-            raise UserError(f"verl rejects the settings: {_last_line(error)}") from error
-
-    def _start_ray(self) -> None:
-        import ray
-        from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
-
-        cpu = self.config.trainer.device == "cpu"
-        options = OmegaConf.to_container(self.config.ray_kwargs.ray_init, resolve=True)
-        asked = options.pop("runtime_env", None) or {}
-        runtime = get_ppo_ray_runtime_env(self.config)
-        runtime["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1"} | asked.get("env_vars", {})
-        if cpu:
-            # Logical resources: verl places its workers on a GPU and a dozen CPUs, whatever the machine has.
-            options = {"num_cpus": 16, "num_gpus": 1, "object_store_memory": 10**9} | {
-                key: value for key, value in options.items() if value is not None
-            }
-        ray.init(
-            **options,
-            runtime_env={key: value for key, value in runtime.items() if value is not None},
-            include_dashboard=False,
-            logging_level="warning",
-        )
-
-    def _seed(self) -> None:
-        import numpy as np
-        import torch
-
-        random.seed(derive(self.config.seed, "python"))
-        np.random.seed(derive(self.config.seed, "numpy") % 2**32)
-        torch.manual_seed(derive(self.config.seed, "torch"))
-
-    def _agent_loop(self, trainer, config):
-        from verl.utils.import_utils import load_class_from_fqn
-
-        manager = load_class_from_fqn(config.actor_rollout_ref.rollout.agent.agent_loop_manager_class, "AgentLoopManager")
-        return manager.create(
-            config=config,
-            llm_client=trainer.get_llm_client(),
-            teacher_client=trainer.get_teacher_client(),
-            reward_loop_worker_handles=trainer.get_reward_handles(),
-        )

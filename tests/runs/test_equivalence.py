@@ -52,6 +52,18 @@ def test_twins_of_the_base_line(mini, base_line, twin):
     same_weights(result, base_line)
 
 
+def test_one_message_per_batch_says_what_verls_agent_loop_says(mini, base_line):
+    """The CPU's batched manager against verl's own agent loop, load balancer, reward worker and all, over whole runs."""
+    result = mini.run(
+        "grpo", "agent-loop", "reward.num_workers=1",
+        "actor_rollout_ref.rollout.agent.agent_loop_manager_class=Verl.adapter.agent_loop.SeededAgentLoopManager",
+    )  # fmt: skip
+    assert result.status == 0, result.output
+    assert result.metrics() == base_line.metrics()
+    assert result.samples().equals(base_line.samples())
+    same_weights(result, base_line)
+
+
 def test_another_seed_is_another_run(mini, base_line):
     other = mini.run("grpo", "base", seed=1)
     assert other.status == 0, other.output
