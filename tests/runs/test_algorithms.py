@@ -1,0 +1,45 @@
+"""Every estimator and variant goes through a real run; what it logs must fit what it declares."""
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SHORT = ["trainer.total_training_steps=4", "trainer.test_freq=-1", "evaluation.val_freq=4", "trainer.save_freq=-1"]
+RUNS = {
+    "rloo": ("grpo", ["algorithm.adv_estimator=rloo", "actor_rollout_ref.rollout.n=2"]),
+    "reinforce_plus_plus": ("grpo", ["algorithm.adv_estimator=reinforce_plus_plus"]),
+    "arpo": ("bandit", ["algorithm.adv_estimator=arpo", "actor_rollout_ref.rollout.n=2"]),
+    "banditpo": ("replay", ["algorithm.adv_estimator=banditpo", "data.window_size=2"]),
+    "replay-before-update": ("replay", ["algorithm.replay.include_current=False", "data.window_size=2"]),
+    "replay-beta": ("replay", ["algorithm.replay.baseline=beta", "algorithm.replay.min_history=1"]),
+    "shuffled": ("grpo", ["algorithm.shuffle_rewards=True", "actor_rollout_ref.rollout.n=2"]),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_runs(mini, name):
+    algorithm, overrides = RUNS[name]
+    result = mini.run(algorithm, name, *SHORT, *overrides)
+    assert result.status == 0, result.output
+    n = 2 if "actor_rollout_ref.rollout.n=2" in overrides else 1
+    for record in result.records[1:]:
+        assert record["ledger/responses_trained"] == record["ledger/responses_generated"] == 16 * n
+        assert record["actor/grad_norm"] > 0
+    last = result.records[-1]
+    assert last["ledger/total_queries"] == 64 and last["ledger/queries"] == 16
+    if algorithm == "replay":
+        # 48 questions, 16 a step: every query of step 4 was seen once before.
+        assert [record["replay/queries_seen"] for record in result.records[1:]] == (
+            [0 if "before" in name else 16, 16 if "before" in name else 32, 32 if "before" in name else 48, 48]
+        )
+        covered = {"banditpo": 1.0, "replay-before-update": 0.0, "replay-beta": 1.0}[name]
+        assert last["replay/baseline_coverage"] == covered
+
+
+def test_a_budget_ends_the_run_with_its_evaluation(mini):
+    result = mini.run("grpo", "budget", "budget.gradient_samples=40", "actor_rollout_ref.rollout.n=2")
+    assert result.status == 0, result.output
+    last = result.records[-1]
+    assert last["step"] < 10 and last["ledger/total_gradient_samples"] >= 40
+    assert result.records[-2]["ledger/total_gradient_samples"] < 40
+    assert "eval/test/pass@1" in last

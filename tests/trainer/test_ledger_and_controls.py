@@ -1,0 +1,88 @@
+"""What a step cost, counted by hand; budgets; the shuffled-reward control."""
+
+import numpy as np
+import pytest
+import torch
+
+from Verl.trainer.ppo.controls import shuffled_rewards
+from Verl.trainer.ppo.ledger import Ledger, advantage_metrics, rollout_metrics
+from Verl.trainer.ppo.rollouts import SCORES, Rollouts
+
+
+def rollouts(rewards, uids, lengths, sessions=None):
+    size = len(rewards)
+    return Rollouts(
+        keys=[f"{uid}_{row}_0" for row, uid in enumerate(uids)], uids=list(uids), sessions=sessions or [0] * size,
+        indices=list(range(size)), data_sources=["set"] * size, rewards=list(rewards),
+        scores={name: list(rewards) if name in ("strict", "flexible", "format") else [0.0] * size for name in SCORES},
+        prompt_lengths=[4] * size, response_lengths=list(lengths), responses=[[1] * n for n in lengths],
+        log_probs=[[0.0] * n for n in lengths],
+    )  # fmt: skip
+
+
+def test_metrics_by_hand():
+    trained = rollouts([1, 0, 0], "aab", [3, 5, 4])
+    trained.extra = rollouts([1, 0], "ab", [7, 9])
+    trained.extra.scores["failure"] = [1.0, 0.0]
+    metrics = rollout_metrics(trained)
+    assert metrics["train/reward_mean"] == pytest.approx(1 / 3)
+    assert metrics["train/response_length_mean"] == 4 and metrics["train/response_length_max"] == 5
+    assert metrics["train/constant_groups"] == 0.5  # a: 1 0 1; b: 0 0
+    assert metrics["reward/failures"] == 1  # an extra response that could not be scored counts too
+
+
+def test_a_single_response_per_query_has_no_groups():
+    assert "train/constant_groups" not in rollout_metrics(rollouts([1, 0], "ab", [1, 1]))
+
+
+def test_advantage_metrics_by_hand():
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1]])
+    advantages = torch.tensor([[2.0], [0.0], [-1.0]]) * mask
+    metrics = advantage_metrics(advantages, mask)
+    assert metrics == {
+        "train/advantage_mean": pytest.approx(1 / 3), "train/advantage_var": pytest.approx(7 / 3),
+        "train/advantage_max_abs": 2.0, "train/zero_advantage": pytest.approx(1 / 3),
+    }  # fmt: skip
+
+
+def test_ledger_counts_extra_and_wasted_generation():
+    ledger = Ledger()
+    trained = rollouts([1, 0, 0], "aab", [3, 5, 4])
+    trained.extra = rollouts([1, 0], "ab", [7, 9])
+    first = ledger.step(trained, {"train/zero_advantage": 1 / 3, "timing_s/step": 36.0})
+    assert {key: first[f"ledger/{key}"] for key in (
+        "queries", "responses_generated", "tokens_generated", "responses_trained", "tokens_trained", "gradient_samples",
+        "wasted_responses", "extra_responses", "total_hours")} == {
+        "queries": 2, "responses_generated": 5, "tokens_generated": 28, "responses_trained": 3, "tokens_trained": 12,
+        "gradient_samples": 2, "wasted_responses": 1, "extra_responses": 2, "total_hours": pytest.approx(0.01)}  # fmt: skip
+    again = Ledger()
+    again.load_state_dict(ledger.state_dict())
+    second = again.step(trained, {"train/zero_advantage": 0.0, "timing_s/step": 36.0})
+    assert second["ledger/total_queries"] == 4 and second["ledger/total_gradient_samples"] == 5
+
+
+@pytest.mark.parametrize(
+    "budget, last", [({"generated_tokens": 56}, True), ({"generated_tokens": 57}, False), ({"gradient_samples": 6}, True),
+                     ({"hours": 0.021}, False), ({"hours": 0.02}, True), ({}, False)],
+)  # fmt: skip
+def test_budgets_end_with_the_step_that_reaches_them(budget, last):
+    ledger = Ledger()
+    trained = rollouts([1, 0, 0], "aab", [9, 9, 10])
+    ledger.step(trained, {"timing_s/step": 36.0})
+    full = {"generated_tokens": None, "gradient_samples": None, "hours": None, **budget}
+    assert ledger.next_step_is_last(**full) is last
+
+
+def test_shuffled_rewards_are_the_same_rewards_elsewhere():
+    batch = rollouts(np.arange(64) / 64, [f"q{i}" for i in range(64)], [1] * 64)
+    one, same, other = (shuffled_rewards(batch, seed, step) for seed, step in ((0, 1), (0, 1), (0, 2)))
+    assert sorted(one.rewards) == sorted(batch.rewards) and one.rewards != batch.rewards
+    assert one.rewards == same.rewards != other.rewards
+    assert one.scores["strict"] == batch.scores["strict"]  # what is logged stays with its response
+
+
+def test_padding_rows_move_nothing():
+    """verl pads a batch that a failed rollout left short: such a row has reward 0 in a group of its own."""
+    batch = rollouts([1, 1], "ab", [3, 3])
+    padded = batch.aligned_with(["b_1_0", "padding", "a_0_0"])
+    assert padded.rewards == [1, 0.0, 1] and padded.uids == ["b", "padding-1", "a"]
