@@ -24,14 +24,29 @@ for argument in "$@"; do
     esac
 done
 
-# The script's own settings; a slip in a name leaves one of these unset.
-: "${algorithm:?$script must set algorithm (grpo, bandit or replay)}" "${adv_estimator:?$script must set adv_estimator}"
-: "${train_batch_size:?$script must set train_batch_size}" "${rollout_n:?$script must set rollout_n}"
-for kind in model data; do
-    if [[ ! -f $here/${kind}s/${!kind:-}.sh && ! -f $here/$kind/${!kind:-}.sh ]]; then
-        echo "error: $script: $kind=${!kind:-} is unknown: there is no Running-Bash/${kind}*/${!kind:-}.sh" >&2 && exit 2
-    fi
+# The script's own settings. Read from the script itself: a slip in a name is then an error and not a default that runs
+# in silence, and what the caller's environment happens to hold is no setting.
+refuse() { echo "error: $script: $1" >&2 && exit 2; }
+known=" algorithm adv_estimator train_batch_size rollout_n extra_sampling_size window_size variant own_arguments model data "
+given=" $(sed -nE 's/^([A-Za-z_][A-Za-z0-9_]*)=.*/\1/p' "$0" | tr '\n' ' ')"
+for name in $given; do
+    [[ $known == *" $name "* ]] || refuse "it sets $name, which nothing reads; the settings are:${known% }"
 done
+for name in $known; do
+    [[ $given == *" $name "* ]] || unset "$name"
+done
+needed="algorithm adv_estimator train_batch_size rollout_n model data"
+[[ ${adv_estimator:-} == onerpo ]] && needed+=" extra_sampling_size"
+[[ ${algorithm:-} == replay ]] && needed+=" window_size"
+for name in $needed; do
+    [[ -n ${!name:-} ]] || refuse "it must set $name"
+done
+for name in train_batch_size rollout_n extra_sampling_size window_size; do
+    [[ ${!name:-0} =~ ^(0|[1-9][0-9]*)$ ]] || refuse "$name=${!name} must be a whole number"
+done
+[[ $algorithm =~ ^(grpo|bandit|replay)$ ]] || refuse "algorithm=$algorithm is unknown: choose grpo, bandit or replay"
+[[ -f $here/models/$model.sh ]] || refuse "model=$model is unknown: there is no Running-Bash/models/$model.sh"
+[[ -f $here/data/$data.sh ]] || refuse "data=$data is unknown: there is no Running-Bash/data/$data.sh"
 
 # ---- the study's hyperparameters (all published configurations use these) --------------------------------------------
 arguments=(

@@ -1,4 +1,4 @@
-"""Would we see a gain where there is none? Arms named control*: random, shuffled or format-only reward, or
+"""Would we see a gain where there is none? Arms named *_control_*: random, shuffled or format-only reward, or
 learning rate 0; each is compared with GRPO 32 x 8 and with its own start."""
 
 import sys
@@ -11,7 +11,7 @@ from Verl.analysis.plot_cli import Question, main
 QUESTION = Question(
     name="controls",
     title="Negative controls",
-    arms=("grpo_0032_1", "grpo_0032_8", "control*"),
+    arms=("grpo_0032_1", "grpo_0032_8", "*_control_*"),
     base_line="grpo_0032_8",
     from_start=True,
 )

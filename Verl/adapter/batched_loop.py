@@ -11,6 +11,8 @@ several turns or a reward model choose that one.
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +25,7 @@ from tensordict.tensorclass import NonTensorStack
 from verl.trainer.ppo.reward import load_reward_manager
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tokenizer import normalize_token_ids
+from verl.workers.rollout.llm_server import LLMServerManager
 from verl.workers.rollout.replica import TokenOutput
 
 from Verl.adapter.hf_rollout import server_name
@@ -146,6 +149,29 @@ class BatchedAgentLoopManager:
         ]
         keys = [f"{query['uid']}_{session}_0" for query, session in rows]
         tq.kv_batch_put(keys=keys, partition_id=partition, fields=TensorDict(fields, batch_size=len(rows)), tags=tags)
+
+
+@contextmanager
+def without_load_balancer(config: DictConfig) -> Iterator[None]:
+    """Around verl's set-up: no load-balancer actor where the batched manager, which asks its server itself, is used.
+
+    verl 0.9.1 starts one in any case (verl/workers/rollout/llm_server.py): a process of 0.4 GB that takes six seconds of
+    a CPU to import verl and then is never asked.
+    """
+    name = f"{BatchedAgentLoopManager.__module__}.{BatchedAgentLoopManager.__qualname__}"
+    if config.actor_rollout_ref.rollout.agent.agent_loop_manager_class != name:
+        yield
+        return
+    original = LLMServerManager._init_global_load_balancer
+
+    async def none(self: LLMServerManager) -> None:
+        self.global_load_balancer = None
+
+    LLMServerManager._init_global_load_balancer = none
+    try:
+        yield
+    finally:
+        LLMServerManager._init_global_load_balancer = original
 
 
 def _nested(tensors: list[torch.Tensor]) -> torch.Tensor:

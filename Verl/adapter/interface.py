@@ -22,7 +22,8 @@ class Name:
 
 # Methods of PPOTrainerSync that Verl/trainer/ppo/ray_trainer_base.py overrides.
 TRAINER_METHODS = (
-    "_init_resource_pool_mgr", "_init_dataloader", "_next_train_batch", "_fetch_one_gen_batch", "_balance_batch",
+    "_setup", "prepare_step", "_init_resource_pool_mgr", "_init_dataloader", "_next_train_batch",
+    "_fetch_one_gen_batch", "_balance_batch",
     "_compute_advantage", "_compute_metrics", "_validate", "_save_checkpoint", "_load_checkpoint",
 )  # fmt: skip
 
@@ -42,6 +43,8 @@ RELIED_ON = (
     Name("verl.workers.rollout.base", "_ROLLOUT_REGISTRY", None, "where the weight sync of rollout.name=hf is found"),
     Name("verl.workers.rollout.replica", "RolloutReplicaRegistry.register", ("name", "loader"), "rollout.name=hf"),
     Name("verl.workers.rollout.replica", "RolloutReplica.launch_servers", ("self",), "starts the hf server"),
+    Name("verl.workers.rollout.llm_server", "LLMServerManager._init_global_load_balancer", ("self",),
+         "left out where the batched manager needs none"),
     Name("verl.workers.engine.base", "EngineRegistry.register", ("model_type", "backend", "device"), "fsdp2 on a CPU"),
     Name("verl.workers.engine.fsdp.transformer_impl", "FSDPEngine._build_fsdp_module", ("self", "module"),
          "the pinned offload policy is left out"),

@@ -41,6 +41,7 @@ def main(algorithm: str, arguments: list[str] | None = None) -> None:
             print(OmegaConf.to_yaml(config, resolve=True))
             for sentence in missing:
                 print(f"not ready on this machine: {sentence}", file=sys.stderr)
+            _say_memory(config)
             return
         if missing:
             raise UserError(missing[0])
@@ -49,6 +50,18 @@ def main(algorithm: str, arguments: list[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     sys.exit(status)
+
+
+def _say_memory(config: DictConfig) -> None:
+    """The plan's memory against the GPU; a run that can't fit is refused before it costs an hour."""
+    from Verl.study.here import memory_by_plan
+
+    planned = memory_by_plan(config)
+    if planned is not None:
+        sentence, refusal = planned
+        if refusal:
+            raise UserError(refusal)
+        print(sentence, file=sys.stderr)
 
 
 def _split(overrides: list[str]) -> tuple[list[str], list[str]]:

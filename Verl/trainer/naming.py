@@ -17,6 +17,7 @@ _NO_EFFECT = (
     "run.", "samples.", "budget.", "ray_kwargs.", "global_profiler.", "trainer.device", "trainer.logger", "trainer.save_freq",
     "trainer.test_freq", "trainer.total_training_steps", "trainer.total_epochs", "trainer.resume", "trainer.project_name",
     "trainer.experiment_name", "trainer.default_local_dir", "trainer.max_", "trainer.val_before_train", "evaluation.",
+    "actor_rollout_ref.rollout.trace.",  # carries the run's name, and so its seed
 )  # fmt: skip
 _SEEDS = ("seed", "data.seed", "actor_rollout_ref.rollout.seed", "actor_rollout_ref.actor.data_loader_seed",
           "actor_rollout_ref.actor.fsdp_config.seed")  # fmt: skip

@@ -6,7 +6,7 @@ rollouts, seeds, reference, loss, optimizer, evaluation, checkpoints, logs) is h
 can only differ in what they declare.
 
 verl's methods that are overridden (verl/trainer/ppo/v1/trainer_base.py; Verl/adapter/interface.py lists them):
-`_init_resource_pool_mgr`, `_next_train_batch`, `_fetch_one_gen_batch`, `_balance_batch`, `_compute_advantage`,
+`_setup`, `_init_resource_pool_mgr`, `_next_train_batch`, `_fetch_one_gen_batch`, `_balance_batch`, `_compute_advantage`,
 `_compute_metrics`, `_validate`, `_save_checkpoint`, `_load_checkpoint`, `_init_dataloader`.
 """
 
@@ -18,11 +18,11 @@ import transfer_queue as tq
 from tensordict import TensorDict
 from tensordict.tensorclass import NonTensorStack
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.core_algos import get_adv_estimator_fn  # noqa: F401  fails at import if verl moves its registry
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import response_to_nested
 
+from Verl.adapter.batched_loop import without_load_balancer
 from Verl.trainer.ppo import ledger
 from Verl.trainer.ppo.checkpoints import Checkpoints
 from Verl.trainer.ppo.controls import shuffled_rewards
@@ -64,6 +64,10 @@ class RayTrainer(PPOTrainerSync):
         """Takes back what `algorithm_state` gave."""
 
     # ---- set-up -----------------------------------------------------------------------------------------------
+
+    def _setup(self) -> None:
+        with without_load_balancer(self.config):
+            super()._setup()
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()

@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""Writes run_<cell>_<pair>.sh for every cell that study.yaml declares.
+
+    python Running-Bash/generate_scripts.py            write what differs
+    python Running-Bash/generate_scripts.py --check    only say what differs; status 1 if anything does
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from Verl.errors import UserError
+from Verl.study import design, scripts
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--folder", type=Path, default=design.BASH, help="where study.yaml and the scripts lie")
+    options = parser.parse_args(arguments)
+    try:
+        study = design.load(options.folder / design.DESIGN_FILE.name)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    changed = (scripts.drift if options.check else scripts.write)(study, options.folder)
+    for name, what in sorted(changed.items()):
+        print(f"{name}: {what}{'' if options.check else ', now as declared'}")
+    print(f"{len(study.scripts)} scripts declared, {len(changed)} {'differ' if options.check else 'written or removed'}")
+    return 1 if options.check and changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

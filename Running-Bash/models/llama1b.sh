@@ -1,0 +1,20 @@
+# shellcheck shell=bash
+# llama1b: Llama-3.2-1B-Instruct, from the Hugging Face Hub (2.5 GB; its licence must be accepted there, then
+# `hf auth login`), on one A100 40 GB with vLLM.
+needs_gpu=yes
+arguments+=(
+    actor_rollout_ref.model.path=meta-llama/Llama-3.2-1B-Instruct
+    trainer.device=cuda
+    # Its chat template writes today's date into the prompt unless it is given one: the template's own fallback.
+    "data.apply_chat_template_kwargs.date_string='26 Jul 2024'"
+    actor_rollout_ref.rollout.gpu_memory_utilization=0.6
+    # Weights (fp32) and optimizer wait in main memory while vLLM generates; `design.py plan` has the sums.
+    actor_rollout_ref.actor.fsdp_config.param_offload=true
+    actor_rollout_ref.actor.fsdp_config.optimizer_offload=true
+)
+# At 512 queries and more the key-value cache needs a larger share.
+if ((train_batch_size >= 512)); then
+    arguments+=(actor_rollout_ref.rollout.gpu_memory_utilization=0.8)
+fi
+
+prepare_model() { :; } # verl fetches it from the Hub

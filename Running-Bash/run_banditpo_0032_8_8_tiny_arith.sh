@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The mean of the query's past rewards as the signal (BanditPO), 32 queries x 8 rollouts a step: the embedded model on
+#   sums.
+# Against run_grpo_0032_1_tiny_arith.sh: the mean of its query's last 8 rewards as the signal, 8 rollouts per query
+#   instead of 1.
+# Factor: the group's mean as the signal.
+# Takes, on this CPU: see README.md.
+# Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
+# shellcheck disable=SC2034  # common.sh reads them
+algorithm=replay
+adv_estimator=banditpo
+train_batch_size=32
+rollout_n=8
+window_size=8
+model=tiny
+data=arith
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

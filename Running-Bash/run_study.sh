@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs chosen cells of a pair on chosen seeds, one after the other, and goes on where it was cut. --help has the rest.
+#
+#   bash Running-Bash/run_study.sh --pair tiny_arith --cells grpo_0032_1 grpo_0032_8 --seeds 0 1 2
+#   bash Running-Bash/run_study.sh --pair qwen0.5b_gsm --factor rollouts --seeds 0 1 2 --steps 500
+#   bash Running-Bash/run_study.sh --pair tiny_arith --factor tradeoff --seeds 0 1 2 --budget tokens=500000
+
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bash "$root/Running-Bash/setup.sh"
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+exec "${BANDIT_VENV:-$root/.venv}/bin/python" -m Verl.study.study_cli "$@"

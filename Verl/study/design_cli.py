@@ -1,0 +1,149 @@
+"""The command line of Running-Bash/design.py."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from Verl import REPO_ROOT
+from Verl.errors import UserError
+from Verl.study import design, report, scripts, shipped
+from Verl.study.differences import check_factors, differences
+
+
+def main(arguments: list[str] | None = None, description: str | None = None) -> int:
+    """Exit status 0; 1 if `check` finds something; 2 for bad input, and where a plan does not fit its GPU."""
+    options = _parser(description).parse_args(arguments)
+    try:
+        study = design.load(options.folder / design.DESIGN_FILE.name)
+        return options.run(study, options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `| head`
+        sys.stderr.close()
+        return 0
+
+
+def _say(lines: list[str]) -> None:
+    print("\n".join(lines), flush=True)
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="design.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, default=design.BASH, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(required=True, metavar="show | diff | check | plan")
+    for name, run, text in (
+        ("show", _show, "factors, cells and scripts"),
+        ("diff", _diff, "the resolved-config difference of two cells, and whether it is one factor"),
+        ("check", _check, "all scripts against study.yaml, all comparisons of all factors"),
+        ("plan", _plan, "steps, tokens, memory, hours and the smallest detectable difference"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        if name == "diff":
+            command.add_argument("a"), command.add_argument("b")
+            command.add_argument("--pair", help="where both cells run; leave it out if A and B name their scripts")
+        else:
+            command.add_argument("--pair", dest="pairs", action="append", metavar="PAIR", help="only this one (repeatable)")
+        if name == "plan":
+            _plan_options(command)
+    return parser
+
+
+def _plan_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--cells", nargs="+", help="only these cells")
+    command.add_argument("--steps", type=int, help="steps of each run; default: the script's")
+    command.add_argument("--seeds", type=int, help="number of seeds; default: study.yaml's")
+    command.add_argument("--seed-std", type=float, help="std over seeds of the difference of two arms' Pass@1")
+    command.add_argument("--gpu-gib", type=float, help="memory of another GPU")
+    command.add_argument("--efficiency", type=float, help="share of the data sheet's speed, instead of study.yaml's")
+    command.add_argument("--result", help="folder of finished runs to take the speed from")
+
+
+def _pairs(study: design.Study, options: argparse.Namespace) -> list[design.Pair]:
+    return [study.pair(name) for name in options.pairs] if options.pairs else list(study.pairs.values())
+
+
+def _show(study: design.Study, options: argparse.Namespace) -> int:
+    _say(report.show(study, _pairs(study, options)))
+    return 0
+
+
+def _diff(study: design.Study, options: argparse.Namespace) -> int:
+    if options.pair:
+        pair = study.pair(options.pair)
+        a, b = ((study.cell(name, pair), pair) for name in (options.a, options.b))
+    else:
+        a, b = study.split_script(options.a), study.split_script(options.b)
+    flats = [shipped.prepare(design.script_name(c.name, p.name), folder=options.folder).flat for c, p in (a, b)]
+    _say(report.difference(study, differences(*flats, study.derived), a, b))
+    return 0
+
+
+def prepared_scripts(names: list[str], folder: Path, jobs: int = 2) -> Iterator[tuple[str, shipped.Prepared | UserError]]:
+    """Every script's config, or why it has none; in a few processes, since composing is plain computing."""
+    if len(names) < 20:
+        yield from ((name, _prepare(name, folder)) for name in names)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from zip(names, pool.map(_prepare, names, [folder] * len(names), chunksize=12))
+
+
+def _prepare(name: str, folder: Path) -> shipped.Prepared | UserError:
+    try:
+        one = shipped.prepare(name, folder=folder)
+        one.flat  # noqa: B018  worked out here, in the worker
+        return one
+    except UserError as error:
+        return error
+
+
+def _check(study: design.Study, options: argparse.Namespace) -> int:
+    pairs = _pairs(study, options)
+    names = [design.script_name(cell, pair.name) for pair in pairs for cell in pair.cells]
+    problems = [f"{name}: {what}" for name, what in scripts.drift(study, options.folder).items()]
+    configs: dict[str, shipped.Prepared] = {}
+    for name, one in prepared_scripts([n for n in names if (options.folder / n).is_file()], options.folder):
+        if isinstance(one, UserError):
+            problems.append(f"{name}: {one}")
+        else:
+            configs[name] = one
+    count = 0
+    if len(configs) == len(names):
+        count, found = check_factors(study, lambda cell, pair: configs[design.script_name(cell, pair)], pairs)
+        problems += found
+    _say([*problems, f"{len(configs)} scripts compose, {count} comparisons of {len(study.factors)} factors, "
+          f"{len(problems)} problems"])  # fmt: skip
+    return 1 if problems else 0
+
+
+def _plan(study: design.Study, options: argparse.Namespace) -> int:
+    for name in ("steps", "seeds", "gpu_gib", "efficiency"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise UserError(f"--{name.replace('_', '-')} {value} must be above 0")
+    small: list[str] = []
+    for pair in _pairs(study, options):
+        cells = [study.cell(name, pair) for name in options.cells or pair.cells]
+        rows = [(c, shipped.prepare(design.script_name(c.name, pair.name), folder=options.folder)) for c in cells]
+        std = {"seed_std": options.seed_std} if options.seed_std is not None else {}
+        costs = report.Plan(study, pair, rows, {
+            "steps": options.steps,
+            "seeds": options.seeds or study.detectable["seeds"],
+            "result_dir": report.result_dir_of(options.result, REPO_ROOT),
+            "machine": report.machine_with(study, pair, options.gpu_gib, options.efficiency),
+            "detectable": study.detectable | std,
+        })  # fmt: skip
+        _say([*costs.lines(), ""])
+        small += costs.too_small()
+    if small:
+        more = f" (and {len(small) - 1} more cells)" if len(small) > 1 else ""
+        raise UserError(small[0] + more)
+    return 0

@@ -1,0 +1,42 @@
+"""The plan's memory against the GPU that is here: for a dry run, and before a run is started."""
+
+from __future__ import annotations
+
+import subprocess
+
+from omegaconf import DictConfig
+
+from Verl.study.design import Study, load
+from Verl.study.memory import ModelSize, memory, too_small
+from Verl.trainer.settings import gpu_present
+
+
+def gpu_gib() -> float | None:
+    """Memory of the smallest GPU here, in GiB, as its driver says it; None without one."""
+    if not gpu_present():
+        return None
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        texts = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
+        return min(float(text) for text in texts) / 1024
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return None
+
+
+def memory_by_plan(config: DictConfig, study: Study | None = None) -> tuple[str, str | None] | None:
+    """What the plan says of a run's memory, and the sentence that refuses it, if it does not fit.
+
+    Against the GPU that is here, else the one that study.yaml plans with. None for a run on a CPU, and for a model
+    whose sizes study.yaml does not have.
+    """
+    study = study or load()
+    machine = next((one for one in study.machines.values() if "memory_gib" in one), None)
+    if config.trainer.device != "cuda" or config.run.model not in study.models or machine is None:
+        return None
+    here = gpu_gib()
+    found = memory(
+        ModelSize.of(study.models[config.run.model]), config, here or machine["memory_gib"], machine["reserve_gib"]
+    )
+    where = "the GPU here" if here else machine["title"]
+    says = f"memory by plan: generating {found.generate:.1f} GiB, updating {found.update:.1f} GiB, of {found.total:.1f} GiB"
+    return f"{says} on {where}", too_small(config.run.name, found)

@@ -1,0 +1,127 @@
+"""The queue of a study as a table of states, and whether a run is done: said by the run's own files, not by the table.
+
+The table (Running-Results/result/study_<name>.json) is written whole after every change, for people and for the time
+left; a runner that starts again trusts only run.json, so that a kill between two writes costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from Verl.errors import UserError
+from Verl.files import write_atomic
+from Verl.study.measured import last_step
+
+WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
+_ENDS_A_RUN = ("trainer.total_training_steps", "trainer.total_epochs", "budget.generated_tokens",
+               "budget.gradient_samples", "budget.hours")  # fmt: skip
+
+
+@dataclass
+class Job:
+    """One run of a study. `work`: responses it draws, evaluation included, at most; the unit of the time left."""
+
+    run: str
+    cell: str
+    seed: int
+    script: str
+    overrides: list[str]
+    config_hash: str
+    steps: int
+    work: float
+    ends: dict[str, Any] = field(default_factory=dict)
+    state: str = WAITING
+    attempts: int = 0
+    seconds: float = 0.0
+    exit_status: int | None = None
+    reason: str | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.cell} seed {self.seed}"
+
+
+def ends_of(config: Any) -> dict[str, Any]:
+    """What ends a run: its steps and budgets. A finished run is done if these are what is asked for now."""
+    return {key: OmegaConf.select(config, key, default=None) for key in _ENDS_A_RUN}
+
+
+def finished(result_dir: Path, job: Job) -> bool:
+    """Whether a run is there, finished, and as long as asked: it took the steps, or ended by the same budget."""
+    folder = result_dir / job.run
+    if run_record(result_dir, job.run).get("status") != "finished":
+        return False
+    if last_step(result_dir / f"{job.run}.jsonl") >= job.steps:
+        return True
+    with contextlib.suppress(Exception):  # no config.yaml, or one that is not ours: then the steps decide
+        return ends_of(OmegaConf.load(folder / "config.yaml")) == job.ends
+    return False
+
+
+def run_record(result_dir: Path, run: str) -> Mapping[str, Any]:
+    """run.json, empty if there is none."""
+    try:
+        record = json.loads((result_dir / run / "run.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def going_on(result_dir: Path, run: str) -> bool:
+    """Whether another process holds the run's lock (Verl/trainer/launch.py)."""
+    path = result_dir / f".{run}.lock"
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+class Table:
+    """The states of a study's runs, in a file."""
+
+    def __init__(self, path: Path, study: str, pair: str, jobs: list[Job]):
+        self.path, self.study, self.pair, self.jobs = path, study, pair, jobs
+        self._remember()
+
+    def _remember(self) -> None:
+        """Takes over how long runs took; their states are found out again."""
+        try:
+            known = {entry["run"]: entry for entry in json.loads(self.path.read_text())["runs"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        for job in self.jobs:
+            job.seconds = float(known.get(job.run, {}).get("seconds", 0.0))
+
+    def write(self) -> None:
+        content = {"study": self.study, "pair": self.pair, "runs": [asdict(job) for job in self.jobs]}
+        write_atomic(self.path, json.dumps(content, indent=1) + "\n")
+
+    def count(self, state: str) -> int:
+        return sum(job.state == state for job in self.jobs)
+
+
+@contextlib.contextmanager
+def only_one(path: Path, study: str) -> Iterator[None]:
+    """One runner per study."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"the study {study} is going on in another process: wait for it, or choose another --name"
+            ) from None
+        yield
+        path.unlink(missing_ok=True)

@@ -1,0 +1,149 @@
+"""What runs cost before they are started: steps, queries, tokens, memory and hours, by arithmetic.
+
+For B queries a step, N trained and M extra rollouts, prompts and responses as long as they may be (upper bounds), P
+parameters, C sequences at a time (what rollout.max_num_seqs and the cache allow), on a GPU of bandwidth W, peak F:
+
+    responses a step  B (N + M)                steps of an epoch  floor(training questions / B)
+    generate, s       r [ (2 P + C k (p + r/2)) / W + 2 P C / F ] ceil(B (N + M) / C) + 2 P p B (N + M) / F
+                      r decoding steps per wave, each reads the weights (2 P bytes) and the cache (k bytes a token)
+    train, s          12 P (p + r) B N / F     forward 2 P, backward 4 P, recomputed forward 2 P (gradient
+                      checkpointing), log-probs 2 P, reference 2 P operations a token
+    evaluate, s       as generate, for the questions of each evaluation
+    hours             steps (generate + train) + evaluate, divided by 3600 x efficiency
+
+W and F are the data sheet's; `efficiency`, the share of them that a run reaches, is an assumption until a pair has
+runs: then hours come from their tokens per second (`measured`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from Verl.analysis.stats_seeds import smallest_detectable_effect
+from Verl.study.memory import ModelSize
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How much one run computes. `evaluated`: responses drawn for all its evaluations."""
+
+    queries: int
+    rollouts: int
+    extra: int
+    prompt: int
+    response: int
+    steps: int
+    steps_are_bound: bool  # nothing but the number of epochs ends the run
+    evaluated: int
+
+    @property
+    def responses(self) -> int:
+        """Drawn a step."""
+        return self.queries * (self.rollouts + self.extra)
+
+    @property
+    def tokens(self) -> int:
+        """Generated in all steps, at most; evaluation apart."""
+        return self.steps * self.responses * self.response
+
+
+def workload(config: DictConfig, questions: Mapping[str, int], steps: int | None = None) -> Workload:
+    """The work of a composed config on a data set with `questions` per split."""
+    data = config.data
+    bound = config.trainer.total_epochs * (questions["train"] // data.train_batch_size)
+    total = steps or config.trainer.total_training_steps
+    return Workload(
+        queries=data.train_batch_size,
+        rollouts=config.actor_rollout_ref.rollout.n,
+        extra=data.get("extra_sampling_size") or 0,
+        prompt=data.max_prompt_length,
+        response=data.max_response_length,
+        steps=total or bound,
+        steps_are_bound=total is None,
+        evaluated=_evaluated(config, questions, total or bound),
+    )
+
+
+def _evaluated(config: DictConfig, questions: Mapping[str, int], steps: int) -> int:
+    """Responses of all evaluations: before training, every `frequency` steps, and at the end."""
+    chosen, total = config.evaluation, 0
+    for split, asked, frequency in (
+        ("train", chosen.train_questions, chosen.val_freq),
+        ("validation", chosen.val_questions, chosen.val_freq),
+        ("test", chosen.test_questions, config.trainer.test_freq),
+    ):
+        if frequency <= 0:
+            continue
+        times = steps // frequency + (steps % frequency > 0) + bool(config.trainer.val_before_train)
+        size = questions[split] if asked < 0 else min(asked, questions[split])
+        total += times * size * config.actor_rollout_ref.rollout.val_kwargs.n
+    return total
+
+
+@dataclass(frozen=True)
+class Hours:
+    """Hours of one run by part, and where the throughput comes from."""
+
+    generate: float
+    train: float
+    evaluate: float
+    source: str
+
+    @property
+    def total(self) -> float:
+        return self.generate + self.train + self.evaluate
+
+
+def _generate_seconds(size: ModelSize, work: Workload, count: int, at_once: int, machine: Mapping[str, Any]) -> float:
+    bandwidth, peak, parameters = machine["bandwidth_gb_s"] * 1e9, machine["bf16_tflop_s"] * 1e12, size.parameters
+    together = min(at_once, count)
+    read = 2 * parameters + together * size.cache_bytes * (work.prompt + work.response / 2)
+    decode = work.response * (read / bandwidth + 2 * parameters * together / peak)
+    return decode * math.ceil(count / together) + 2 * parameters * work.prompt * count / peak
+
+
+def reckoned_hours(size: ModelSize, work: Workload, at_once: int, machine: Mapping[str, Any]) -> Hours:
+    """From the machine's data sheet and the stated efficiency (module docstring)."""
+    scale = 3600 * machine["efficiency"]
+    trained = work.queries * work.rollouts * (work.prompt + work.response)
+    train = 12 * size.parameters * trained / (machine["bf16_tflop_s"] * 1e12)
+    return Hours(
+        generate=work.steps * _generate_seconds(size, work, work.responses, at_once, machine) / scale,
+        train=work.steps * train / scale,
+        evaluate=_generate_seconds(size, work, work.evaluated, at_once, machine) / scale if work.evaluated else 0.0,
+        source=f"data sheet x {machine['efficiency']:g}",
+    )
+
+
+def measured_hours(work: Workload, seconds_per_response: float, runs: int) -> Hours:
+    """From runs of the pair: a step's seconds go with its responses; evaluation is reckoned at the same pace."""
+    return Hours(
+        generate=work.steps * work.responses * seconds_per_response / 3600,
+        train=0.0,
+        evaluate=work.evaluated * seconds_per_response / 3600,
+        source=f"measured, {runs} run{'s' if runs > 1 else ''}",
+    )
+
+
+def detectable(seeds: int, questions: int, comparisons: int, settings: Mapping[str, float]) -> float:
+    """The smallest true difference in Pass@1 that the study's test finds with the stated power.
+
+    (t_{1 - alpha/(2m), df} + t_power) x error, error^2 = seed_std^2 / S + 2 p (1 - p) / (S Q), for S seeds, Q test
+    questions, one sample each, and m comparisons (Holm's first step); Verl/analysis/stats_seeds.py has the test.
+    Infinite for one seed.
+    """
+    p = settings["pass_at_1"]
+    return smallest_detectable_effect(
+        seeds,
+        questions,
+        seed_std=settings["seed_std"],
+        sampling_std=math.sqrt(2 * p * (1 - p)),
+        alpha=settings["alpha"],
+        power=settings["power"],
+        comparisons=comparisons,
+    )

@@ -1,0 +1,171 @@
+"""The texts of `design.py`: tables of cells, differences and costs. Lines are returned, never printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from Verl.study import memory, plan
+from Verl.study.design import Cell, Pair, Study, script_name
+from Verl.study.differences import Difference, explaining, single_key
+from Verl.study.measured import seconds_per_response
+from Verl.study.shipped import Prepared
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Columns as wide as they must be: the first to the left, the others to the right."""
+    texts = [[str(value) for value in row] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(head))]
+    return ["  ".join(f"{v:<{w}}" if i == 0 else f"{v:>{w}}" for i, (v, w) in enumerate(zip(row, widths))) for row in texts]
+
+
+def show(study: Study, pairs: Sequence[Pair]) -> list[str]:
+    """Factors with their cells, then how many scripts each pair has."""
+    lines = [f"base line: {study.base_line}", ""]
+    for factor in study.factors.values():
+        lines.append(f"{factor.name}: {factor.title} (changes {', '.join(factor.keys)})")
+        for pair in pairs:
+            members = pair.members(factor)
+            texts = [cell if cell == name else f"{cell} (for {name})" for name, cell in members.items()]
+            if pair.comparisons(factor):
+                lines.append(f"  {pair.name}: {', '.join(texts)}")
+    lines += ["", *table(("pair", "cells"), [(pair.name, len(pair.cells)) for pair in pairs])]
+    if len(pairs) == 1:
+        lines += ["", *(f"Running-Bash/{script_name(cell, pairs[0].name)}" for cell in pairs[0].cells)]
+    return lines
+
+
+def difference(study: Study, found: list[Difference], a: tuple[Cell, Pair], b: tuple[Cell, Pair]) -> list[str]:
+    """The keys that differ, and whether that is one factor."""
+    first, second = f"{a[0].name} on {a[1].name}", f"{b[0].name} on {b[1].name}"
+    if not found:
+        return [f"{first} and {second} do not differ"]
+    lines = [f"{first} -> {second}:"]
+    for one in found:
+        follows = f"   (follows from {one.source})" if one.source else ""
+        lines.append(f"  {one.key}: {one.a} -> {one.b}{follows}")
+    factors = explaining(study, found, a[0], b[0], a[1]) if a[1] == b[1] else []
+    if factors:
+        lines.append(f"one factor: {'; '.join(f'{factor.name} ({factor.title})' for factor in factors)}")
+    elif key := single_key(study, found):
+        lines.append(f"one factor: {key} alone differs, but study.yaml compares the two under no factor")
+    else:
+        roots = sorted({one.source or one.key for one in found})
+        lines.append(f"not one declared factor: {len(roots)} keys differ ({', '.join(roots)})")
+    return lines
+
+
+class Plan:
+    """The cost of chosen cells of one pair."""
+
+    def __init__(self, study: Study, pair: Pair, prepared: Sequence[tuple[Cell, Prepared]], options: Mapping[str, Any]):
+        """options: steps, seeds, result_dir, machine (as study.yaml's entry), detectable (the same)."""
+        self.study, self.pair, self.options = study, pair, options
+        self.size = memory.ModelSize.of(study.models[pair.model])
+        self.questions = study.data[pair.data]
+        self.machine = options["machine"]
+        self.measured = seconds_per_response(options["result_dir"], pair.name)
+        self.rows = [(cell, *self._cost(one)) for cell, one in prepared]
+
+    def _cost(self, one: Prepared) -> tuple[plan.Workload, memory.Memory | None, plan.Hours | None]:
+        work = plan.workload(one.config, self.questions, self.options["steps"])
+        found, machine = None, self.machine
+        if "memory_gib" in machine:
+            found = memory.memory(self.size, one.config, machine["memory_gib"], machine["reserve_gib"])
+        if self.measured:
+            return work, found, plan.measured_hours(work, *self.measured)
+        if found is None or "bandwidth_gb_s" not in machine:
+            return work, found, None
+        at_once = max(1, min(found.at_once, one.config.actor_rollout_ref.rollout.max_num_seqs))
+        return work, found, plan.reckoned_hours(self.size, work, at_once, machine)
+
+    def too_small(self) -> list[str]:
+        """A sentence per cell that does not fit the machine."""
+        sentences = [memory.too_small(f"{c.name} on {self.pair.name}", found) for c, _, found, _ in self.rows if found]
+        return [sentence for sentence in sentences if sentence]
+
+    def lines(self) -> list[str]:
+        bound = any(work.steps_are_bound for _, work, _, _ in self.rows)
+        lines = [f"{self.pair.name}: {self.size.title} ({self.size.parameters / 1e9:.3g} G parameters) on "
+                 f"{self.questions['title']}, {self.machine['title']}, per run"]  # fmt: skip
+        if bound:
+            lines.append("steps: nothing but the number of epochs ends these runs; --steps N plans (and runs) fewer")
+        lines += ["", *table(self._head(), [self._row(*row) for row in self.rows]), ""]
+        return [*lines, *self._totals(), "", *self._memory_lines(), *self._hours_lines(), "", *self._detectable()]
+
+    def _head(self) -> tuple[str, ...]:
+        return ("cell", "steps", "queries", "responses/step", "tokens <=", "GiB", "at once", "hours", "h/100 steps")
+
+    def _row(self, cell: Cell, work: plan.Workload, found: memory.Memory | None, hours: plan.Hours | None) -> tuple:
+        per_100 = (hours.generate + hours.train) / work.steps * 100 if hours else None
+        return (
+            cell.name, work.steps, work.steps * work.queries, work.responses, _big(work.tokens),
+            f"{found.peak:.1f}{'' if found.fits else ' (!)'}" if found else "-", found.at_once if found else "-",
+            _hours(hours.total if hours else None), _hours(per_100),
+        )  # fmt: skip
+
+    def _totals(self) -> list[str]:
+        seeds, tokens = self.options["seeds"], sum(work.tokens for _, work, _, _ in self.rows)
+        hours = [row[3].total for row in self.rows if row[3]]
+        text = f"all {len(self.rows)} cells x {seeds} seeds: {_big(tokens * seeds)} tokens at most"
+        return [text + (f", {_hours(sum(hours) * seeds)} hours" if hours else "")]
+
+    def _memory_lines(self) -> list[str]:
+        known = [row for row in self.rows if row[2]]
+        if not known:
+            return []
+        cell, _, found, _ = max(known, key=lambda row: row[2].peak)
+        parts = ("weights", "gradients", "optimizer", "gathered", "logits", "activations", "vllm", "cache")
+        return [
+            f"memory of {cell.name}, the largest, in GiB: {', '.join(f'{p} {getattr(found, p):.1f}' for p in parts)}",
+            f"  generating {found.generate:.1f}, updating {found.update:.1f}, of {found.total:.1f} "
+            f"({self.machine['reserve_gib']:g} of it an allowance for contexts and graphs); the formula: Verl/study/memory.py",
+        ]
+
+    def _hours_lines(self) -> list[str]:
+        hours = next((row[3] for row in self.rows if row[3]), None)
+        if hours is None:
+            return [f"hours: {self.pair.name} has no runs yet to measure; run a few steps of a cell first"]
+        formula = "the formula: Verl/study/plan.py; every response counted as long as it may be"
+        if hours.source.startswith("measured"):
+            formula = "seconds per response drawn, median over steps and runs, at the lengths those runs had"
+        return [f"hours: {hours.source}; {formula}"]
+
+    def _detectable(self) -> list[str]:
+        chosen, seeds, questions = self.options["detectable"], self.options["seeds"], self.questions["test"]
+        lines = []
+        for comparisons in dict.fromkeys((1, max(1, len(self.rows) - 1))):
+            value = plan.detectable(seeds, questions, comparisons, chosen)
+            against = "one comparison" if comparisons == 1 else f"{comparisons} comparisons (Holm)"
+            found = "no difference (one seed: noise of training unknown)" if value == float("inf") else f"{value:.3f}"
+            lines.append(f"smallest detectable difference in test Pass@1, {seeds} seeds, {against}: {found}")
+        best = ", the best case: measure it, then --seed-std" if not chosen["seed_std"] else ""
+        return [*lines, f"  power {chosen['power']:g} at level {chosen['alpha']:g}; error^2 = seed_std^2 / S + 2 p (1 - p) / "
+                f"(S Q) with S = {seeds}, Q = {questions}, p = {chosen['pass_at_1']:g}, seed_std = {chosen['seed_std']:g}"
+                f"{best}"]  # fmt: skip
+
+
+def _big(value: float) -> str:
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:g}"
+
+
+def _hours(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def machine_with(study: Study, pair: Pair, gpu_gib: float | None, efficiency: float | None) -> dict[str, Any]:
+    """The pair's machine with what a user gives instead."""
+    machine = dict(study.machines[pair.machine])
+    if gpu_gib is not None and "memory_gib" in machine:
+        machine |= {"memory_gib": gpu_gib, "title": f"a GPU of {gpu_gib:g} GiB (speed as {machine['title']})"}
+    if efficiency is not None and "efficiency" in machine:
+        machine["efficiency"] = efficiency
+    return machine
+
+
+def result_dir_of(text: str | None, root: Path) -> Path:
+    return Path(text) if text else root / "Running-Results" / "result"

@@ -1,0 +1,208 @@
+"""The command line of Running-Bash/run_study.sh: from cells and seeds to a queue, checked before the first run starts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from Verl import REPO_ROOT
+from Verl.errors import UserError
+from Verl.study import design, here, jobs, plan, shipped
+from Verl.study.places import LocalPlaces, Places, RayPlaces
+from Verl.study.runner import Runner
+from Verl.trainer.console import duration
+from Verl.trainer.settings import gpu_present
+
+BUDGETS = {"tokens": "generated_tokens", "generated_tokens": "generated_tokens", "gradient_samples": "gradient_samples",
+           "hours": "hours"}  # fmt: skip
+_EXAMPLE = """exit status: 0 all runs are done; 1 a run failed twice; 2 bad input, nothing started; 130 interrupted
+
+Started again, the same command goes on where it was cut: finished runs are skipped, others resume from their checkpoints.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _study(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted: the runs are stopped; the same command goes on from their checkpoints")
+        return 130
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_study.sh", description="Runs cells of a pair on several seeds.", epilog=_EXAMPLE, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--pair", required=True, help="model and data, e.g. tiny_arith (design.py show lists them)")
+    add("--cells", nargs="+", default=[], help="e.g. grpo_0032_1 grpo_0032_8")
+    add("--factor", action="append", default=[], metavar="NAME", help="all cells of a factor (repeatable), or `all`")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    add("--steps", type=int, help="steps of each run; default: the script's")
+    add("--budget", action="append", default=[], metavar="WHAT=N",
+        help="end each run by tokens=N, gradient_samples=N or hours=N instead, whichever comes first")  # fmt: skip
+    add("--name", help="names the table of states, study_<name>.json; default: the pair")
+    add("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
+    add("--ray", nargs="?", const="auto", metavar="ADDRESS", help="one run per GPU of the Ray cluster (default: auto)")
+    add("--dry-run", action="store_true", help="check everything, list the runs, start nothing")
+    add("--result", type=Path, help="folder of results; default: Running-Results/result")
+    add("overrides", nargs="*", help="key=value for every run; put them last, after a lone --")
+    add("--folder", type=Path, default=design.BASH, help=argparse.SUPPRESS)
+    # What to start instead of `bash SCRIPT`, for tests: it gets the script's path and the overrides.
+    add("--command", type=shlex.split, help=argparse.SUPPRESS)
+    add("--poll", type=float, default=0.5, help=argparse.SUPPRESS)
+    return parser
+
+
+# ---- the queue ------------------------------------------------------------------------------------------------
+
+
+def _study(options: argparse.Namespace) -> int:
+    _tidy(options)
+    study = design.load(options.folder / design.DESIGN_FILE.name)
+    pair = study.pair(options.pair)
+    name = options.name or pair.name
+    result_dir = (options.result or REPO_ROOT / "Running-Results" / "result").resolve()
+    queue = _queue(study, pair, options, result_dir)
+    if options.dry_run:
+        for job in queue:
+            _say(f"{job.run}: {'done' if jobs.finished(result_dir, job) else 'to do'}")
+        return 0
+    with jobs.only_one(result_dir / f".study_{name}.lock", name):
+        table = jobs.Table(result_dir / f"study_{name}.json", name, pair.name, queue)
+        places = RayPlaces(options.ray) if options.ray else LocalPlaces(options.jobs)
+        try:
+            return _carry_out(table, places, result_dir, options)
+        finally:
+            places.close()
+
+
+def _carry_out(table: jobs.Table, places: Places, result_dir: Path, options: argparse.Namespace) -> int:
+    if places.count < 1:
+        raise UserError("--ray: the cluster has no GPU")
+    start = options.command or ["bash"]
+    # A trainer brings a Ray of its own up: it must not join another run's, or the cluster's.
+    environment = {"RAY_ADDRESS": "local"}
+    if options.jobs > 1 and "BANDIT_THREADS" not in os.environ:
+        environment["BANDIT_THREADS"] = str(max(1, (os.cpu_count() or 1) // options.jobs))
+
+    def command(job: jobs.Job) -> list[str]:
+        return [*start, str(options.folder.resolve() / job.script), *job.overrides]
+
+    _say(f"study {table.study}: states in {os.path.relpath(table.path)}")
+    all_done = Runner(table, places, result_dir, command, environment, _say, poll=options.poll).run()
+    spent = sum(job.seconds for job in table.jobs)
+    _say(f"{table.count(jobs.DONE)} of {len(table.jobs)} runs done ({duration(spent)} of computing)")
+    for job in table.jobs:
+        if job.state == jobs.FAILED:
+            _say(f"failed: {job.title}: {job.reason}")
+    return 0 if all_done else 1
+
+
+def _tidy(options: argparse.Namespace) -> None:
+    """Overrides that follow --cells without a `--` are found by their `=`; values that can't be are refused."""
+    options.overrides += [text for text in options.cells if "=" in text]
+    options.cells = [text for text in options.cells if "=" not in text]
+    for text in options.overrides:
+        key = text.lstrip("+").split("=")[0]
+        if key in ("seed", "run.result_dir", "run.overwrite", "trainer.total_training_steps"):
+            instead = {"seed": "--seeds", "run.result_dir": "--result", "trainer.total_training_steps": "--steps"}.get(key)
+            mend = f"give {instead} instead" if instead else "remove the runs' folders instead"
+            raise UserError(f"{text} can't be an override of a study: {mend}")
+        if "=" not in text:
+            raise UserError(f"can't read {text!r}: overrides are written key=value")
+    if any(seed < 0 for seed in options.seeds):
+        raise UserError(f"--seeds {min(options.seeds)}: seeds are whole numbers from 0 up")
+    for name in ("steps", "jobs"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value} must be at least 1")
+    if options.name and not re.fullmatch(r"[A-Za-z0-9._-]+", options.name):
+        raise UserError(f"--name {options.name!r}: letters, digits, points, dashes and underscores only")
+
+
+def _budgets(texts: Sequence[str]) -> list[str]:
+    overrides = []
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in BUDGETS:
+            raise UserError(f"--budget {text}: {name!r} is unknown; choose tokens=N, gradient_samples=N or hours=N")
+        try:
+            good = float(value) > 0
+        except ValueError:
+            good = False
+        if not good:
+            raise UserError(f"--budget {text}: give a number above 0")
+        overrides.append(f"budget.{BUDGETS[name]}={value}")
+    return overrides
+
+
+def _cells(study: design.Study, pair: design.Pair, options: argparse.Namespace) -> list[design.Cell]:
+    names = list(options.cells)
+    for factor in options.factor:
+        if factor == "all":
+            names += pair.cells
+        elif factor not in study.factors:
+            raise UserError(f"--factor {factor} is unknown: choose all, {', '.join(study.factors)}")
+        else:
+            names += [cell for two in pair.comparisons(study.factors[factor]) for cell in two]
+    if not names:
+        raise UserError("no cell to run: give --cells or --factor (design.py show lists them)")
+    return [study.cell(name, pair) for name in dict.fromkeys(names)]
+
+
+def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, result_dir: Path) -> list[jobs.Job]:
+    """Every (cell, seed) once; a cut study holds whole seeds, so that its arms can already be compared."""
+    shared = [f"run.result_dir={result_dir}", *_budgets(options.budget), *options.overrides]
+    if options.steps:
+        shared.append(f"trainer.total_training_steps={options.steps}")
+    chosen = []
+    for cell in _cells(study, pair, options):
+        one = shipped.prepare(design.script_name(cell.name, pair.name), [*shared, "seed=0"], options.folder)
+        if not options.command:
+            _refuse_if_missing(one)
+            if (planned := here.memory_by_plan(one.config, study)) and planned[1]:
+                raise UserError(planned[1])
+        chosen.append((cell, one, plan.workload(one.config, study.data[pair.data], options.steps)))
+    queue: dict[str, jobs.Job] = {}
+    for seed in dict.fromkeys(options.seeds):
+        for cell, one, work in chosen:
+            run = f"{one.name.removesuffix('_seed0')}_seed{seed}"
+            if run in queue:  # overrides can make one arm of two
+                continue
+            queue[run] = jobs.Job(
+                run=run, cell=cell.name, seed=seed, script=one.script, overrides=[f"seed={seed}", *shared],
+                config_hash=one.hash, steps=work.steps, work=work.steps * work.responses + work.evaluated,
+                ends=jobs.ends_of(one.config),
+            )  # fmt: skip
+    return list(queue.values())
+
+
+def _refuse_if_missing(one: shipped.Prepared) -> None:
+    """What the scripts don't prepare by themselves (models under .cache, data under Dataset) must be there."""
+    made_by_scripts = re.compile(r"^(actor_rollout_ref\.model\.path=\.cache/|data\.\w+_files: Dataset/)")
+    for sentence in one.missing:
+        if one.config.trainer.device == "cuda" and gpu_present() and "Hugging Face Hub" in sentence:
+            continue  # looked up without the network here; the run fetches it
+        if not made_by_scripts.match(sentence):
+            raise UserError(f"{one.script}: {sentence}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""A folder of scripts to change, and a trainer that takes no time."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from Verl.study import design
+
+FAKE_TRAINER = Path(__file__).with_name("fake_trainer.py")
+
+
+@pytest.fixture(scope="session")
+def study() -> design.Study:
+    return design.load()
+
+
+@pytest.fixture
+def bash_folder(tmp_path: Path) -> Path:
+    """A copy of Running-Bash, for a researcher to change."""
+    folder = tmp_path / "Running-Bash"
+    shutil.copytree(design.BASH, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture
+def fake() -> list[str]:
+    return [sys.executable, str(FAKE_TRAINER)]

@@ -1,0 +1,85 @@
+"""The declared design: names say what cells do, and a slip in study.yaml is one sentence."""
+
+import re
+
+import pytest
+
+from Verl.errors import UserError
+from Verl.study import design
+from Verl.trainer.checks import OURS
+
+GPU_PAIRS = ("qwen0.5b_gsm", "qwen0.5b_math", "llama1b_gsm", "llama1b_math", "olmo1b_gsm", "olmo1b_math")
+
+
+def test_six_pairs_have_the_published_22_cells(study):
+    for name in GPU_PAIRS:
+        assert len(study.pairs[name].cells) == 22, name
+    assert len(set(study.pairs[GPU_PAIRS[0]].cells)) == 22
+    assert study.base_line in study.pairs["tiny_arith"].cells
+
+
+def test_the_trade_off_holds_its_product(study):
+    products = {study.cells[c].queries * study.cells[c].rollouts for c in study.factors["tradeoff"].cells}
+    assert products == {256} and len(study.factors["tradeoff"].cells) == 9
+
+
+def test_entry_points_are_those_that_the_trainer_knows():
+    for entry, estimators in OURS.items():
+        assert all(design.ENTRY_POINTS[name] == entry for name in estimators)
+
+
+def test_every_cell_of_the_arithmetic_pair_fits_its_questions(study):
+    pair = study.pairs["tiny_arith"]
+    assert max(study.cells[cell].queries for cell in pair.cells) == study.data["arith"]["train"]
+
+
+def test_scaled_cells_stand_for_published_ones_at_a_quarter(study):
+    pair = study.pairs["tiny_arith"]
+    members = pair.members(study.factors["replay_larger"])
+    assert list(members) == list(study.factors["replay_larger"].cells)
+    for published, cell in members.items():
+        assert study.cells[published].queries == 4 * study.cells[cell].queries
+    # The mapping belongs to that factor alone: elsewhere the cell is itself.
+    assert pair.members(study.factors["replay_tradeoff"])["asyttgrpo_0256_1_8"] == "asyttgrpo_0256_1_8"
+
+
+def test_a_script_s_name_gives_its_cell_and_pair(study):
+    for text in ("run_grpo_0032_8_tiny_arith.sh", "grpo_0032_8_tiny_arith"):
+        cell, pair = study.split_script(text)
+        assert (cell.name, pair.name) == ("grpo_0032_8", "tiny_arith")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("grpo_0032_16: {estimator: grpo, queries: 32", "grpo_0032_16: {estimator: grpo, queries: 33", "grpo_0033_16"),
+        ("grpo_0032_16: {estimator: grpo,", "grpo_0032_16: {estimator: gropo,", "did you mean grpo"),
+        ("grpo_0032_16: {estimator: grpo, queries", "grpo_0032_16: {estimator: grpo, querys", "querys"),
+        ("cells: [grpo_0032_8, grpo_0064_8,", "cells: [grpo_0032_8, grpo_0065_8,", "grpo_0065_8"),
+        ("model: llama1b, data: gsm", "model: llama2b, data: gsm", "llama2b"),
+        ("base_line: grpo_0032_1", "base_line: grpo_0032_2", "grpo_0032_2"),
+        ("more: [arpo_0032_8,", "more: [arpo_0032_9,", "did you mean arpo_0032_8"),
+        ("product: 256   #", "product: 255   #", "255"),
+        ("\nfactors:\n", "\nfactors: {\n", "can't be read"),
+    ],
+)
+def test_a_slip_in_the_design_is_one_sentence(tmp_path, old, new, said):
+    text = design.DESIGN_FILE.read_text()
+    assert text.count(old) >= 1
+    path = tmp_path / "study.yaml"
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        design.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_are_answered_with_the_nearest(study):
+    pair = study.pair("tiny_arith")
+    with pytest.raises(UserError, match="did you mean grpo_0032_8"):
+        study.cell("grpo_0032_9", pair)
+    with pytest.raises(UserError, match="not declared for tiny_arith"):
+        study.cell("asyttgrpo_2048_1_8", pair)
+    with pytest.raises(UserError, match="did you mean tiny_arith"):
+        study.pair("tiny_arit")
+    with pytest.raises(UserError, match=r"did you mean run_grpo_0032_8_tiny_arith\.sh"):
+        study.split_script("grpo_032_8_tiny_arith")

@@ -1,0 +1,149 @@
+"""The plan against numbers worked out by hand."""
+
+import math
+
+import pytest
+from omegaconf import OmegaConf
+from scipy.stats import nct, t
+
+from Verl.study import memory, plan
+from Verl.study.measured import last_step, seconds_per_response
+
+GIB = 2**30
+TOY = memory.ModelSize("toy", layers=2, hidden=4, intermediate=8, heads=2, kv_heads=1, head_dim=2, vocabulary=10,
+                       tied=True, context=64)  # fmt: skip
+# vocabulary 40, per layer: q and o 2 x 4 x 4, k and v 2 x 4 x 2, MLP 3 x 4 x 8, norms 2 x 4; last norm 4
+TOY_PARAMETERS = 40 + 2 * (32 + 16 + 96 + 8) + 4
+
+
+def config(**changes):
+    base = OmegaConf.create(
+        {
+            "data": {"train_batch_size": 32, "max_prompt_length": 512, "max_response_length": 1024},
+            "trainer": {"total_epochs": 100, "total_training_steps": None, "test_freq": 50, "val_before_train": True},
+            "evaluation": {"train_questions": 256, "val_questions": -1, "test_questions": -1, "val_freq": 25},
+            "actor_rollout_ref": {
+                "actor": {
+                    "ppo_micro_batch_size_per_gpu": 4,
+                    "fsdp_config": {"param_offload": False, "optimizer_offload": False},
+                },
+                "rollout": {
+                    "n": 8, "gpu_memory_utilization": 0.6, "log_prob_micro_batch_size_per_gpu": 4, "val_kwargs": {"n": 1},
+                },
+            },
+        }
+    )  # fmt: skip
+    for key, value in changes.items():
+        OmegaConf.update(base, key.replace("__", "."), value)
+    return base
+
+
+def test_parameters_are_counted_as_the_published_models_have_them(study):
+    assert TOY.parameters == TOY_PARAMETERS == 348
+    published = {"qwen0.5b": 494_032_768, "llama1b": 1_235_814_400, "olmo1b": 1_484_916_736, "smollm135m": 134_515_008}
+    for name, count in published.items():
+        assert memory.ModelSize.of(study.models[name]).parameters == count, name
+
+
+def test_memory_of_the_0_5_b_model_by_hand(study):
+    found = memory.memory(memory.ModelSize.of(study.models["qwen0.5b"]), config(), total_gib=40.0, reserve_gib=2.0)
+    p = 494_032_768
+    tokens = 4 * (512 + 1024)
+    assert found.weights == found.gradients == pytest.approx(4 * p / GIB)
+    assert found.optimizer == pytest.approx(8 * p / GIB)
+    assert found.logits == pytest.approx(14 * tokens * 151_936 / GIB)
+    assert found.activations == pytest.approx((2 * tokens * 24 * 896 + 2 * tokens * (8 * 896 + 3 * 4864)) / GIB)
+    assert found.generate == pytest.approx(12 * p / GIB + 0.6 * 40 + 2)
+    assert found.update == pytest.approx(18 * p / GIB + found.logits + found.activations + 2)
+    assert found.cache == pytest.approx(24 - 2 * p / GIB - 2)
+    assert found.at_once == int(found.cache * GIB // (12_288 * 1536))  # 2 x 24 layers x 2 heads x 64 x 2 bytes
+    assert found.fits and found.peak == found.generate
+
+
+def test_offloading_leaves_the_gpu_to_vllm(study):
+    size = memory.ModelSize.of(study.models["olmo1b"])
+    offloaded = {"actor_rollout_ref__actor__fsdp_config__param_offload": True,
+                 "actor_rollout_ref__actor__fsdp_config__optimizer_offload": True,
+                 "actor_rollout_ref__rollout__gpu_memory_utilization": 0.8}  # fmt: skip
+    there = memory.memory(size, config(actor_rollout_ref__rollout__gpu_memory_utilization=0.8), 39.39, 2.0)
+    away = memory.memory(size, config(**offloaded), 39.39, 2.0)
+    assert not there.fits and away.fits
+    assert away.generate == pytest.approx(0.8 * 39.39 + 2.0)
+    assert away.update == there.update
+
+
+def test_what_does_not_fit_is_said_with_the_mend(study):
+    size = memory.ModelSize.of(study.models["olmo1b"])
+    updating = memory.memory(size, config(actor_rollout_ref__rollout__gpu_memory_utilization=0.5), 24.0, 2.0)
+    assert "lower actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu" in memory.too_small("x", updating)
+    generating = memory.memory(size, config(actor_rollout_ref__rollout__gpu_memory_utilization=0.9), 39.39, 2.0)
+    assert "gpu_memory_utilization" in memory.too_small("x", generating)
+    no_cache = memory.memory(size, config(actor_rollout_ref__rollout__gpu_memory_utilization=0.1), 40.0, 2.0)
+    assert "no room for one sequence's cache" in memory.too_small("x", no_cache)
+    assert memory.too_small("x", memory.memory(size, config(), 80.0, 2.0)) is None
+
+
+def test_all_gpu_cells_fit_the_planned_machine(study):
+    """With the settings of models/*.sh, at both memory shares."""
+    machine = study.machines["a100"]
+    for name in ("qwen0.5b", "llama1b", "olmo1b"):
+        for share in (0.6, 0.8):
+            changes = {"actor_rollout_ref__rollout__gpu_memory_utilization": share}
+            if name != "qwen0.5b":
+                changes |= {f"actor_rollout_ref__actor__fsdp_config__{x}_offload": True for x in ("param", "optimizer")}
+            size = memory.ModelSize.of(study.models[name])
+            found = memory.memory(size, config(**changes), machine["memory_gib"], machine["reserve_gib"])
+            assert found.fits, (name, share, found)
+
+
+QUESTIONS = {"train": 6961, "validation": 512, "test": 1319}
+
+
+def test_steps_queries_and_tokens():
+    work = plan.workload(config(data__extra_sampling_size=2), QUESTIONS, steps=100)
+    assert (work.steps, work.steps_are_bound, work.responses) == (100, False, 32 * (8 + 2))
+    assert work.tokens == 100 * 320 * 1024
+    # train sample and validation at 0, 25, 50, 75, 100; test at 0, 50, 100
+    assert work.evaluated == 5 * (256 + 512) + 3 * 1319
+    # the last step is evaluated whatever the frequency
+    assert plan.workload(config(), QUESTIONS, steps=110).evaluated == 6 * (256 + 512) + 4 * 1319
+    assert plan.workload(config(trainer__total_training_steps=7), QUESTIONS).steps == 7
+    bound = plan.workload(config(), QUESTIONS)
+    assert bound.steps == 100 * (6961 // 32) and bound.steps_are_bound
+
+
+def test_hours_by_hand():
+    machine = {"bandwidth_gb_s": 1e-6, "bf16_tflop_s": 1e-8, "efficiency": 0.5}  # 1,000 bytes and 10,000 operations a second
+    work = plan.Workload(2, 3, 1, prompt=10, response=20, steps=5, steps_are_bound=False, evaluated=0)
+    hours = plan.reckoned_hours(TOY, work, at_once=4, machine=machine)
+    # a decoding step of 4 sequences: 2 x 348 bytes of weights, 4 x 16 x (10 + 20/2) of cache; 2 x 348 x 4 operations
+    decode = 20 * ((696 + 1280) / 1000 + 2784 / 10_000)
+    prefill = 2 * 348 * 10 * 8 / 10_000
+    assert hours.generate == pytest.approx(5 * (2 * decode + prefill) / 3600 / 0.5)
+    assert hours.train == pytest.approx(5 * 12 * 348 * (10 + 20) * 2 * 3 / 10_000 / 3600 / 0.5)
+    assert hours.evaluate == 0 and hours.total == hours.generate + hours.train
+
+
+def test_measured_speed_is_the_median_over_steps_and_runs(tmp_path):
+    def write(run, *steps):
+        lines = [f'{{"step": {i}, "ledger/responses_generated": 10, "timing_s/step": {s}}}' for i, s in enumerate(steps)]
+        (tmp_path / f"{run}.jsonl").write_text("\n".join([*lines, '{"step": 9, "eval/test/pass@1": 0.5}', '{"st']))
+
+    assert seconds_per_response(tmp_path, "tiny_arith") is None
+    write("a_tiny_arith_seed0", 100.0, 2.0, 3.0, 4.0)  # the first step does not count
+    write("b_tiny_arith_seed0", 100.0, 5.0, 5.0)
+    write("c_other_arith_seed0", 100.0, 9.0, 9.0)
+    assert seconds_per_response(tmp_path, "tiny_arith") == (pytest.approx((0.3 + 0.5) / 2), 2)
+    assert last_step(tmp_path / "a_tiny_arith_seed0.jsonl") == 9 and last_step(tmp_path / "none.jsonl") == -1
+    work = plan.Workload(2, 5, 0, 10, 20, steps=36, steps_are_bound=False, evaluated=40)
+    assert plan.measured_hours(work, 0.4, 2).total == pytest.approx((36 * 10 + 40) * 0.4 / 3600)
+
+
+def test_the_smallest_detectable_difference_has_the_stated_power():
+    chosen = {"pass_at_1": 0.5, "seed_std": 0.01, "alpha": 0.05, "power": 0.8}
+    found = plan.detectable(3, 1319, 1, chosen)
+    error = math.sqrt(0.01**2 / 3 + 0.5 / (3 * 1319))
+    critical = t.ppf(0.975, df=2)
+    assert nct.sf(critical, 2, found / error) == pytest.approx(0.8, abs=0.01)
+    assert plan.detectable(1, 1319, 1, chosen) == math.inf
+    assert plan.detectable(5, 1319, 1, chosen) < found < plan.detectable(3, 1319, 21, chosen)

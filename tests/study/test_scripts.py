@@ -1,0 +1,89 @@
+"""The scripts are those of the design, a researcher's own are left alone, and a slip in one is an error at once."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from Verl.study import design, scripts
+
+
+def run(command, **more):
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, **more)
+
+
+def test_no_script_has_drifted(study):
+    assert scripts.drift(study, design.BASH) == {}, "run: python Running-Bash/generate_scripts.py"
+    assert all(os.access(design.BASH / name, os.X_OK) for name in study.scripts)
+
+
+def test_drift_is_found_and_mended(study, bash_folder):
+    own, ours = bash_folder / "run_my_idea_tiny_arith.sh", bash_folder / "run_grpo_0032_9_tiny_arith.sh"
+    own.write_text("algorithm=grpo\n")
+    ours.write_text(f"{scripts.MARK}\nalgorithm=grpo\n")
+    edited = bash_folder / "run_grpo_0032_8_tiny_arith.sh"
+    edited.write_text(edited.read_text().replace("rollout_n=8", "rollout_n=16"))
+    (bash_folder / "run_grpo_0032_1_tiny_arith.sh").unlink()
+    found = {edited.name: "differs", "run_grpo_0032_1_tiny_arith.sh": "missing", ours.name: "not declared"}
+    assert scripts.drift(study, bash_folder) == found
+    assert scripts.write(study, bash_folder) == found
+    assert scripts.drift(study, bash_folder) == {}
+    assert own.is_file() and not ours.is_file()
+
+
+def test_the_generator_says_by_its_status_whether_scripts_differ(bash_folder, root):
+    command = [sys.executable, root / "Running-Bash/generate_scripts.py", "--folder", bash_folder]
+    assert run([*command, "--check"]).returncode == 0
+    (bash_folder / "run_grpo_0032_1_tiny_arith.sh").write_text(f"{scripts.MARK}\n")
+    checked = run([*command, "--check"])
+    assert checked.returncode == 1 and "run_grpo_0032_1_tiny_arith.sh: differs" in checked.stdout
+    assert run(command).returncode == 0 and run([*command, "--check"]).returncode == 0
+
+
+def test_a_header_says_what_changes(study):
+    def of(name):
+        return scripts.text(study, *study.split_script(name))
+
+    assert "8 rollouts per query instead of 1" in of("grpo_0032_8_qwen0.5b_gsm")
+    assert "The base line" in of("grpo_0032_1_olmo1b_math") and "Against" not in of("grpo_0032_1_olmo1b_math")
+    assert "its query's last 8 rewards" in of("asyttgrpo_0064_4_8_llama1b_math")
+    assert "Against run_grpo_0032_8_tiny_arith.sh: learning rate 0." in of("grpo_0032_8_control_lr0_tiny_arith")
+    assert "it stands for asyttgrpo_2048_1_8" in of("asyttgrpo_0512_1_8_tiny_arith").replace("\n#  ", "")
+
+
+def test_every_line_of_a_header_fits_the_page(study):
+    texts = (scripts.text(study, cell, pair) for cell, pair in study.scripts.values())
+    assert max(len(line) for text in texts for line in text.splitlines()) <= 120
+
+
+SCRIPT = "run_grpo_0032_8_tiny_arith.sh"
+
+
+@pytest.mark.parametrize(
+    ("script", "old", "new", "said"),
+    [
+        (SCRIPT, "rollout_n=8", "rolout_n=8", "it sets rolout_n, which nothing reads"),
+        (SCRIPT, "rollout_n=8", "", "it must set rollout_n"),
+        (SCRIPT, "rollout_n=8", "rollout_n=8x", "rollout_n=8x must be a whole number"),
+        (SCRIPT, "algorithm=grpo", "algorithm=gropo", "algorithm=gropo is unknown"),
+        (SCRIPT, "model=tiny", "model=tinny", "there is no Running-Bash/models/tinny.sh"),
+        (SCRIPT, "data=arith", "data=arit", "there is no Running-Bash/data/arit.sh"),
+        ("run_onerpo_0032_1_7_tiny_arith.sh", "extra_sampling_size=7", "", "it must set extra_sampling_size"),
+        ("run_asyttgrpo_0064_4_8_tiny_arith.sh", "window_size=8", "", "it must set window_size"),
+    ],
+)
+def test_a_slip_in_a_script_is_one_sentence_and_status_2(bash_folder, script, old, new, said):
+    path = bash_folder / script
+    assert path.read_text().count(f"\n{old}\n") == 1
+    path.write_text(path.read_text().replace(f"\n{old}\n", f"\n{new}\n"))
+    done = run(["bash", path, "--print-args"])
+    assert done.returncode == 2
+    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_caller_s_environment_is_no_setting(bash_folder):
+    environment = {**os.environ, "window_size": "3", "variant": "x", "extra_sampling_size": "7", "own_arguments": "y"}
+    clean = run(["bash", bash_folder / SCRIPT, "--print-args"])
+    assert run(["bash", bash_folder / SCRIPT, "--print-args"], env=environment).stdout == clean.stdout
+    assert "window_size" not in clean.stdout

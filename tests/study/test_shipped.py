@@ -1,0 +1,107 @@
+"""Every shipped script composes, passes the checks, and is named by what it does; every factor changes what it declares."""
+
+import pytest
+
+from Verl.errors import UserError
+from Verl.study import design_cli, shipped
+from Verl.study.design import script_name
+from Verl.study.differences import check_factors
+from Verl.trainer import launch
+
+
+@pytest.fixture(scope="module")
+def prepared(study) -> dict[str, shipped.Prepared]:
+    found = dict(design_cli.prepared_scripts(list(study.scripts), design_cli.design.BASH))
+    wrong = [f"{name}: {one}" for name, one in found.items() if isinstance(one, UserError)]
+    assert not wrong, wrong
+    return found
+
+
+@pytest.mark.slow
+def test_every_script_is_named_by_what_it_does(study, prepared):
+    for name, (cell, pair) in study.scripts.items():
+        assert prepared[name].name == f"{cell.name}_{pair.name}_seed0"
+        assert prepared[name].algorithm == cell.entry
+
+
+@pytest.mark.slow
+def test_arms_of_a_factor_differ_in_what_it_declares(study, prepared):
+    pairs = list(study.pairs.values())
+    count, problems = check_factors(study, lambda cell, pair: prepared[script_name(cell, pair)], pairs)
+    assert problems == []
+    # per GPU pair: 1 + 10 + 3 + 36 + 3 + 3 + 6
+    assert count >= 6 * 62
+
+
+@pytest.mark.slow
+def test_every_gpu_script_fits_the_planned_machine(study, prepared):
+    from Verl.study import memory
+
+    for name, (_, pair) in study.scripts.items():
+        machine = study.machines[pair.machine]
+        if "memory_gib" in machine:
+            size = memory.ModelSize.of(study.models[pair.model])
+            found = memory.memory(size, prepared[name].config, machine["memory_gib"], machine["reserve_gib"])
+            assert memory.too_small(name, found) is None
+
+
+@pytest.mark.parametrize(
+    ("script", "user"),
+    [
+        ("run_grpo_0032_8_tiny_arith.sh", []),
+        ("run_grpo_0032_8_control_lr0_tiny_arith.sh", ["seed=3", "actor_rollout_ref.actor.clip_ratio=0.3"]),
+        ("run_asyttgrpo_0512_1_8_qwen0.5b_gsm.sh", ["trainer.total_training_steps=5"]),
+        ("run_onerpo_0032_1_7_llama1b_math.sh", ["data.train_files=[a.parquet,b.parquet]"]),
+    ],
+)
+def test_composing_many_gives_what_the_launcher_gives(script, user, monkeypatch):
+    """`shipped.prepare` takes a short cut around Hydra; the launcher does not."""
+    algorithm, scripted, own = shipped.print_args(script, user)
+    monkeypatch.setattr("Verl.trainer.launch.check", lambda config, algorithm: [])
+    monkeypatch.setattr("Verl.study.shipped.check", lambda config, algorithm: [])
+    config, _ = launch.prepare(algorithm, scripted, own)
+    assert shipped.prepare(script, user).config == config
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.train_batch_sice=3", "did you mean data.train_batch_size"),
+        ("data.train_batch_size=many", "must be a whole number"),
+        ("trainer.device=tpu", "choose auto, cpu or cuda"),
+        ("data.train_batch_size", "data.train_batch_size"),
+    ],
+)
+def test_the_short_cut_refuses_what_the_launcher_refuses(override, said):
+    algorithm, scripted, _ = shipped.print_args("run_grpo_0032_8_tiny_arith.sh")
+    for prepare in (lambda: shipped.compose(algorithm, [*scripted, override]),
+                    lambda: launch.prepare(algorithm, scripted, [override])):  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            prepare()
+
+
+def test_the_diff_says_whether_it_is_one_factor(capsys):
+    assert design_cli.main(["diff", "grpo_0032_1", "grpo_0032_8", "--pair", "tiny_arith"]) == 0
+    said = capsys.readouterr().out
+    assert "actor_rollout_ref.rollout.n: 1 -> 8" in said and "one factor: rollouts" in said
+    assert design_cli.main(["diff", "grpo_0032_1_tiny_arith", "run_grpo_0128_8_tiny_arith.sh"]) == 0
+    assert "not one declared factor: 2 keys differ" in capsys.readouterr().out
+    assert design_cli.main(["diff", "grpo_0032_8", "onerpo_0032_1_8", "--pair", "tiny_arith"]) == 2
+    assert "did you mean onerpo_0032_1_7?" in capsys.readouterr().err
+
+
+def test_the_plan_refuses_a_gpu_that_is_too_small(capsys):
+    assert design_cli.main(["plan", "--pair", "qwen0.5b_gsm", "--cells", "grpo_0032_8", "--steps", "100"]) == 0
+    said = capsys.readouterr().out
+    assert "GIB" not in said and "smallest detectable difference" in said and "26.2 M" in said  # 100 x 256 x 1024
+    arguments = ["plan", "--pair", "olmo1b_gsm", "--cells", "grpo_0032_8", "--gpu-gib", "24"]
+    assert design_cli.main(arguments) == 2
+    assert "grpo_0032_8 on olmo1b_gsm does not fit by plan" in capsys.readouterr().err
+    assert design_cli.main(["plan", "--pair", "qwen0.5b_gsm", "--steps", "0"]) == 2
+
+
+@pytest.mark.parametrize("pair", ["tiny_arith", "llama1b_math"])
+def test_the_design_can_be_shown(capsys, study, pair):
+    assert design_cli.main(["show", "--pair", pair]) == 0
+    said = capsys.readouterr().out
+    assert all(f"run_{cell}_{pair}.sh" in said for cell in study.pairs[pair].cells)
