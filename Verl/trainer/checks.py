@@ -84,8 +84,11 @@ LOGGERS = {"console": None, "file": None, "tensorboard": "tensorboard", "wandb":
            "swanlab": "swanlab", "trackio": "trackio", "clearml": "clearml"}  # fmt: skip
 
 
-def check(config: DictConfig, algorithm: str) -> list[str]:
+def check(config: DictConfig, algorithm: str, to_the_end: bool = True) -> list[str]:
     """Everything that can be known to be wrong before a process is started.
+
+    Args:
+        to_the_end: look for everything that is missing; False stops at the first (asking the Hub takes seconds).
 
     Returns:
         what this machine lacks for the run, a sentence each (a GPU, a package, the model, the data): an error for a run,
@@ -103,6 +106,8 @@ def check(config: DictConfig, algorithm: str) -> list[str]:
             part(config)
         except NotHere as error:
             missing.append(str(error))
+            if not to_the_end:
+                break
     return missing
 
 
@@ -212,10 +217,12 @@ def _model(config: DictConfig) -> None:
         raise NotHere(
             f"actor_rollout_ref.model.path={path} does not exist: give a model folder or a Hub name (owner/name)"
         )
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import HfApi, try_to_load_from_cache
 
+    if isinstance(try_to_load_from_cache(path, "config.json"), str):
+        return
     try:
-        hf_hub_download(path, "config.json", etag_timeout=5)
+        HfApi().model_info(path, timeout=5)
     except Exception as error:  # a Hub error, no network, a gated model: all end in the same sentence
         raise NotHere(
             f"actor_rollout_ref.model.path={path} is neither a folder here nor to be had from the Hugging Face Hub "

@@ -36,7 +36,7 @@ def main(algorithm: str, arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     scripted, user = _split(options.overrides)
     try:
-        config, missing = prepare(algorithm, scripted, user)
+        config, missing = prepare(algorithm, scripted, user, to_the_end=options.dry_run)
         if options.dry_run:
             print(OmegaConf.to_yaml(config, resolve=True))
             for sentence in missing:
@@ -73,7 +73,9 @@ def _split(overrides: list[str]) -> tuple[list[str], list[str]]:
     return overrides[:at], overrides[at + 1 :]
 
 
-def prepare(algorithm: str, scripted: list[str], user: list[str]) -> tuple[DictConfig, list[str]]:
+def prepare(
+    algorithm: str, scripted: list[str], user: list[str], to_the_end: bool = True
+) -> tuple[DictConfig, list[str]]:
     """The checked config of a run, with its name and folder, and what this machine lacks for it (a GPU, the data)."""
     config = settings.compose(algorithm, [*scripted, *user])
     with open_dict(config):
@@ -82,7 +84,7 @@ def prepare(algorithm: str, scripted: list[str], user: list[str]) -> tuple[DictC
         for key in ("result_dir", "figure_dir"):
             config.run[key] = str((REPO_ROOT / config.run[key]).resolve())
         config.run.dir = str(Path(config.run.result_dir) / name)
-    return config, check(config, algorithm)
+    return config, check(config, algorithm, to_the_end)
 
 
 # ---- the run's folder ---------------------------------------------------------------------------------------------

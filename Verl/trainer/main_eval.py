@@ -1,0 +1,86 @@
+r"""Evaluates one model on one prepared set, and tests it against another evaluation of the same questions.
+
+    python -m Verl.trainer.main_eval --model .cache/models/tiny --data Dataset/arithmetic/data/test.parquet \
+        --out Running-Results/result/eval_tiny
+
+Without further options: the published metric, one sample per question at temperature 1.0. Ctrl-C loses at most one
+batch; the same command goes on. Exit status: 0 done, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from Verl.data.checks import DataError
+from Verl.errors import UserError
+from Verl.evaluation.settings import DEVICES, EvalSettings
+
+_DEFAULT = EvalSettings(model="", data=Path(), out=Path())
+
+
+def parse(arguments: Sequence[str] | None = None) -> EvalSettings:
+    """The command line as settings."""
+    parser = argparse.ArgumentParser(
+        prog="Verl.trainer.main_eval", description=__doc__.split("\n")[0], allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="model folder, Hub name, or <run>/checkpoints/global_step_<k>")
+    add("--data", required=True, type=Path, help="prepared parquet file (Dataset/*/prepare.py writes them)")
+    add("--out", required=True, type=Path, help="folder for responses.parquet and evaluation.json")
+    add("--against", type=Path, help="folder of another evaluation: tests the difference on the same questions")
+    add("--limit", type=int, help="only the first so many rows of the file (default: all)")
+    add(
+        "--samples",
+        type=int,
+        default=_DEFAULT.samples,
+        help="samples per question; avg@k, pass@k and maj@k use them all",
+    )
+    add("--temperature", type=float, default=_DEFAULT.temperature, help="of the samples (default: %(default)s)")
+    add("--greedy", action="store_true", help="also one answer per question at temperature 0")
+    add("--max-prompt-length", type=int, default=_DEFAULT.max_prompt_length, help="in tokens; longer ones are left out")
+    add(
+        "--max-response-length", type=int, default=_DEFAULT.max_response_length, help="in tokens (default: %(default)s)"
+    )
+    add("--seed", type=int, default=_DEFAULT.seed, help="of the samples (default: %(default)s)")
+    add("--batch", type=int, default=_DEFAULT.batch, help="responses decoded together (default: %(default)s)")
+    add("--device", choices=DEVICES, default=_DEFAULT.device, help="auto: the GPU where there is one and vllm")
+    return EvalSettings(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    try:
+        settings = parse(arguments)
+        settings.check()
+        _quiet()
+        from Verl.evaluation.run import evaluate  # late: torch and transformers take seconds
+
+        evaluate(settings, Console(markup=False))
+    except (UserError, DataError) as error:
+        errors.print(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        errors.print("interrupted: the finished batches are kept, the same command goes on")
+        return 130
+    return 0
+
+
+def _quiet() -> None:
+    """No progress bars and advice of transformers between our lines."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
