@@ -39,7 +39,7 @@ if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
     }
 fi
 "$venv/bin/python" -m pip install --quiet --upgrade "pip>=24" 2>&1 | grep -v "^WARNING" >&2 || true
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$root/$requirements" >&2 || {
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check -r "$root/$requirements" >&2 || {
     echo "error: the packages could not be installed; check the network and run the same command again: it goes on" >&2
     exit 2
 }
