@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Shows what a run's model said, in the terminal or as one page.
+#
+#   bash Running-Bash/samples.sh <run> [--step 5:10] [--index 17] [--reward 0] [--limit 20]
+#   bash Running-Bash/samples.sh <run> --against <run2>           side by side: same step, question and rollout
+#   bash Running-Bash/samples.sh <run> --html page.html           a page that needs no network
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bash "$root/Running-Bash/setup.sh"
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+exec "${BANDIT_VENV:-$root/.venv}/bin/python" -m Verl.analysis.samples "$@"

@@ -1,0 +1,87 @@
+"""The questions of a prepared set, and their prompts as token ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from Verl.data.schema import check_parquet
+from Verl.data.sources import KNOWN_DATA_SOURCES
+from Verl.errors import UserError
+from Verl.reward.score import score_fully
+
+Key = tuple[str, int]  # (data source, index): what a question is known by, in runs and evaluations
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row of a prepared set."""
+
+    data_source: str
+    index: int
+    messages: list[dict[str, str]]
+    ground_truth: str
+
+    @property
+    def key(self) -> Key:
+        return self.data_source, self.index
+
+
+def read_questions(path: Path, limit: int | None) -> list[Question]:
+    """The first `limit` rows of a prepared file, all of them checked.
+
+    Raises:
+        DataError: what `check_parquet` finds. UserError: a true answer that its scorer can't read.
+    """
+    check_parquet(path, known_data_sources=KNOWN_DATA_SOURCES)
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["data_source", "prompt", "reward_model", "extra_info"]).slice(0, limit)
+    questions = [
+        Question(
+            data_source=row["data_source"],
+            index=int(row["extra_info"]["index"]),
+            messages=[{"role": turn["role"], "content": turn["content"]} for turn in row["prompt"]],
+            ground_truth=row["reward_model"]["ground_truth"],
+        )
+        for row in table.to_pylist()
+    ]
+    for number, question in enumerate(questions, start=1):
+        try:
+            score_fully(question.data_source, "", question.ground_truth)  # an empty answer: no scorer has to work
+        except ValueError as error:
+            raise UserError(f"{path}: row {number} can't be scored: {error}") from error
+    return questions
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of a file's contents."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def encode(
+    questions: Sequence[Question], tokenizer: Any, max_prompt_length: int
+) -> tuple[list[tuple[Question, list[int]]], list[Question]]:
+    """(questions with their prompt's token ids, questions left out because that prompt is too long).
+
+    The prompt is verl's: the chat template around the messages, generation prompt included.
+    """
+    kept, too_long = [], []
+    for question in questions:
+        ids = tokenizer.apply_chat_template(question.messages, add_generation_prompt=True, return_dict=False)
+        if len(ids) <= max_prompt_length:
+            kept.append((question, list(ids)))
+        else:
+            too_long.append(question)
+    if not kept:
+        raise UserError(
+            f"--max-prompt-length {max_prompt_length}: all {len(questions)} prompts are longer, so no question is left"
+        )
+    return kept, too_long

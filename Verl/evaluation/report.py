@@ -1,0 +1,114 @@
+"""What an evaluation shows: progress with the time left, and the tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from Verl.evaluation.compare import Comparison
+from Verl.trainer.console import duration
+
+_PERCENT = 100
+
+
+_QUIET_SECONDS = 30.0  # within a batch, a line this often
+
+
+class Progress:
+    """A line per finished batch, and within one that takes long. `left` is taken from this session's batches, not from
+    those done before; within the first it is an upper bound, as if every response grew to its limit."""
+
+    def __init__(self, console: Console, total: int, done_before: int, max_length: int):
+        self.console, self.total, self.done, self.new, self.max_length = console, total, done_before, 0, max_length
+        self.began = self.last_line = time.monotonic()
+        if done_before:
+            console.print(f"{done_before} of {total} responses were done before; going on")
+
+    def tick(self, responses: int, length: int) -> None:
+        """The batch under way has `responses`, which are `length` tokens long by now."""
+        now = time.monotonic()
+        if now - self.last_line < _QUIET_SECONDS:
+            return
+        self.last_line, elapsed = now, now - self.began
+        worth = self.new + responses * min(1.0, length / self.max_length)
+        left = elapsed / worth * (self.total - self.done + self.new - worth)
+        self.console.print(
+            f"{self.done:>6} of {self.total} responses, {responses} more at token {length} of at most {self.max_length}, "
+            f"{duration(elapsed)} so far, at most {duration(left)} left",
+            highlight=False,
+            soft_wrap=True,  # a line stays a line, in a log too
+        )
+
+    def batch(self, responses: int, right: float) -> None:
+        """Reports a batch of `responses`, of which the share `right` is right under the strict rule."""
+        self.done, self.new = self.done + responses, self.new + responses
+        self.last_line = time.monotonic()
+        elapsed = self.last_line - self.began
+        left = elapsed / self.new * (self.total - self.done)
+        self.console.print(
+            f"{self.done:>6} of {self.total} responses, {duration(elapsed)} so far, {duration(left)} left "
+            f"(strict in this batch: {right:.2f})",
+            highlight=False,
+            soft_wrap=True,  # a line stays a line, in a log too
+        )
+
+
+def show(console: Console, evaluation: dict[str, Any]) -> None:
+    """The table of an evaluation as it stands in evaluation.json."""
+    settings, counts = evaluation["settings"], evaluation["counts"]
+    table = Table(box=box.SIMPLE_HEAD, title=f"{settings['model']} on {settings['data']}", title_justify="left")
+    table.add_column("metric", ratio=1)
+    table.add_column("%", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    for metric in evaluation["metrics"]:
+        interval = f"{metric['low'] * _PERCENT:.1f} to {metric['high'] * _PERCENT:.1f}"
+        table.add_row(metric["label"], f"{metric['estimate'] * _PERCENT:.1f}", interval)
+    console.print(table)
+    console.print(_facts(counts, settings), highlight=False)
+
+
+def _facts(counts: dict[str, Any], settings: dict[str, Any]) -> str:
+    lines = [
+        f"{counts['questions']} questions, {counts['responses']} responses of {counts['mean_response_length']:.0f} tokens on "
+        f"average; {counts['cut_off']} were cut off at {settings['max_response_length']} tokens. "
+        "Intervals: bootstrap over questions."
+    ]
+    if counts["too_long"]:
+        lines.append(
+            f"{counts['too_long']} questions were left out: prompts of more than {settings['max_prompt_length']} tokens."
+        )
+    if counts["failures"] or counts["timeouts"]:
+        lines.append(
+            f"Scoring failed {counts['failures']} times and timed out {counts['timeouts']} times; these count as wrong."
+        )
+    return "\n".join(lines)
+
+
+def show_comparison(console: Console, other: str, comparisons: Sequence[Comparison]) -> None:
+    """The paired tests against another evaluation."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"against {other}, on the same questions", title_justify="left")
+    table.add_column("metric", ratio=1)
+    for heading in ("this %", "other %", "difference (95 %)", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("test")
+    for one in comparisons:
+        table.add_row(
+            one.label,
+            f"{one.this * _PERCENT:.1f}",
+            f"{one.other * _PERCENT:.1f}",
+            f"{one.difference * _PERCENT:+.1f} ({one.low * _PERCENT:+.1f} to {one.high * _PERCENT:+.1f})",
+            "< 0.0001" if one.p < 0.0001 else f"{one.p:.4f}",
+            one.test,
+        )
+    console.print(table)
+    questions = comparisons[0].questions if comparisons else 0
+    console.print(
+        f"{questions} questions in both. p says whether other questions would show the difference, "
+        "not whether another training seed would.",
+        highlight=False,
+    )
