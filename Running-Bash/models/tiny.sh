@@ -6,9 +6,9 @@ arguments+=(
     actor_rollout_ref.model.path=.cache/models/tiny
     actor_rollout_ref.actor.optim.lr=1e-4
     trainer.total_training_steps=100
-    trainer.test_freq=50
+    trainer.test_freq=20
     trainer.save_freq=25
-    evaluation.val_freq=25
+    evaluation.val_freq=10
 )
 
 prepare_model() {

@@ -57,8 +57,8 @@ def test_every_gpu_script_fits_the_planned_machine(study, prepared):
 def test_composing_many_gives_what_the_launcher_gives(script, user, monkeypatch):
     """`shipped.prepare` takes a short cut around Hydra; the launcher does not."""
     algorithm, scripted, own = shipped.print_args(script, user)
-    monkeypatch.setattr("Verl.trainer.launch.check", lambda config, algorithm: [])
-    monkeypatch.setattr("Verl.study.shipped.check", lambda config, algorithm: [])
+    monkeypatch.setattr("Verl.trainer.launch.check", lambda *_: [])
+    monkeypatch.setattr("Verl.study.shipped.check", lambda *_: [])
     config, _ = launch.prepare(algorithm, scripted, own)
     assert shipped.prepare(script, user).config == config
 
