@@ -20,6 +20,7 @@ from rich.text import Text
 
 from Verl.analysis.samples_page import page
 from Verl.analysis.samples_view import (
+    EVALUATED,
     RESULT_DIR,
     Entry,
     Filters,
@@ -113,6 +114,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--limit", type=int, help=f"at most so many, 0 for all (default: {DEFAULT_LIMIT}; all with --index)"
     )
+    parser.add_argument("--eval", choices=EVALUATED, help="answers of the evaluations on this set, not those of training")
     parser.add_argument("--against", help="another run, side by side: same step, question and rollout")
     parser.add_argument("--html", type=Path, help="write one self-contained page instead")
     parser.add_argument("--result", type=Path, default=RESULT_DIR, help="folder of the runs")
@@ -129,7 +131,7 @@ def main(arguments: Sequence[str] | None = None, console: Console | None = None)
             raise UserError(f"--limit {options.limit}: it must be 0 (all) or more")
         limit = options.limit if options.limit is not None else (DEFAULT_LIMIT if options.index is None else 0)
         against = find_run(options.against, options.result) if options.against else None
-        filters = Filters(first, last, options.index, options.reward)
+        filters = Filters(first, last, options.index, options.reward, options.eval)
         view = build_view(find_run(options.run, options.result), filters, limit or None, against)
         if options.html:
             _write_page(options.html, view, console)

@@ -1,7 +1,8 @@
 """The responses of a run, picked and paired for showing; `samples` and `samples_page` show them.
 
-Reads `<result>/<run>/samples/step_<k>.parquet`, which the trainer writes (Verl/trainer/run_log.py), a step at a time and
-without its tokens, so that a long run costs no more memory than what is shown. Imports neither torch nor verl.
+Reads `<result>/<run>/samples/step_<k>.parquet` (or `evaluations/`), which the trainer writes (Verl/trainer/run_log.py), a
+step at a time and without its tokens, so that a long run costs no more memory than what is shown. Imports neither torch
+nor verl.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from Verl.errors import UserError
 RESULT_DIR = REPO_ROOT / "Running-Results" / "result"
 _SHOWN = ("step", "data_source", "index", "rollout", "reward", "strict", "flexible", "failure", "timeout", "log_prob",
           "response_length", "text")  # fmt: skip
+_FILES = {None: "train_files", "train": "train_files", "validation": "val_files", "test": "test_files"}  # of config.yaml
+EVALUATED = ("train", "validation", "test")
 _KEPT = "\n\t\u200d"  # line breaks, tabs, and the joiner that emoji are made with
 _STEP_FILE = re.compile(r"step_(\d+)\.parquet")
 
@@ -38,12 +41,19 @@ class Filters:
         first, last: steps, both included.
         index: the question's index in its data set.
         reward: the reward; side by side it is the first run's.
+        evaluation: answers of the evaluations on "train", "validation" or "test" instead of those drawn for training.
     """
 
     first: int = 0
     last: int | None = None
     index: int | None = None
     reward: float | None = None
+    evaluation: str | None = None
+
+    @property
+    def part(self) -> str:
+        """The sub-folder of a run that holds these responses."""
+        return "samples" if self.evaluation is None else "evaluations"
 
     def has_step(self, step: int) -> bool:
         return step >= self.first and (self.last is None or step <= self.last)
@@ -90,7 +100,7 @@ class View:
 def find_run(name: str, result_dir: Path = RESULT_DIR) -> Path:
     """The folder of a run, by name or path. Raises UserError that names the runs there are."""
     for folder in (Path(name), result_dir / name):
-        if (folder / "samples").is_dir():
+        if (folder / "samples").is_dir() or (folder / "evaluations").is_dir():
             return folder
     known = sorted(path.parent.name for path in result_dir.glob("*/samples"))
     there = f"; runs with samples: {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}" if known else ""
@@ -99,16 +109,25 @@ def find_run(name: str, result_dir: Path = RESULT_DIR) -> Path:
 
 def step_files(folder: Path, filters: Filters) -> dict[int, Path]:
     """The sample files of the steps asked for, by step."""
-    found = {int(m[1]): path for path in (folder / "samples").iterdir() if (m := _STEP_FILE.fullmatch(path.name))}
+    paths = (folder / filters.part).glob("*.parquet")
+    found = {int(match[1]): path for path in paths if (match := _STEP_FILE.fullmatch(path.name))}
     return {step: found[step] for step in sorted(found) if filters.has_step(step)}
 
 
 def read_step(path: Path, filters: Filters, use_reward: bool = True) -> pa.Table:
     """The matching responses of one step, by question and rollout."""
     try:
-        table = pq.read_table(path, columns=list(_SHOWN))
+        names = set(pq.read_schema(path).names)
+        if "text" not in names:
+            raise UserError(f"{path} holds scores only: what was said is written with samples.enable=true")
+        # An evaluation counts samples, not rollouts; whether a response was trained on is not in files of older runs.
+        columns = ["sample" if name == "rollout" and filters.evaluation else name for name in _SHOWN]
+        table = pq.read_table(path, columns=columns + sorted(names & {"split", "trained"}))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} can't be read as samples ({str(error).splitlines()[0]})") from error
+    if filters.evaluation is not None:
+        table = table.rename_columns(["rollout" if name == "sample" else name for name in table.column_names])
+        table = table.filter(pc.and_(pc.equal(table["split"], filters.evaluation), pc.is_valid(table["text"])))
     if filters.index is not None:
         table = table.filter(pc.equal(table["index"], filters.index))
     if use_reward and filters.reward is not None:
@@ -136,11 +155,11 @@ def build_view(folder: Path, filters: Filters, limit: int | None, against: Path 
             if limit is None or len(view.entries) < limit:
                 view.entries.append(entry)
     if not view.found:
-        raise UserError(f"no response of {' and '.join(view.runs)} matches ({view.filters}); {_there_is(folder)}")
+        raise UserError(f"no response of {' and '.join(view.runs)} matches ({view.filters}); {_there_is(folder, filters)}")
     if filters.index is not None:
         view.history = [_history(files, filters) for files in ([first] if against is None else [first, second])]
     wanted = {(entry.sample["data_source"], entry.sample["index"]) for entry in view.entries}
-    view.questions = find_questions(folder, wanted)
+    view.questions = find_questions(folder, wanted, filters.evaluation)
     return view
 
 
@@ -168,22 +187,21 @@ def _history(files: dict[int, Path], filters: Filters) -> list[StepSummary]:
     return summaries
 
 
-def _there_is(folder: Path) -> str:
-    steps = list(step_files(folder, Filters()))
-    return (
-        f"{folder.name} has samples of steps {steps[0]} to {steps[-1]}"
-        if steps
-        else f"{folder.name} has no samples yet"
-    )
+def _there_is(folder: Path, filters: Filters) -> str:
+    steps = list(step_files(folder, Filters(evaluation=filters.evaluation)))
+    kept = f"of steps {steps[0]} to {steps[-1]}" if len(steps) > 1 else f"of step {steps[0]}" if steps else "yet"
+    return f"{folder.name} has {'' if steps else 'no '}{filters.part} {kept}"
 
 
-def find_questions(folder: Path, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], tuple[str, str]]:
-    """Question and true answer of the given questions from the run's training files, as far as they are still there."""
+def find_questions(
+    folder: Path, wanted: set[tuple[str, int]], evaluation: str | None = None
+) -> dict[tuple[str, int], tuple[str, str]]:
+    """Question and true answer of the given questions from the run's data files, as far as they are still there."""
     import yaml
 
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        files = config["data"]["train_files"]
+        files = config["data"][_FILES[evaluation]]
         found = {}
         for name in [files] if isinstance(files, str) else files:
             table = pq.read_table(REPO_ROOT / name, columns=["data_source", "prompt", "reward_model", "extra_info"])
@@ -200,7 +218,7 @@ def find_questions(folder: Path, wanted: set[tuple[str, int]]) -> dict[tuple[str
 
 def describe(filters: Filters) -> str:
     """The filters in words."""
-    parts = []
+    parts = [] if filters.evaluation is None else [f"evaluation on {filters.evaluation}"]
     if filters.first > 0 or filters.last is not None:
         single = filters.first == filters.last
         last = "the last" if filters.last is None else filters.last
@@ -255,5 +273,5 @@ def facts(sample: Sample) -> str:
     """The numbers of one response."""
     return (
         f"{verdict(sample)}, reward {sample['reward']:g}, {sample['response_length']} tokens, "
-        f"log-prob {sample['log_prob']:.1f}"
+        f"log-prob {sample['log_prob']:.1f}" + (", not trained on" if sample.get("trained") is False else "")
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from Verl.analysis import stats
 from Verl.evaluation.answers import voted_answer
+from Verl.evaluation.labels import pass_at_1
 from Verl.evaluation.questions import Key
 
 RULES = ("strict", "flexible", "format")
@@ -96,7 +97,7 @@ def _sampled_metrics(groups: dict[Key, list[Row]], temperature: float) -> list[M
     metrics = []
     for rule in RULES:
         how = f"at temperature {temperature}, {_RULE_WORDS[rule]}"
-        label = f"Pass@1, one sample {how}" if n == 1 else f"avg@{n}: Pass@1, the mean of {n} samples {how}"
+        label = ("" if n == 1 else f"avg@{n}: ") + f"{pass_at_1(n, temperature)}, {_RULE_WORDS[rule]}"
         metrics.append(_metric(f"avg@{n}", rule, label, groups, partial(average, rule=rule)))
         for k in pass_ks(n):
             label = f"pass@{k}, unbiased, from {n} samples {how}"

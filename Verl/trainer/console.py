@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+from Verl.evaluation.labels import pass_at_1
+
 _LEGEND = (
     "reward: mean of what trains; pass@1: share of right answers (strict rule), sampled at the training temperature;\n"
     "length: tokens per response; kl: to the reference model; |grad|: before clipping; left: time to the last step"
@@ -64,13 +66,15 @@ class Progress:
         self.first_step: int | None = None
 
     def evaluation(self, step: int, metrics: dict[str, float]) -> None:
-        parts = [
-            f"{name} {metrics[f'eval/{name}/pass@1']:.3f} ({metrics[f'eval/{name}/questions']:.0f} questions)"
-            for name in ("train", "validation", "test")
-            if f"eval/{name}/pass@1" in metrics
-        ]
-        if parts:
-            self.console.say(f"  step {step}: Pass@1, one sample per question: " + ", ".join(parts))
+        names = [name for name in ("train", "validation", "test") if f"eval/{name}/pass@1" in metrics]
+        if names:
+            parts = [
+                f"{name} {metrics[f'eval/{name}/pass@1']:.3f} ({metrics[f'eval/{name}/questions']:.0f} questions)"
+                for name in names
+            ]
+            drawn = {key: metrics[f"eval/{names[0]}/{key}"] for key in ("samples", "temperature", "top_p", "top_k")}
+            label = pass_at_1(int(drawn["samples"]), drawn["temperature"], drawn["top_p"], int(drawn["top_k"]))
+            self.console.say(f"  step {step}: {label}: " + ", ".join(parts))
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         if self.rows % 25 == 0:

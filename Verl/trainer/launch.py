@@ -146,7 +146,8 @@ def _run(config: DictConfig, algorithm: str) -> int:
         began = time.monotonic()
         try:
             console = Console.take_over(Path(f"{config.run.dir}.log"))
-            run_log = RunLog(config.run.name, Path(config.run.result_dir), console, OmegaConf.to_container(config.samples))
+            samples = OmegaConf.to_container(config.samples)
+            run_log = RunLog(config.run.name, Path(config.run.result_dir), console, samples, config.seed)
             _record(config, algorithm, run_log)
         except OSError as error:
             raise UserError(f"run.result_dir={config.run.result_dir} can't be written to: {error.strerror}") from None

@@ -31,12 +31,15 @@ _VITAL = ("actor/loss", "actor/pg_loss", "actor/grad_norm", "actor/kl_loss", "tr
 class RunLog:
     """Writes what a trainer reports. Made before the trainer, so that what stops a set-up is recorded too."""
 
-    def __init__(self, name: str, result_dir: Path, console: Console, samples: dict[str, Any] | None = None):
-        self.name, self.folder, self.console = name, Path(result_dir) / name, console
+    def __init__(
+        self, name: str, result_dir: Path, console: Console, samples: dict[str, Any] | None = None, seed: int = 0
+    ):
+        self.name, self.folder, self.console, self.seed = name, Path(result_dir) / name, console, seed
         self.jsonl = Path(result_dir) / f"{name}.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._samples = samples or {"enable": False, "max_gb": 0.0}
         self._sample_bytes: int | None = None
+        self._told_full = False
         self._decode: Callable[[list[int]], str] = str
         self._tracking: Any = None
         self._progress: Progress | None = None
@@ -125,26 +128,58 @@ class RunLog:
     # ---- responses --------------------------------------------------------------------------------------------
 
     def samples(self, rollouts: "Rollouts", step: int) -> None:
-        """Every training response of the step into samples/step_<k>.parquet, up to the size cap."""
-        if not self._samples["enable"]:
+        """Every response drawn for training into samples/step_<k>.parquet; `trained` is False for onerpo's extra ones."""
+        if not self._keeps_samples():
             return
-        folder = self.folder / "samples"
-        if self._sample_bytes is None:
-            self._sample_bytes = sum(path.stat().st_size for path in folder.glob("*.parquet"))
-        if self._sample_bytes > self._samples["max_gb"] * 1e9:
-            return
-        columns = _columns(rollouts, step)
-        columns["text"] = [self._decode(ids) for ids in rollouts.responses]
-        columns["tokens"] = rollouts.responses
-        self._sample_bytes += _write_parquet(folder / f"step_{step:06d}.parquet", columns)
+        parts = [rollouts] + ([rollouts.extra] if rollouts.extra else [])
+        columns: dict[str, list] = {}
+        for part in parts:
+            part_columns = {**self._columns(part, step), "trained": [part is rollouts] * len(part), **self._said(part)}
+            for name, values in part_columns.items():
+                columns.setdefault(name, []).extend(values)
+        self._sample_bytes += _write_parquet(self.folder / "samples" / f"step_{step:06d}.parquet", columns)
 
     def evaluation(self, name: str, step: int, rollouts: "Rollouts") -> None:
-        """Per question and sample: the scores of one evaluation, which paired tests over questions need."""
+        """Per question and sample: the scores of one evaluation, which paired tests over questions need; and what was
+        said, where samples are kept."""
         path = self.folder / "evaluations" / f"step_{step:06d}.parquet"
-        columns = _columns(rollouts, step)
+        columns = self._columns(rollouts, step)
         columns["split"] = [name] * len(rollouts)
         columns["sample"] = columns.pop("rollout")
-        _write_parquet(path, columns, append=path.is_file())
+        if self._keeps_samples():
+            columns.update(self._said(rollouts))
+        before = path.stat().st_size if path.is_file() else 0
+        written = _write_parquet(path, columns, append=before > 0)
+        self._sample_bytes = (self._sample_bytes or 0) + written - before
+
+    def _keeps_samples(self) -> bool:
+        """Whether texts and tokens are written: samples.enable, until they take samples.max_gb."""
+        if not self._samples["enable"]:
+            return False
+        if self._sample_bytes is None:  # a resumed run has some
+            files = [path for part in ("samples", "evaluations") for path in (self.folder / part).glob("*.parquet")]
+            self._sample_bytes = sum(path.stat().st_size for path in files)
+        full = self._sample_bytes > self._samples["max_gb"] * 1e9
+        if full and not self._told_full:
+            self._told_full = True
+            self.console.say(f"samples.max_gb={self._samples['max_gb']:g} is reached: no more responses are written")
+        return not full
+
+    def _columns(self, rollouts: "Rollouts", step: int) -> dict[str, list]:
+        return {
+            "step": [step] * len(rollouts),
+            "seed": [self.seed] * len(rollouts),  # the run's; with step, question and rollout it gives the response's own
+            "data_source": rollouts.data_sources,
+            "index": rollouts.indices,
+            "rollout": rollouts.sessions,
+            "reward": rollouts.rewards,
+            **rollouts.scores,
+            "log_prob": [float(np.sum(values)) for values in rollouts.log_probs],
+            "response_length": rollouts.response_lengths,
+        }
+
+    def _said(self, rollouts: "Rollouts") -> dict[str, list]:
+        return {"text": [self._decode(ids) for ids in rollouts.responses], "tokens": rollouts.responses}
 
     # ---- run.json ---------------------------------------------------------------------------------------------
 
@@ -155,26 +190,14 @@ class RunLog:
         write_atomic(path, json.dumps({**known, **entries}, indent=1) + "\n")
 
 
-def _columns(rollouts: "Rollouts", step: int) -> dict[str, list]:
-    return {
-        "step": [step] * len(rollouts),
-        "data_source": rollouts.data_sources,
-        "index": rollouts.indices,
-        "rollout": rollouts.sessions,
-        "reward": rollouts.rewards,
-        **rollouts.scores,
-        "log_prob": [float(np.sum(values)) for values in rollouts.log_probs],
-        "response_length": rollouts.response_lengths,
-    }
-
-
 def _write_parquet(path: Path, columns: dict[str, list], append: bool = False) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.table(columns)
     if append:
-        table = pa.concat_tables([pq.read_table(path), table.select(pq.read_schema(path).names)])
+        # The size cap may have been reached in between: what one part lacks becomes null.
+        table = pa.concat_tables([pq.read_table(path), table], promote_options="default")
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     blob = sink.getvalue().to_pybytes()

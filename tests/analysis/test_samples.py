@@ -42,6 +42,7 @@ def rollouts(answers: dict[tuple[int, int], tuple[str, float]]) -> FakeRollouts:
         log_probs=[[-0.5] * len(text) for text, _ in answers.values()],
         response_lengths=[len(text) for text, _ in answers.values()],
         responses=[[ord(character) for character in text] for text, _ in answers.values()],
+        extra=None,
     )
 
 

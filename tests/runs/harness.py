@@ -58,6 +58,11 @@ class Result:
 
         return pd.concat([pd.read_parquet(path) for path in sorted((self.folder / "samples").glob("*.parquet"))])
 
+    def evaluation(self, step: int):
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / "evaluations" / f"step_{step:06d}.parquet")
+
 
 class Mini:
     """Starts runs of the mini pair under one folder."""

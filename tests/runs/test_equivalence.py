@@ -83,6 +83,8 @@ def test_extra_rollouts_pair_with_the_arm_without(mini, base_line):
     assert (first["ledger/responses_generated"], first["ledger/responses_trained"]) == (64, 16)
     assert first["ledger/extra_responses"] == 48
     ours, base = result.samples(), base_line.samples()
-    assert list(ours[ours.step == 1].text) == list(base[base.step == 1].text)
+    ours = ours[ours.step == 1]
+    assert list(ours[ours.trained].text) == list(base[base.step == 1].text)
+    assert len(ours[~ours.trained]) == 48 and set(ours[~ours.trained].rollout) == {1, 2, 3}
     assert first["train/reward_mean"] == base_line.records[1]["train/reward_mean"]
     assert first["train/advantage_mean"] != base_line.records[1]["train/advantage_mean"]

@@ -9,7 +9,7 @@ reseeds numpy (verl 0.9.1, verl/trainer/ppo/metric_utils.py).
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import transfer_queue as tq
@@ -69,7 +69,7 @@ class Evaluator:
         for part in due:
             rollouts = self._generate(part, step)
             self.trainer.run_log.evaluation(part.name, step, rollouts)
-            metrics.update(_metrics(part.name, rollouts))
+            metrics.update(_metrics(part.name, rollouts, self.config.actor_rollout_ref.rollout.val_kwargs))
         return metrics
 
     def _generate(self, part: QuestionSet, step: int) -> Rollouts:
@@ -87,7 +87,8 @@ class Evaluator:
         return rollouts
 
 
-def _metrics(name: str, rollouts: Rollouts) -> dict[str, float]:
+def _metrics(name: str, rollouts: Rollouts, val_kwargs: Any) -> dict[str, float]:
+    """Scores of one set, and beside them how they were drawn: without that a Pass@1 can't be compared with another."""
     by_query: dict[str, list[float]] = defaultdict(list)
     for uid, strict in zip(rollouts.uids, rollouts.scores["strict"], strict=True):
         by_query[uid].append(strict)
@@ -98,6 +99,9 @@ def _metrics(name: str, rollouts: Rollouts) -> dict[str, float]:
         f"eval/{name}/format": float(np.mean(rollouts.scores["format"])),
         f"eval/{name}/questions": float(len(by_query)),
         f"eval/{name}/samples": float(samples),
+        f"eval/{name}/temperature": float(val_kwargs.temperature),
+        f"eval/{name}/top_p": float(val_kwargs.top_p),
+        f"eval/{name}/top_k": float(val_kwargs.top_k),
         f"eval/{name}/response_length_mean": float(np.mean(rollouts.response_lengths)),
         f"eval/{name}/failures": float(sum(rollouts.scores["failure"]) + sum(rollouts.scores["timeout"])),
     }
