@@ -9,5 +9,6 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bash "$root/Running-Bash/setup.sh"
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-export BANDIT_COMMAND="bash Running-Bash/eval.sh $*" # recorded with the result
+BANDIT_COMMAND="bash Running-Bash/eval.sh$(printf ' %q' "$@")" # recorded with the result
+export BANDIT_COMMAND
 exec "${BANDIT_VENV:-$root/.venv}/bin/python" -m Verl.trainer.main_eval "$@"

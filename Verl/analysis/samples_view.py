@@ -261,7 +261,7 @@ def _visible(character: str) -> str:
 
 def heading(view: View) -> str:
     """What is shown, in a line."""
-    what = "pairs" if len(view.runs) == 2 else "responses"
+    what = ("pair" if len(view.runs) == 2 else "response") + ("" if view.found == 1 else "s")
     shown = (
         f"{len(view.entries)} of {view.found:,} {what}" if len(view.entries) < view.found else f"{view.found:,} {what}"
     )

@@ -7,6 +7,7 @@ import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -141,6 +142,42 @@ def test_question_and_true_answer_come_from_the_runs_training_file(result):
     assert "true answer: 16" in run(result, "one", "--index", "17")[1]
     (result / "data" / "train.parquet").unlink()
     assert view_of(result, index=17).questions == {}
+
+
+def test_answers_of_an_evaluation_by_set(result):
+    log = RunLog("one", result, Console(file=io.StringIO()), {"enable": True, "max_gb": 1.0})
+    log._decode = lambda ids: "".join(chr(code) for code in ids)
+    for name, said in (("train", "x"), ("test", "y")):
+        log.evaluation(name, 5, rollouts({(17, 0): (said + "0", 0.0), (17, 1): (said + "1", 1.0)}))
+    rows = [to_row(Question("8+9-1=", "16", 3), "test", 17)]
+    write_split_set(result / "data", {"test": rows}, source="test", settings={})
+    (result / "one" / "config.yaml").write_text(f"data:\n  test_files: {result / 'data' / 'test.parquet'}\n")
+    view = view_of(result, evaluation="test", index=17)
+    assert texts(view) == ["y0", "y1"] and view.questions == {(CHAIN_SUM, 17): ("8+9-1=", "16")}
+    assert [(row.step, row.reward) for row in view.history[0]] == [(5, 0.5)]
+    status, shown = run(result, "one", "--eval", "test", "--reward", "1")
+    assert status == 0 and "evaluation on test, reward 1, 1 response\n" in shown and "y1" in shown and "x1" not in shown
+    assert run(result, "one", "--eval", "validation")[0] == 2
+
+
+def test_scores_without_texts_are_told(result):
+    log = RunLog("one", result, Console(file=io.StringIO()), {"enable": False, "max_gb": 1.0})
+    log.evaluation("test", 5, rollouts({(17, 0): ("y", 0.0)}))
+    with pytest.raises(UserError, match="scores only"):
+        view_of(result, evaluation="test")
+
+
+def test_extra_responses_are_marked_and_older_files_can_be_read(result):
+    log = RunLog("three", result, Console(file=io.StringIO()), {"enable": True, "max_gb": 1.0})
+    log._decode = lambda ids: "".join(chr(code) for code in ids)
+    drawn = rollouts({(17, 0): ("a", 0.0)})
+    drawn.extra = rollouts({(17, 1): ("b", 1.0)})
+    log.samples(drawn, 1)
+    shown = run(result, "three")[1]
+    assert shown.count("not trained on") == 1 and "rollout 1: right" in shown
+    path = result / "three" / "samples" / "step_000001.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["trained", "seed"]), path)
+    assert "not trained on" not in run(result, "three")[1]
 
 
 def test_control_and_direction_characters_become_visible():
