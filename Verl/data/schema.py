@@ -12,8 +12,9 @@ A row is verl's (verl 0.9.1, `verl/utils/dataset/rl_dataset.py` and `examples/da
 anything was dropped. Histories and the sorting of a batch key on (data_source, index), so it never repeats
 in a file. `extra_info.answer` is the reference solution as published, "" where the source has none.
 
-A set is a folder: `<split>.parquet` per split, and `manifest.json`, which is removed first and written last.
-No manifest, or one that disagrees with the files: no set. Row numbers in messages are counted from 1.
+A set is a folder: `<split>.parquet` per split, and `manifest.json`, which is removed first and written last; in
+between, the file `.unfinished` says so. No manifest, or one that disagrees with the files: no set. A run takes no
+file from a folder that is unfinished. Row numbers in messages are counted from 1.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from Verl.data.checks import DataError, check_table
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished"
 
 _TEXT = pa.string()
 PARQUET_SCHEMA = pa.schema(
@@ -152,6 +154,7 @@ def write_split_set(
     folder.mkdir(parents=True, exist_ok=True)
     with _only_writer(folder):
         stale = _files_of(folder) - set(blobs)
+        _write_atomically(folder / UNFINISHED, b"")
         (folder / MANIFEST).unlink(missing_ok=True)
         _sync_folder(folder)
         for name, blob in blobs.items():
@@ -159,6 +162,7 @@ def write_split_set(
         for name in stale:
             (folder / name).unlink(missing_ok=True)
         _write_atomically(folder / MANIFEST, manifest_bytes)
+        (folder / UNFINISHED).unlink()
     return manifest
 
 
@@ -167,8 +171,9 @@ def check_parquet(path: str | Path, *, known_data_sources: Collection[str] | Non
 
     Raises DataError, one sentence with file, row, field and the mend: no file, not parquet, no rows, a column or
     field missing or of the wrong type, an empty value, an index that repeats, a `data_source` outside
-    `known_data_sources` (None: any, for a custom reward function). Also takes verl files we did not write, as
-    long as they carry data_source, prompt, reward_model.{style, ground_truth}, extra_info.{split, index}.
+    `known_data_sources` (None: any, for a custom reward function), a file of a set that was not written to the end
+    or that its manifest does not describe. Also takes verl files we did not write, as long as they carry
+    data_source, prompt, reward_model.{style, ground_truth}, extra_info.{split, index}.
     """
     path = Path(path)
     if not path.is_file():
@@ -181,7 +186,18 @@ def check_parquet(path: str | Path, *, known_data_sources: Collection[str] | Non
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not a whole parquet file ({reason}); {how_to_prepare(path.parent)}") from error
     check_table(table, str(path), known_data_sources, mend=how_to_prepare(path.parent))
+    _check_belongs(path)
     return table.num_rows
+
+
+def _check_belongs(path: Path) -> None:
+    """Refuse a file of an unfinished set, old beside new, where a train question may be a test question; and a file
+    that is not the one its manifest describes."""
+    folder = path.parent
+    if (folder / UNFINISHED).exists():
+        raise DataError(f"{folder}: the set was not written to the end, or is being written; {how_to_prepare(folder)}")
+    if (folder / MANIFEST).is_file() and path.name in _files_of(folder):
+        require_prepared(folder)
 
 
 def require_prepared(folder: str | Path) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def test_a_bad_set_is_refused_and_the_old_one_stays(tmp_path, spoil, words):
     assert require_prepared(tmp_path) == before
 
 
-# Kill -9 at the n-th rename: three parquet files, then the manifest.
+# Kill -9 at the n-th rename: the mark, three parquet files, then the manifest.
 _KILLED = """
 import os, signal, sys
 sys.path[:0] = sys.argv[1:3]
@@ -156,15 +156,17 @@ t.write_split_set(sys.argv[3], splits, source="new", settings={})
 """
 
 
-@pytest.mark.parametrize("renames", [0, 2, 3])
+@pytest.mark.parametrize("renames", [1, 3, 4])
 def test_a_kill_in_the_middle_leaves_nothing_that_passes_for_a_set(tmp_path, renames):
     write_split_set(tmp_path, small_set(), source="old", settings={})
     command = [sys.executable, "-c", _KILLED, str(ROOT), str(Path(__file__).parent), str(tmp_path), str(renames)]
     assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
     with pytest.raises(DataError, match="no prepared data set"):
         require_prepared(tmp_path)
-    for name in ("train", "validation", "test"):  # what lies there is old or new, never half
-        assert check_parquet(tmp_path / f"{name}.parquet", known_data_sources=[sources.GSM8K]) in (2, 3)
+    for name in ("train", "validation", "test"):  # what lies there is old or new, never half, and no run takes it
+        assert pq.read_table(tmp_path / f"{name}.parquet").num_rows in (2, 3)
+        with pytest.raises(DataError, match="not written to the end.*prepare.py"):
+            check_parquet(tmp_path / f"{name}.parquet", known_data_sources=[sources.GSM8K])
     write_split_set(tmp_path, small_set(), source="again", settings={})
     assert require_prepared(tmp_path)["source"] == "again"
     assert not list(tmp_path.glob(".*")), "a temporary file of the killed process is left"
@@ -210,6 +212,15 @@ def test_require_prepared_names_the_command(tmp_path, spoil, words):
     with pytest.raises(DataError) as caught:
         require_prepared(folder)
     assert f"run: python {folder.parent / 'prepare.py'} --out {folder}" in str(caught.value)
+
+
+def test_a_file_that_its_manifest_does_not_describe_is_refused(tmp_path):
+    write_split_set(tmp_path, small_set(), source="made up", settings={})
+    pq.write_table(pq.read_table(tmp_path / "test.parquet").slice(0, 2), tmp_path / "test.parquet")
+    with pytest.raises(DataError, match="test.parquet.*differs"):
+        check_parquet(tmp_path / "test.parquet", known_data_sources=[sources.GSM8K])
+    (tmp_path / "test.parquet").rename(tmp_path / "mine.parquet")  # a file of one's own is no part of the set
+    assert check_parquet(tmp_path / "mine.parquet", known_data_sources=[sources.GSM8K]) == 2
 
 
 def test_another_schema_version_is_refused(tmp_path):
