@@ -78,6 +78,22 @@ def _on_hub(name: str) -> ModelSource:
     return ModelSource(name, "hub", name, str(getattr(config, "_commit_hash", None) or name))
 
 
+def template_of_run(source: ModelSource) -> dict[str, str]:
+    """The values for the chat template that a checkpoint was trained with, from its run's config; else none."""
+    if source.kind != "checkpoint":
+        return {}
+    import yaml
+
+    # <run>/checkpoints/global_step_<k>, or the actor folder in it
+    configs = [folder / "config.yaml" for folder in list(Path(source.name).expanduser().absolute().parents)[1:3]]
+    for path in configs:
+        try:
+            return dict(yaml.safe_load(path.read_text())["data"].get("apply_chat_template_kwargs") or {})
+        except (OSError, KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError):
+            continue  # a checkpoint that was moved away from its run
+    return {}
+
+
 def load_tokenizer(source: ModelSource) -> Any:
     """The model's tokenizer. Raises UserError without a chat template: no prompt can be built then."""
     from transformers import AutoTokenizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,15 +67,18 @@ def fingerprint(path: Path) -> str:
 
 
 def encode(
-    questions: Sequence[Question], tokenizer: Any, max_prompt_length: int
+    questions: Sequence[Question], tokenizer: Any, max_prompt_length: int, template: Mapping[str, str]
 ) -> tuple[list[tuple[Question, list[int]]], list[Question]]:
     """(questions with their prompt's token ids, questions left out because that prompt is too long).
 
-    The prompt is verl's: the chat template around the messages, generation prompt included.
+    The prompt is verl's: the chat template around the messages, generation prompt included; `template` holds values
+    that the chat template asks for.
     """
     kept, too_long = [], []
     for question in questions:
-        ids = tokenizer.apply_chat_template(question.messages, add_generation_prompt=True, return_dict=False)
+        ids = tokenizer.apply_chat_template(
+            question.messages, add_generation_prompt=True, return_dict=False, **template
+        )
         if len(ids) <= max_prompt_length:
             kept.append((question, list(ids)))
         else:

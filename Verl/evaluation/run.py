@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from Verl.evaluation import report
 from Verl.evaluation.backends import Backend, choose_device, open_backend
 from Verl.evaluation.compare import Other, compare
 from Verl.evaluation.metrics import all_metrics
-from Verl.evaluation.models import ModelSource, find_model, load_tokenizer
+from Verl.evaluation.models import ModelSource, find_model, load_tokenizer, template_of_run
 from Verl.evaluation.questions import Question, encode, fingerprint, read_questions
 from Verl.evaluation.settings import EvalSettings
 from Verl.evaluation.store import Store, read_evaluation
@@ -42,6 +43,7 @@ def evaluate(
     other = _read_other(settings, questions)
     device = choose_device(settings.device)
     source = find_model(settings.model)
+    settings = replace(settings, template=settings.template or template_of_run(source))
     store = Store(settings.out, settings.identity(source.fingerprint, fingerprint(settings.data), device))
     with store.held():
         evaluation = store.begin()
@@ -76,7 +78,7 @@ def _generate_and_count(
 ) -> dict[str, Any]:
     began = time.monotonic()
     tokenizer = load_tokenizer(source)
-    kept, too_long = encode(questions, tokenizer, settings.max_prompt_length)
+    kept, too_long = encode(questions, tokenizer, settings.max_prompt_length, settings.template)
     items = [item for question, prompt in kept for item in requests_of(settings, question, prompt)]
     batches = [items[start : start + settings.batch] for start in range(0, len(items), settings.batch)]
     todo = [number for number in range(len(batches)) if not store.has(number)]
@@ -99,6 +101,7 @@ def _generate_and_count(
                 name: getattr(settings, name) for name in ("model", "limit", "samples", "temperature", "greedy", "seed")
             },
             **{name: getattr(settings, name) for name in ("max_prompt_length", "max_response_length", "batch")},
+            "template": settings.template,
             "data": str(settings.data),
             "device": device,
         },

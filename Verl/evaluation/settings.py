@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class EvalSettings:
         seed: random numbers of a response depend on (seed, question, sample) alone.
         batch: responses decoded together; what is finished is kept batch by batch.
         against: the folder of another evaluation, to test the difference.
+        template: values for the chat template, as `data.apply_chat_template_kwargs` of a run; empty with a checkpoint:
+            those of its run. Llama's template writes today's date into the prompt unless it is given a `date_string`.
     """
 
     model: str
@@ -44,6 +46,7 @@ class EvalSettings:
     batch: int = 64
     device: str = "auto"
     against: Path | None = None
+    template: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raises UserError for a value that makes no sense."""

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _START_SECONDS = 120.0  # on an idle machine half a second; then as many imports from a slow disk as it takes
 _MAX_LOGGED = 100
+_MOST_CHILDREN = 8  # of the shared guard: 80 MB each, and started only where as many answers wait
 _MAX_REQUEST_BYTES = 32_768  # below the 64 KB of a pipe, so that writing a request never blocks
 
 
@@ -237,6 +238,6 @@ def shared_guard() -> MathVerifyGuard:
     global _shared
     with _shared_lock:
         if _shared is None or _shared.owner != os.getpid():
-            _shared = MathVerifyGuard()
+            _shared = MathVerifyGuard(workers=min(_MOST_CHILDREN, os.cpu_count() or 1))
             atexit.register(_shared.close)
         return _shared

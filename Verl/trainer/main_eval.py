@@ -50,7 +50,18 @@ def parse(arguments: Sequence[str] | None = None) -> EvalSettings:
     add("--seed", type=int, default=_DEFAULT.seed, help="of the samples (default: %(default)s)")
     add("--batch", type=int, default=_DEFAULT.batch, help="responses decoded together (default: %(default)s)")
     add("--device", choices=DEVICES, default=_DEFAULT.device, help="auto: the GPU where there is one and vllm")
-    return EvalSettings(**vars(parser.parse_args(arguments)))
+    add(
+        "--template",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="value for the chat template, e.g. date_string='26 Jul 2024' with Llama; may be given more than once",
+    )
+    values = vars(parser.parse_args(arguments))
+    pairs = [pair.partition("=") for pair in values["template"]]
+    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+        parser.error(f"--template {wrong[0]}: give NAME=VALUE")
+    return EvalSettings(**{**values, "template": {name: value for name, _, value in pairs}})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Verl import REPO_ROOT
@@ -64,6 +65,13 @@ def _score_all(source: str, pairs: Pairs, guard: MathVerifyGuard | _NeverAsked) 
     normalise.cache_clear()  # or every pass but the first would only look up what it has seen
     for text, truth in pairs:
         score_fully(source, text, truth, guard)
+
+
+def _score_all_by_two(source: str, pairs: Pairs, guard: MathVerifyGuard) -> None:
+    """As a run does on two cores: two threads, each with a math-verify child."""
+    normalise.cache_clear()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda pair: score_fully(source, *pair, guard), pairs))
 
 
 def _math_verify_all(pairs: Pairs, guard: MathVerifyGuard) -> None:
@@ -120,6 +128,9 @@ def main() -> None:
     report("MATH strict, wrong", len(math_500), lambda: _score_all(MATH, _shuffled(math_500), nobody))
     report("MATH all three, references", len(math_500), lambda: _score_all(MATH, math_500, guard))
     report("MATH all three, wrong", len(math_500), lambda: _score_all(MATH, _shuffled(math_500), guard))
+    two = MathVerifyGuard(workers=2)
+    report("MATH all three, wrong, two cores", len(math_500), lambda: _score_all_by_two(MATH, _shuffled(math_500), two))
+    two.close()
     report("math-verify alone, references", len(math_500), lambda: _math_verify_all(math_500, guard))
     report("math-verify alone, wrong", len(math_500), lambda: _math_verify_all(_shuffled(math_500), guard))
     guard.close()

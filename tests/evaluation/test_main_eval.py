@@ -107,6 +107,31 @@ def test_interruption_says_that_it_goes_on(arguments, capsys, monkeypatch):
     assert "the same command goes on" in capsys.readouterr().err
 
 
+def test_values_for_the_chat_template_reach_the_prompt(tiny_model):
+    settings = parse(["--model", "m", "--data", "d", "--out", "o", "--template", "date_string=1=2", "--template", "b="])
+    assert settings.template == {"date_string": "1=2", "b": ""}
+    with pytest.raises(SystemExit):
+        parse(["--model", "m", "--data", "d", "--out", "o", "--template", "26 Jul 2024"])
+    tokenizer = run.load_tokenizer(run.find_model(str(tiny_model)))
+    tokenizer.chat_template = "{{ date_string | default('9') }}{{ messages[0]['content'] }}"
+    question = run.Question("s", 0, [{"role": "user", "content": "1+1="}], "2")
+    for template, text in (({}, "91+1="), ({"date_string": "7"}, "71+1=")):
+        ((_, ids),), _ = run.encode([question], tokenizer, 20, template)
+        assert tokenizer.decode(ids) == text
+
+
+def test_a_checkpoint_is_asked_as_it_was_trained(tmp_path):
+    checkpoint = tmp_path / "run" / "checkpoints" / "global_step_3" / "actor"
+    checkpoint.mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text("data: {apply_chat_template_kwargs: {date_string: 26 Jul 2024}}\n")
+    for place in (checkpoint, checkpoint.parent):
+        source = run.ModelSource(str(place), "checkpoint", "", "")
+        assert run.template_of_run(source) == {"date_string": "26 Jul 2024"}
+    assert run.template_of_run(run.ModelSource(str(checkpoint), "folder", "", "")) == {}
+    (tmp_path / "run" / "config.yaml").unlink()
+    assert run.template_of_run(run.ModelSource(str(checkpoint), "checkpoint", "", "")) == {}
+
+
 def test_defaults_are_the_published_metric():
     settings = parse(["--model", "m", "--data", "d", "--out", "o"])
     assert (settings.samples, settings.temperature, settings.greedy) == (1, 1.0, False)

@@ -118,7 +118,10 @@ def test_finished_evaluation_is_shown_without_a_model(make_settings, planted, co
     assert again["metrics"] == told["metrics"] and "finished already" in console.file.getvalue()
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"samples": 2}, {"max_response_length": 9}, {"limit": 5}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"samples": 2}, {"max_response_length": 9}, {"limit": 5}, {"template": {"date_string": "26 Jul 2024"}}],
+)
 def test_other_settings_in_the_same_folder_are_refused_by_name(make_settings, planted, console, changes):
     with pytest.raises(KeyboardInterrupt):
         evaluate(make_settings(), console, planted(stop_in_batch=2))
