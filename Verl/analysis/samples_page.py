@@ -25,7 +25,7 @@ h2 { font-size: 1rem; margin: 1.5rem 0 .25rem; }
 table { border-collapse: collapse; }
 th, td { padding: .15rem .75rem .15rem 0; text-align: right; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
-.question { background: var(--soft); padding: .5rem .75rem; border-radius: .4rem; }
+.question { background: var(--soft); margin: 1rem 0; padding: .5rem .75rem; border-radius: .4rem; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .75rem; }
 @media (max-width: 48rem) { .pair { grid-template-columns: 1fr; } }
 article { border: 1px solid var(--line); border-left: .3rem solid var(--wrong); border-radius: .4rem; padding: .5rem .75rem;
