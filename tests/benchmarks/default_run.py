@@ -10,6 +10,7 @@ there already: their time is not a run's.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -35,13 +36,16 @@ def tree_memory(process: psutil.Process) -> float:
     return total / 1e6
 
 
-def measure(script: str, seed: int, overrides: list[str]) -> dict[str, float]:
-    """Runs once; the numbers of the table."""
+def measure(script: str, seed: int, overrides: list[str], root: Path = ROOT) -> dict[str, float]:
+    """Runs once; the numbers of the table. `root` is the checkout whose script runs, with this one's packages."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["bash", str(ROOT / "Running-Bash" / script), f"run.result_dir={folder}", f"run.figure_dir={folder}",
+        command = ["bash", str(root / "Running-Bash" / script), f"run.result_dir={folder}", f"run.figure_dir={folder}",
                    f"seed={seed}", *overrides]  # fmt: skip
         began = time.monotonic()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        packages = {"BANDIT_VENV": os.environ.get("BANDIT_VENV", str(ROOT / ".venv")), "PYTHONPATH": ""}
+        process = subprocess.Popen(
+            command, env={**os.environ, **packages}, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+        )
         tree, peak, marks = psutil.Process(process.pid), 0.0, {}
         while process.poll() is None:
             peak = max(peak, tree_memory(tree))

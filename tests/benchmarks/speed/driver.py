@@ -1,0 +1,138 @@
+"""Runs the contenders of a row in turn, round after round, and keeps what each left in results/speed_<row>.json.
+
+What is there is not run again, so that a row can be measured in pieces; `again` drops a contender's results first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+
+from tests.benchmarks import default_run
+from tests.benchmarks.speed import ours
+from tests.benchmarks.speed.watch import watch
+from tests.benchmarks.speed.work import CACHE, ROOT, WORKS, Work, prepare
+from Verl.trainer import provenance
+
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+ROWS = (*WORKS, "default")
+CONTENDERS = ("loop", "ours", "before", "trl", "ours_overhead", "before_overhead", "loop_overhead")
+
+
+def results_file(row: str) -> Path:
+    return RESULTS / f"speed_{row}.json"
+
+
+def run_row(row: str, contenders: list[str], rounds: int, steps: int, end: float, before: str | None, trl: Path | None):
+    """Fills in what is missing; starts nothing more once the clock (`time.monotonic`) has reached `end`."""
+    kept = load(row)
+    for number in range(rounds):
+        for contender in contenders:
+            done = any(run["contender"] == contender and run["round"] == number for run in kept["runs"])
+            if done or (contender.startswith("before") and before is None) or (contender == "trl" and trl is None):
+                continue
+            if row == "default" and contender not in ("ours", "before"):
+                continue
+            if time.monotonic() >= end:
+                say(f"{row}: the minutes are over; the same command goes on")
+                return
+            say(f"{row}: round {number}, {contender}")
+            result = _one(row, contender, steps, before, trl)
+            kept["runs"].append({"contender": contender, "round": number, **result})
+            save(row, kept)
+
+
+def _one(row: str, contender: str, steps: int, before: str | None, trl: Path | None) -> dict:
+    old = contender.startswith("before")
+    root = export(before) if old else ROOT
+    if row == "default":
+        measured = default_run.measure("run_grpo_0032_8_tiny_arith.sh", 0, [], root)
+        return {"default": measured, "commit": before if old else provenance.commit()}
+    work = WORKS[row]
+    if contender.endswith("_overhead"):
+        work, contender = work.tiny(), contender.removesuffix("_overhead")
+    if contender == "loop":
+        return _child([sys.executable, "-m", "tests.benchmarks.speed.loop", work.to_json(), str(steps)])
+    if contender == "trl":
+        work = work.for_trl()
+        model, data, _ = prepare(work, rows=work.queries * (steps + 1))
+        peers = str(ROOT / "tests/benchmarks/speed/peers.py")
+        return _child([str(trl), peers, work.to_json(), str(steps), str(model), f"{data}/train.parquet"], path="")
+    result = ours.measure(work, steps, root)
+    return result | ({"commit": before} if old else {})
+
+
+def _child(command: list[str], path: str = str(ROOT)) -> dict:
+    """A contender that prints one line of json."""
+    watched = watch(command, ROOT, {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"})
+    if watched.status:
+        raise SystemExit(f"{' '.join(command[:3])} ended with status {watched.status}:\n{watched.tail()}")
+    return json.loads(watched.stdout.splitlines()[-1]) | {"gigabytes": watched.gigabytes, "others": watched.others}
+
+
+def export(commit: str) -> Path:
+    """The product as it was at a commit, in a folder of its own with copies of the tiny model and its data."""
+    folder = CACHE / f"before_{commit[:12]}"
+    if not (folder / "whole").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        archive = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=True)
+        subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+        for part in (".cache/models/tiny", "Dataset/arithmetic/data"):
+            if (ROOT / part).is_dir():
+                shutil.copytree(ROOT / part, folder / part)
+        (folder / "whole").touch()
+    for path in ROOT.glob("requirements*.txt"):
+        if path.read_bytes() != (folder / path.name).read_bytes():
+            raise SystemExit(f"{path.name} has changed since {commit}: the two can't be run with one set of packages")
+    return folder
+
+
+def load(row: str) -> dict:
+    path = results_file(row)
+    if path.is_file():
+        return json.loads(path.read_text())
+    return {
+        "row": row,
+        "work": asdict(WORKS[row]) if row in WORKS else {"script": "run_grpo_0032_8_tiny_arith.sh"},
+        "runs": [],
+    }
+
+
+def save(row: str, kept: dict) -> None:
+    described = provenance.describe()
+    kept["machine"] = described["host"] | {"gigabytes": round(psutil.virtual_memory().total / 1e9, 1)}
+    kept["versions"] = described["versions"]
+    RESULTS.mkdir(exist_ok=True)
+    results_file(row).write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def forget(row: str, contenders: list[str]) -> None:
+    """Drops what is kept of these contenders."""
+    kept = load(row)
+    kept["runs"] = [run for run in kept["runs"] if run["contender"] not in contenders]
+    save(row, kept)
+
+
+def rename(row: str, old: str, new: str) -> None:
+    """Keeps a contender's results under another name: today's `ours` is tomorrow's `before`."""
+    kept = load(row)
+    kept["runs"] = [run for run in kept["runs"] if run["contender"] != new]
+    for run in kept["runs"]:
+        run["contender"] = new if run["contender"] == old else run["contender"]
+    save(row, kept)
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+
+__all__ = ["CONTENDERS", "ROWS", "Work", "export", "forget", "load", "rename", "run_row"]

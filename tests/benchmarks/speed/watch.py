@@ -1,0 +1,77 @@
+"""A contender as a child process: its output, when things happened, and the peak memory of all of its processes."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.benchmarks.default_run import tree_memory
+
+_LOOK_SECONDS = 0.1
+_MEMORY_SECONDS = 2.0  # reading a large process's pages costs some hundredths of a second of a core
+
+
+@dataclass
+class Watched:
+    """What a finished child left: exit status, output, seconds at which each mark was first true, peak gigabytes, and the
+    share of the cores that processes of others took meanwhile."""
+
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+    marks: dict[str, float]
+    gigabytes: float
+    others: float
+
+    def tail(self) -> str:
+        return "\n".join((self.stdout + self.stderr).splitlines()[-15:])
+
+
+def tree_cpu(process: psutil.Process) -> float:
+    """Processor seconds of a process and everything below it, ended children included."""
+    total = 0.0
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            times = one.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def _busy() -> float:
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - times.iowait
+
+
+def watch(
+    command: list[str], folder: Path, environment: dict[str, str], marks: dict[str, Callable[[], bool]] | None = None
+) -> Watched:
+    """Runs a command to its end."""
+    reached: dict[str, float] = {}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        began, busy_before = time.monotonic(), _busy()
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=err)
+        tree, peak, own, next_look = psutil.Process(process.pid), 0.0, 0.0, began
+        while process.poll() is None:
+            for name, happened in (marks or {}).items():
+                if name not in reached and happened():
+                    reached[name] = time.monotonic() - began
+            if time.monotonic() >= next_look:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    peak, own = max(peak, tree_memory(tree)), max(own, tree_cpu(tree))
+                next_look = time.monotonic() + _MEMORY_SECONDS
+            time.sleep(_LOOK_SECONDS)
+        seconds = time.monotonic() - began
+        others = max(0.0, _busy() - busy_before - own) / seconds / psutil.cpu_count()
+        out.seek(0)
+        err.seek(0)
+        return Watched(process.returncode, out.read(), err.read(), seconds, reached, peak, others)
