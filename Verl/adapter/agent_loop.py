@@ -29,7 +29,8 @@ class SeededAgentLoopWorker(_PlainWorker):
 
     async def generate_sequences(self, batch: TensorDict) -> None:
         rollout = self.rollout_config
-        default_n = rollout.val_kwargs.n if (batch.get("validate")) else rollout.n
+        validate = bool(batch["validate"]) if "validate" in batch else False
+        default_n = rollout.val_kwargs.n if validate else rollout.n
         counts = [int(n) for n in batch["__rollout_n__"]] if "__rollout_n__" in batch else [default_n] * len(batch)
         name, place = f"batch{next(self._batch_number):09d}", 0
         for uid, count in zip(batch["uid"], counts, strict=True):

@@ -1,4 +1,5 @@
-"""The training worker on a CPU: verl's own worker and fsdp2 engine, with two facts about CPUs put right.
+"""The training worker on a CPU: verl's own worker and fsdp2 engine, with what a CPU needs put right and what it need not
+do left out.
 
 1. verl 0.9.1 asks torch for the process-group backend "cpu:gloo,<device>:<backend>" (verl/utils/distributed.py). On a
    CPU both halves name the same device, which torch rejects, so the group is opened before verl tries to; verl then
@@ -6,35 +7,142 @@
 2. The fsdp2 engine puts the reference model under CPUOffloadPolicy(pin_memory=True) to save GPU memory
    (verl/workers/engine/fsdp/transformer_impl.py). Pinning needs an accelerator, and the model is in main memory
    already, so the policy is left out.
+3. Forward and backward passes go over micro batches that hold a shared prompt once (shared_prefix.py). verl 0.9.1 has a
+   prefix grouper of its own only in its older trainer (verl/trainer/ppo/ray_trainer.py), so on a GPU nothing is shared.
+4. With one update per round the old policy is the policy that is updated, so its log-probabilities are those of the
+   update's own forward pass: where the trainer has written none, they are taken from there (own_log_probs.py).
 """
 
+import logging
 import os
 from contextlib import contextmanager
 
 import torch
-from verl.single_controller.base.decorator import Dispatch, register
+from tensordict import NonTensorData, TensorDict
+from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
+from verl.utils import tensordict_utils as tu
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
+from Verl.adapter import own_log_probs, shared_prefix
+
+logger = logging.getLogger(__name__)
+
+# What a micro batch is made of: the rest of a step's fields would only be copied along.
+_FIELDS = ("input_ids", "prompts", "responses", "response_mask", "loss_mask", "old_log_probs", "ref_log_prob", "advantages",
+           "rollout_is_weights")  # fmt: skip
+
 
 @contextmanager
-def _without_offload_policy():
-    original = transformer_impl.CPUOffloadPolicy
-    transformer_impl.CPUOffloadPolicy = lambda **kwargs: None
+def _replaced(name: str, value: object):
+    """A name of verl's engine module, replaced meanwhile."""
+    original = getattr(transformer_impl, name)
+    setattr(transformer_impl, name, value)
     try:
         yield
     finally:
-        transformer_impl.CPUOffloadPolicy = original
+        setattr(transformer_impl, name, original)
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp2"], device=["cpu"])
 class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
     """verl's fsdp2 engine for a language model, on a CPU. Set fp32 throughout: bf16 is emulated on most CPUs."""
 
+    shares_prefixes = False
+    own: own_log_probs.Collector | None = None
+
     def _build_fsdp_module(self, module):
-        with _without_offload_policy():
+        with _replaced("CPUOffloadPolicy", lambda **kwargs: None):
             return super()._build_fsdp_module(module)
+
+    def share_prefixes(self, wanted: str) -> None:
+        """Turns sharing on where the model allows it.
+
+        Args:
+            wanted: "auto", "on" (an error where it can't be) or "off".
+
+        Raises:
+            ValueError: it was asked for and can't be.
+        """
+        reason = shared_prefix.why_not(self.module, self.module.config)
+        if reason and wanted == "on":
+            raise ValueError(f"actor_rollout_ref.prefix_sharing=on is not possible for this model: {reason}")
+        self.shares_prefixes = wanted != "off" and reason is None
+        logger.warning("prefix sharing is %s", "on" if self.shares_prefixes else f"off: {reason or 'switched off'}")
+
+    def forward_backward_batch(self, data: TensorDict, loss_function, forward_only=False):
+        if not self._can_share(data):
+            return super().forward_backward_batch(data, loss_function, forward_only)
+        with _replaced("prepare_micro_batches", _grouped_micro_batches):
+            return super().forward_backward_batch(data, loss_function, forward_only)
+
+    def _can_share(self, data: TensorDict) -> bool:
+        """verl asks for some passes that need every token's logits (distillation, sums of squares): those go its way."""
+        special = ("distillation_use_topk", "calculate_sum_pi_squared", "use_fused_kernels")
+        return (
+            self.shares_prefixes
+            and not any(tu.get_non_tensor_data(data=data, key=key, default=False) for key in special)
+            and not isinstance(data["temperature"], torch.Tensor)
+            and tu.get_non_tensor_data(data=data, key="use_dynamic_bsz", default=True)
+        )
+
+    def forward_step(self, micro_batch: TensorDict, loss_function, forward_only):
+        """verl's contract: the loss to call backward on, and a dictionary of model output, loss and metrics."""
+        if not self._can_share(micro_batch):
+            return super().forward_step(micro_batch, loss_function, forward_only)
+        layout = _layout(micro_batch)
+        logits_KV = shared_prefix.forward_logits(self.module, self.module.config, layout) / micro_batch["temperature"]
+        log_prob_T, log_probs_KV = shared_prefix.response_log_probs(logits_KV, layout)
+        output = {"log_probs": _in_sequences(log_prob_T, micro_batch)}
+        if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
+            output["entropy"] = _in_sequences(shared_prefix.entropy(log_probs_KV, layout), micro_batch)
+        if loss_function is None:
+            return torch.tensor(1.0), {"model_output": output, "loss": 1.0, "metrics": {}}
+        if "old_log_probs" not in micro_batch:
+            self.own.add(micro_batch, log_prob_T.detach(), log_probs_KV.detach(), layout)
+        loss, metrics = loss_function(
+            model_output=output, data=micro_batch, dp_group=self.get_data_parallel_group()
+        )
+        return loss, {
+            "model_output": transformer_impl.detach_tree(output), "loss": loss.detach().item(), "metrics": metrics
+        }  # fmt: skip
+
+
+def _grouped_micro_batches(data: TensorDict, dp_group=None, **kwargs) -> tuple[list[TensorDict], list[list[int]]]:
+    """In the place of verl's `prepare_micro_batches`: the same answer, prompts kept together."""
+    rows = shared_prefix.micro_batches(
+        [ids.tolist() for ids in data["prompts"].unbind()],
+        data["responses"].offsets().diff().tolist(),
+        data["max_token_len_per_gpu"],
+    )
+    # Fields of the micro batch, and what is the same for all rows (temperature, sizes, switches).
+    plain = data.select(*[key for key, value in data.items() if key in _FIELDS or isinstance(value, NonTensorData)])
+    batches = [tu.index_select_tensor_dict(plain, indices) for indices in rows]
+    for batch, indices in zip(batches, rows, strict=True):
+        tu.assign_non_tensor_data(batch, own_log_probs.ROWS, indices)
+    return batches, rows
+
+
+def _layout(micro_batch: TensorDict) -> shared_prefix.Layout:
+    prompts, responses = micro_batch["prompts"].unbind(), micro_batch["responses"].unbind()
+    groups = shared_prefix.group_by_prompt([ids.tolist() for ids in prompts])
+    prompt_of = [0] * len(prompts)
+    for number, rows in enumerate(groups.values()):
+        for row in rows:
+            prompt_of[row] = number
+    return shared_prefix.Layout.of([prompts[rows[0]] for rows in groups.values()], responses, prompt_of)
+
+
+def _in_sequences(value_T: torch.Tensor, micro_batch: TensorDict) -> torch.Tensor:
+    """verl's form of a model output: nested (prompt + response) per row, where place t holds the value of token t + 1."""
+    offsets, responses = micro_batch["input_ids"].offsets(), micro_batch["responses"].offsets().diff()
+    ends = offsets[1:] - 1
+    first_T = responses.cumsum(0) - responses
+    place_T = torch.arange(len(value_T)) - torch.repeat_interleave(first_T, responses)
+    place_T += torch.repeat_interleave(ends - responses, responses)
+    whole = value_T.new_zeros(int(offsets[-1])).index_copy(0, place_T, value_T)
+    return torch.nested.nested_tensor_from_jagged(whole, offsets)
 
 
 class CPUWorker(ActorRolloutRefWorker):
@@ -47,4 +155,17 @@ class CPUWorker(ActorRolloutRefWorker):
             torch.distributed.init_process_group(
                 "gloo", rank=int(os.environ.get("RANK", 0)), world_size=int(os.environ.get("WORLD_SIZE", 1))
             )
-        return super().init_model()
+        super().init_model()
+        for part in (self.actor, self.ref):
+            if part is not None:
+                part.engine.share_prefixes(self.config.get("prefix_sharing", "auto"))
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def update_actor(self, data: TensorDict) -> TensorDict:
+        """verl's update; where it takes the old log-probabilities from itself, what the trainer wants to know of them
+        goes with the metrics."""
+        self.actor.engine.own = collector = own_log_probs.Collector() if "old_log_probs" not in data else None
+        output = super().update_actor(data)
+        if collector is not None and output is not None:
+            tu.get(output, "metrics").update(collector.metrics(data, self.config.actor))
+        return output

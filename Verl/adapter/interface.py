@@ -24,7 +24,7 @@ class Name:
 TRAINER_METHODS = (
     "_setup", "prepare_step", "_init_resource_pool_mgr", "_init_dataloader", "_next_train_batch",
     "_fetch_one_gen_batch", "_balance_batch",
-    "_compute_advantage", "_compute_metrics", "_validate", "_save_checkpoint", "_load_checkpoint",
+    "_compute_old_log_prob", "_update_actor", "_compute_advantage", "_compute_metrics", "_validate", "_save_checkpoint", "_load_checkpoint",
 )  # fmt: skip
 
 _TRAINER = "verl.trainer.ppo.v1.trainer_base"
@@ -49,6 +49,16 @@ RELIED_ON = (
     Name("verl.workers.engine.fsdp.transformer_impl", "FSDPEngine._build_fsdp_module", ("self", "module"),
          "the pinned offload policy is left out"),
     Name("verl.workers.engine.fsdp.transformer_impl", "CPUOffloadPolicy", None, "the name that is replaced meanwhile"),
+    Name("verl.workers.engine.fsdp.transformer_impl", "prepare_micro_batches", ("data", "dp_group"),
+         "micro batches that keep a prompt's responses together"),
+    Name("verl.workers.engine.fsdp.transformer_impl", "FSDPEngineWithLMHead.forward_step",
+         ("self", "micro_batch", "loss_function", "forward_only"), "the shared-prefix pass goes in here"),
+    Name("verl.workers.engine_workers", "ActorRolloutRefWorker.update_actor", ("self", "data"),
+         "the update tells its own log-probabilities"),
+    Name("verl.utils.debug.metrics", "calculate_debug_metrics", ("data",), "the gap to the rollout, as verl computes it"),
+    Name("verl.trainer.ppo.core_algos", "agg_loss", ("loss_mat", "loss_mask", "loss_agg_mode"), "the mean entropy"),
+    Name(_TRAINER, "PPOTrainer._compute_old_log_prob", ("self", "batch", "metrics"), "left out with one update per round"),
+    Name(_TRAINER, "PPOTrainer._update_actor", ("self", "batch", "metrics"), "names of the update's own metrics"),
     Name("verl.workers.engine_workers", "ActorRolloutRefWorker.init_model", ("self",), "opens the process group first"),
     Name("verl.plugin.platform.platform_manager", "PlatformRegistry.register", ("platform",), "the CPU platform"),
     Name("verl.workers.utils.padding", "response_to_nested", ("tensor", "response_mask"), "advantages back to the queue"),
@@ -56,6 +66,21 @@ RELIED_ON = (
          "evaluation sets"),
     Name("verl.trainer.constants_ppo", "get_ppo_ray_runtime_env", ("config",), "environment of the workers"),
     Name("verl.utils.config", "validate_config", ("config", "use_reference_policy", "use_critic"), "before Ray starts"),
+)  # fmt: skip
+
+# Where vLLM is installed: these modules import it. tests/vllm/test_vllm_arguments.py checks them.
+_VLLM = "verl.workers.rollout.vllm_rollout"
+RELIED_ON_WITH_VLLM = (
+    Name(f"{_VLLM}.vllm_async_server", "vLLMHttpServer.launch_server", ("self",), "writes vLLM's arguments and parses them"),
+    Name(f"{_VLLM}.vllm_async_server", "vLLMHttpServer.run_server", ("self", "args"), "gets what was parsed"),
+    Name(f"{_VLLM}.vllm_async_server", "vLLMHttpServer._get_worker_extension_cls", ("self",), "ours on a CPU"),
+    Name(f"{_VLLM}.vllm_async_server", "vLLMHttpServer._preprocess_engine_kwargs", ("self", "engine_kwargs"),
+         "defaults on a CPU"),
+    Name(f"{_VLLM}.vllm_async_server", "vLLMReplica.launch_servers", ("self",), "starts the class named in server_class"),
+    Name(f"{_VLLM}.utils", "vLLMColocateWorkerExtension._update_weights",
+         ("self", "weights", "peft_config", "base_sync_done"), "weights are copied first on a CPU"),
+    Name("vllm.model_executor.layers.utils", "dispatch_cpu_unquantized_gemm", ("layer", "remove_weight"),
+         "vLLM's, not verl's: replaced on a CPU, so that layers keep their Parameters"),
 )  # fmt: skip
 
 

@@ -47,6 +47,9 @@ class Result:
         state = torch.load(path, weights_only=False)
         return {k: v.to_local() if hasattr(v, "to_local") else v for k, v in state.items()}
 
+    def log(self) -> str:
+        return self.folder.with_name(self.folder.name + ".log").read_text()
+
     def state(self, step: int = STEPS) -> dict:
         state = json.loads((self.folder / f"checkpoints/global_step_{step}/bandit_state.json").read_text())
         state["ledger"].pop("hours")

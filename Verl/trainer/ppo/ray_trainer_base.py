@@ -6,8 +6,9 @@ rollouts, seeds, reference, loss, optimizer, evaluation, checkpoints, logs) is h
 can only differ in what they declare.
 
 verl's methods that are overridden (verl/trainer/ppo/v1/trainer_base.py; Verl/adapter/interface.py lists them):
-`_setup`, `_init_resource_pool_mgr`, `_next_train_batch`, `_fetch_one_gen_batch`, `_balance_batch`, `_compute_advantage`,
-`_compute_metrics`, `_validate`, `_save_checkpoint`, `_load_checkpoint`, `_init_dataloader`.
+`_setup`, `_init_resource_pool_mgr`, `_next_train_batch`, `_fetch_one_gen_batch`, `_balance_batch`, `_compute_old_log_prob`,
+`_compute_advantage`, `_update_actor`, `_compute_metrics`, `_validate`, `_save_checkpoint`, `_load_checkpoint`,
+`_init_dataloader`.
 """
 
 from typing import Any
@@ -22,7 +23,9 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import response_to_nested
 
+from Verl.adapter import own_log_probs
 from Verl.adapter.batched_loop import without_load_balancer
+from Verl.trainer.checks import OUR_ESTIMATORS
 from Verl.trainer.ppo import ledger
 from Verl.trainer.ppo.checkpoints import Checkpoints
 from Verl.trainer.ppo.controls import shuffled_rewards
@@ -130,6 +133,32 @@ class RayTrainer(PPOTrainerSync):
             tq.kv_clear(keys=extra_keys, partition_id=PARTITION)
         metrics.update(ledger.rollout_metrics(self.rollouts))
         return super()._balance_batch(trained, metrics, *args, **kwargs)
+
+    # ---- old log-probabilities ---------------------------------------------------------------------------------
+
+    def _updates_once(self) -> bool:
+        """Whether the policy that is updated is still the one that the round began with, and nothing else asks for its
+        log-probabilities beforehand: then the update's own forward pass gives them (Verl/adapter/own_log_probs.py)."""
+        config, actor = self.config, self.config.actor_rollout_ref.actor
+        return (
+            config.actor_rollout_ref.old_log_probs == "auto"
+            and config.trainer.device == "cpu"
+            and actor.ppo_epochs == 1
+            and actor.ppo_mini_batch_size == config.data.train_batch_size
+            and actor.policy_loss.loss_mode == "vanilla"
+            and config.algorithm.adv_estimator in OUR_ESTIMATORS
+            and not config.algorithm.use_kl_in_reward
+        )
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return batch if self._updates_once() else super()._compute_old_log_prob(batch, metrics)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        batch = super()._update_actor(batch, metrics)
+        named = own_log_probs.renamed(metrics)
+        metrics.clear()
+        metrics.update(named)
+        return batch
 
     # ---- advantage --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,67 @@
+"""Old log-probabilities that are the update's own.
+
+PPO's ratio compares the policy with the one that the round began with. With one update per round these are the same
+weights, so a pass that computes the old log-probabilities beforehand computes what the update's forward pass computes
+again. Where it is left out (Verl/trainer/ppo/ray_trainer_base.py says when), the update takes the old ones from its own
+forward pass: the ratio is 1 exactly, and its gradient that of the policy. What verl 0.9.1 logs from the pass that is left
+out (verl/trainer/ppo/v1/trainer_base.py, `_compute_old_log_prob`: entropy, and the gap to the rollout's own
+log-probabilities) is computed here, by verl's own functions.
+"""
+
+import torch
+from tensordict import TensorDict
+from verl.protocol import DataProto
+from verl.trainer.ppo.core_algos import agg_loss
+from verl.utils import tensordict_utils as tu
+from verl.utils.debug.metrics import calculate_debug_metrics
+
+from Verl.adapter.shared_prefix import Layout, entropy
+
+ROWS = "rows_of_the_batch"
+PREFIX = "own/"  # marks these metrics on their way through verl, which renames all that a worker reports
+
+
+class Collector:
+    """What one update's micro batches saw, put together for the metrics of the whole batch."""
+
+    def __init__(self) -> None:
+        self.log_probs: dict[int, torch.Tensor] = {}
+        self.entropies: dict[int, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, micro_batch: TensorDict, log_prob_T: torch.Tensor, log_probs_KV: torch.Tensor, layout: Layout) -> None:
+        """Writes a micro batch's old log-probabilities into it, and keeps them by row of the batch."""
+        lengths = micro_batch["responses"].offsets().diff().tolist()
+        rows = tu.get_non_tensor_data(data=micro_batch, key=ROWS, default=None)
+        self.log_probs.update(zip(rows, log_prob_T.split(lengths)))
+        micro_batch["old_log_probs"] = _nested([self.log_probs[row] for row in rows])
+        self.entropies.update(zip(rows, entropy(log_probs_KV, layout).split(lengths)))
+
+    def metrics(self, data: TensorDict, actor_config) -> dict[str, list[float]]:
+        """Entropy and the gap to the rollout, under names that `renamed` turns into verl's."""
+        fields = {"response_mask": data["response_mask"], "responses": data["responses"]}
+        for name, values in (("old_log_probs", self.log_probs), ("entropy", self.entropies)):
+            fields[name] = _nested([values[row] for row in range(len(data))])
+        if "rollout_log_probs" in data:
+            fields["rollout_log_probs"] = data["rollout_log_probs"]
+        padded = TensorDict(fields, batch_size=len(data)).to_padded_tensor()
+        average = agg_loss(
+            loss_mat=padded["entropy"],
+            loss_mask=padded["response_mask"],
+            loss_agg_mode=actor_config.loss_agg_mode,
+            loss_scale_factor=actor_config.loss_scale_factor,
+        )
+        found = {"actor/entropy": average.item()}
+        if "rollout_log_probs" in fields:
+            found |= calculate_debug_metrics(DataProto(batch=padded))
+        return {f"{PREFIX}{name}": [float(value)] for name, value in found.items()}
+
+
+def _nested(rows: list[torch.Tensor]) -> torch.Tensor:
+    # From a list: one made by nested_tensor_from_jagged does not know its longest row and pads to the sum of all.
+    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+
+def renamed(metrics: dict[str, float]) -> dict[str, float]:
+    """verl puts "actor/" before what its worker reports; ours keep the names that verl's own pass gives them."""
+    return {key.removeprefix(f"actor/{PREFIX}"): value for key, value in metrics.items()}
