@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # Draws every figure and table from what is in result/ into Figure/: under a minute, the same bytes if nothing changed.
-# Arguments go to every script: make_figures.sh --result DIR --figure DIR --pairs tiny_arith
+# Arguments: --result DIR, --figure DIR, --pairs tiny_arith ..., --axis steps tokens ... (the axes of every figure)
 set -u
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-python="$here/../.venv/bin/python"
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+python="${BANDIT_VENV:-$root/.venv}/bin/python"
 [ -x "$python" ] || python="$(command -v python3)"
-# one process per core, one thread each: most of the time goes into drawing
-export OMP_NUM_THREADS=1
-printf '%s\0' "$here"/plot_*.py | xargs -0 -P "$(getconf _NPROCESSORS_ONLN)" -I{} "$python" {} "$@"
-if [ $? -ne 0 ]; then
+export OMP_NUM_THREADS=1 # a process per core is enough
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+if ! "$python" -m Verl.analysis.plot_cli "$@"; then
     echo "make_figures: at least one figure was not drawn; the reason stands above." >&2
     exit 1
 fi

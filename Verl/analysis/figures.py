@@ -7,8 +7,8 @@ so that the same runs give the same bytes. What is not there is named in the pic
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,12 +25,14 @@ from Verl.analysis.runs import Runs
 from Verl.analysis.stats import seed_interval
 from Verl.analysis.style import COLUMN_WIDTH, PAGE_WIDTH, arm_look
 
+ArmsOfPairs = Mapping[str, Sequence[str]]  # pair -> arms; a column each, in this order
+
 AXES = {
     "steps": "training steps",
     "queries": "queries seen",
     "responses": "responses generated",
     "tokens": "tokens generated",
-    "gradient_samples": "responses trained on",
+    "gradient_samples": "gradient samples",
     "hours": "hours",
 }
 ROWS = {"train Pass@1": ("eval/train/pass@1", "train/reward_mean"), "test Pass@1": ("eval/test/pass@1",)}
@@ -75,15 +77,6 @@ def mean_curve(rows: pd.DataFrame, metric: str, axis: str) -> Curve | None:
         points.append((group[column].mean(), values.mean(), low, high))
     x, mean, low, high = np.array(sorted(points)).T
     return Curve(x, mean, low, high, rows["seed"].nunique())
-
-
-def expand_arms(patterns: Sequence[str], table: pd.DataFrame) -> list[str]:
-    """Arm names in order; a pattern with a star (``control*``) stands for the arms of the table that fit."""
-    arms: list[str] = []
-    for pattern in patterns:
-        fitting = [a for a in sorted(table["arm"].unique()) if fnmatchcase(a, pattern)] if "*" in pattern else [pattern]
-        arms += [arm for arm in fitting if arm not in arms]
-    return arms
 
 
 def _draw_arm(ax, arm: str, curve: Curve, banded: bool) -> None:
@@ -186,74 +179,86 @@ def _draw_panel(ax, curves: dict[str, Curve], axis: str, narrow: bool) -> list[s
     return []
 
 
-def _missing_note(table: pd.DataFrame, arms: Sequence[str], pairs: Sequence[str]) -> list[str]:
+def missing_note(table: pd.DataFrame, arms: ArmsOfPairs) -> list[str]:
     """Which arms have no run, on which pairs."""
     present = set(zip(table["pair"], table["arm"]))
-    where = {arm: tuple(pair for pair in pairs if (pair, arm) not in present) for arm in arms}
+    where: dict[str, list[str]] = {}
+    for pair, of_pair in arms.items():
+        for arm in of_pair:
+            if (pair, arm) not in present:
+                where.setdefault(arm, []).append(pair)
     together: dict[tuple, list[str]] = {}
     for arm, without in where.items():
-        if without:
-            together.setdefault(without, []).append(arm)
+        together.setdefault(tuple(without), []).append(arm)
     return [f"No run found, so not drawn, on {', '.join(on)}: {', '.join(names)}." for on, names in together.items()]
 
 
-def _seed_note(rows: pd.DataFrame, drawn: Sequence[str]) -> str:
-    """What the lines and bands are, and how many seeds stand behind them."""
+def seed_note(rows: pd.DataFrame, drawn: Sequence[str], kind: str) -> str:
+    """What the lines and intervals (``kind``: bands, bars) are, and how many seeds stand behind them."""
     counts = rows[rows["arm"].isin(drawn)].groupby(["pair", "arm"])["seed"].nunique()
     if counts.empty:
         return ""
     seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     if counts.max() == 1:
         return "One seed per arm: no interval over seeds can be drawn."
-    kind = "bands" if len(drawn) <= _BAND_LIMIT else "bars at the end"
     single = [f"{arm} on {pair}" for (pair, arm), count in counts.items() if count == 1]
     alone = f" One seed, so no interval: {listed(single)}." if single else ""
     return f"Mean over {seeds} seeds; {kind}: 95 % t interval over seeds.{alone}"
 
 
-def plot_question(
-    runs: Runs,
-    arms: Sequence[str],
-    path: Path | str,
-    title: str = "",
-    axis: str = "steps",
-    pairs: Sequence[str] | None = None,
-) -> Drawn:
-    """Draw the arms' train and test Pass@1 against ``axis`` (a key of ``AXES``) to ``path`` + .pdf and .png.
-
-    One column per pair (all pairs of the table by default), the mean over seeds, a 95 % t interval over seeds.
-    """
-    if axis not in AXES:
-        raise ValueError(f"unknown axis {axis!r}; known: {', '.join(AXES)}")
-    table = runs.table
-    pairs = sorted(table["pair"].unique()) if pairs is None else list(pairs)
-    pairs = pairs or ["(no pair)"]
+@contextmanager
+def our_style() -> Iterator[None]:
+    """Our settings and nothing of the user's matplotlibrc."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)
         style = settings()
     with matplotlib.rc_context(style):
-        return _plot(table, arms, Path(path), title, axis, pairs)
+        yield
 
 
-def _plot(table: pd.DataFrame, arms: Sequence[str], path: Path, title: str, axis: str, pairs: list[str]) -> Drawn:
+def new_figure(rows: int, pairs: Sequence[str]) -> tuple[Figure, np.ndarray, bool]:
+    """A figure with a column per pair, its axes (rows x pairs), and whether the columns are narrow."""
     width = COLUMN_WIDTH if len(pairs) == 1 else min(PAGE_WIDTH, 0.6 + 2.1 * len(pairs))
-    narrow = len(pairs) > 3
-    figure, notes, drawn = Figure(figsize=(width, 4.0)), [], []
+    figure, narrow = Figure(figsize=(width, 4.0)), len(pairs) > 3
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(ROWS), len(pairs), sharex="col", squeeze=False)
-    for column, pair in enumerate(pairs):
+    grid = figure.subplots(rows, len(pairs), sharex="col", squeeze=False)
+    for ax, pair in zip(grid[0], pairs):
+        ax.set_title(pair.replace("_", "\n" if narrow else " / "))
+    return figure, grid, narrow
+
+
+def plot_question(runs: Runs, arms: ArmsOfPairs, path: Path | str, title: str = "", axis: str = "steps") -> Drawn:
+    """Draw the arms' train and test Pass@1 against ``axis`` (a key of ``AXES``) to ``path`` + .pdf and .png.
+
+    One column per pair, the mean over seeds, a 95 % t interval over seeds.
+    """
+    with our_style():
+        figure, notes = draw_question(runs.table, arms, title, axis)
+        return Drawn(save(figure, Path(path)), notes)
+
+
+def draw_question(
+    table: pd.DataFrame, arms: ArmsOfPairs, title: str, axis: str, notes_inside: bool = True
+) -> tuple[Figure, list[str]]:
+    """The figure of ``plot_question`` and its notes, within ``our_style``; the notes stand in it if they are to."""
+    if axis not in AXES:
+        raise ValueError(f"unknown axis {axis!r}; known: {', '.join(AXES)}")
+    arms = dict(arms) or {"(no pair)": []}
+    figure, grid, narrow = new_figure(len(ROWS), list(arms))
+    notes, drawn = [], []
+    for column, (pair, of_pair) in enumerate(arms.items()):
         for ax, label in zip(grid[:, column], ROWS):
-            curves, said = _curves(table[table["pair"] == pair], arms, label, axis, pair)
+            curves, said = _curves(table[table["pair"] == pair], of_pair, label, axis, pair)
             notes += said + _draw_panel(ax, curves, axis, narrow)
             drawn += [arm for arm in curves if arm not in drawn]
-        grid[0, column].set_title(pair.replace("_", "\n" if narrow else " / "))
-        if not narrow or column == len(pairs) // 2:  # side by side, narrow panels' labels would touch
+        if not narrow or column == len(arms) // 2:  # side by side, narrow panels' labels would touch
             grid[-1, column].set_xlabel(AXES[axis])
     for ax, label in zip(grid[:, 0], ROWS):
         ax.set_ylabel(label)
-    of_pairs = table[table["pair"].isin(pairs)]
-    notes = [_seed_note(of_pairs, drawn), *_missing_note(of_pairs, arms, pairs), *dict.fromkeys(notes)]
-    notes = [note for note in notes if note]
+    kind = "bands" if len(drawn) <= _BAND_LIMIT else "bars at the end"
+    seeds = seed_note(table[table["pair"].isin(list(arms))], drawn, kind)
+    notes = [note for note in [seeds, *missing_note(table, arms), *dict.fromkeys(notes)] if note]
     bars = _BAR_ROOM * len(drawn) if len(drawn) > _BAND_LIMIT else 0.0
-    lay_out(figure, [arm for arm in arms if arm in drawn], title, notes, len(ROWS), bars, narrow)
-    return Drawn(save(figure, path), notes)
+    order = list(dict.fromkeys(arm for of_pair in arms.values() for arm in of_pair if arm in drawn))
+    lay_out(figure, order, title, notes if notes_inside else [], len(ROWS), bars, narrow)
+    return figure, notes

@@ -42,7 +42,9 @@ def lay_out(
     ``rows``: of panels. ``bars``: room beside each panel for its error bars, in parts of its width.
     Not matplotlib's automatic layout, which lets legend and notes share one place and changes with its version.
     """
-    width, columns = figure.get_figwidth(), max(1, min(len(drawn), int(figure.get_figwidth() / 1.1)))
+    width = figure.get_figwidth()
+    widest = 0.55 + 0.055 * max((len(arm_label(arm)) for arm in drawn), default=0)  # a legend's entry, in inches
+    columns = max(1, min(len(drawn), int(width / widest)))
     lines = [line for note in notes for line in textwrap.wrap(note, int(width * 24))]
     legend = 0.125 * -(-len(drawn) // columns) + 0.03
     below, text = 0.42, 0.09 * len(lines) + 0.06

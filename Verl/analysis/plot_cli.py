@@ -1,37 +1,38 @@
-"""The command line that all ``Running-Results/plot_*.py`` share: a script declares its question, this does the rest."""
+"""The command line that all ``Running-Results/plot_*.py`` share: a script names its question, this does the rest.
+
+``python -m Verl.analysis.plot_cli`` draws all of them, from one reading of the runs (make_figures.sh).
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
-from Verl.analysis.figures import AXES, expand_arms, plot_question
+from Verl.analysis.figures import AXES, plot_question
+from Verl.analysis.levels import plot_levels
+from Verl.analysis.questions import QUESTIONS, family_of, pairs_of, question
 from Verl.analysis.run_files import LEDGER
 from Verl.analysis.runs import Runs, load_runs
-from Verl.analysis.verdict import BASE_LINE, gains, verdicts
+from Verl.analysis.summary import summary_table, to_markdown
+from Verl.analysis.verdict import compare, gains
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT_DIR = ROOT / "Running-Results" / "result"
 FIGURE_DIR = ROOT / "Running-Results" / "Figure"
-_PLOTTED = {"eval/train/pass@1", "eval/test/pass@1", "train/reward_mean", "timing_s/step", *LEDGER.values()}
-
-
-@dataclass(frozen=True)
-class Question:
-    """What one figure asks.
-
-    Its file name, a title, the arms in order (``control*`` stands for all that fit), the arm they are compared with,
-    the budget axes it is drawn against by default, and whether each arm is also compared with its own start.
-    """
-
-    name: str
-    title: str
-    arms: tuple[str, ...]
-    base_line: str = BASE_LINE
-    axes: tuple[str, ...] = ("steps",)
-    from_start: bool = False
+TABLE = "table"
+_PLOTTED = {
+    "eval/train/pass@1",
+    "eval/test/pass@1",
+    "train/reward_mean",
+    "train/response_length_mean",
+    "timing_s/step",
+    *LEDGER.values(),
+}
 
 
 def shown_path(path: Path) -> str:
@@ -69,26 +70,83 @@ def relevant_problems(runs: Runs, arms: list[str]) -> list[str]:
     return [p for p in runs.problems if any(p.startswith((f"{arm} on ", f"{arm}_")) for arm in arms)]
 
 
-def main(question: Question, description: str, arguments: list[str] | None = None) -> int:
-    """Draw the question against each chosen axis; print where, what is missing, what is wrong, and the verdicts."""
-    parser = common_options(description)
-    parser.add_argument("--axis", nargs="+", choices=AXES, default=list(question.axes), help="budget axes")
+def question_lines(name: str, runs: Runs, options: argparse.Namespace) -> list[str]:
+    """Draws the question of this name against each chosen axis; where, what is missing or wrong, and the verdicts."""
+    asked = question(name)
+    arms = pairs_of(asked, runs.table, options.pairs)
+    if not arms and asked.optional:
+        return [f"{name}: none of its arms was run; nothing drawn."]
+    arm_names = list(dict.fromkeys(arm for of_pair in arms.values() for arm in of_pair))
+    lines = [f"problem: {problem}" for problem in relevant_problems(runs, arm_names)]
+    for axis in options.axis or asked.axes:
+        path = options.figure / (name if axis == "steps" else f"{name}_{axis}")
+        drawn = plot_question(runs, arms, path, asked.title, axis)
+        lines.append(f"{shown_path(drawn.files[0])}, .png: {asked.title}, against {AXES[axis]}.")
+        lines += [f"  note: {note}" for note in drawn.notes]
+        lines += [f"  {one.sentence}" for one in compare(runs, family_of(asked, arms), options.result, axis)]
+    if asked.level:
+        drawn = plot_levels(runs, arms, options.figure / f"{name}_final", asked.title, asked.level)
+        lines.append(f"{shown_path(drawn.files[0])}, .png: {asked.title}, last test Pass@1 of every arm.")
+    if asked.from_start:
+        for pair, of_pair in arms.items():
+            lines += [f"  {one.sentence}" for one in gains(runs, of_pair, [pair], options.result)]
+    return lines
+
+
+def table_lines(runs: Runs, options: argparse.Namespace) -> list[str]:
+    """Writes table.csv and table.md: start, final, best and marginal gain of every arm over the base line."""
+    summary = summary_table(runs, pairs=options.pairs, result_dir=options.result)
+    if summary.empty:
+        raise ValueError("no run has a test evaluation; nothing written")
+    options.figure.mkdir(parents=True, exist_ok=True)
+    summary.to_csv(options.figure / "table.csv", index=False, float_format="%.6f", lineterminator="\n")
+    (options.figure / "table.md").write_text(to_markdown(summary), encoding="utf-8")
+    problems = [f"problem: {problem}" for problem in runs.problems]
+    return [*problems, f"{shown_path(options.figure / 'table.md')}, .csv: {len(summary)} arms."]
+
+
+def _drawn(name: str, runs: Runs, options: argparse.Namespace) -> tuple[list[str], str | None]:
+    """The lines of one question or of the table; and why it was not drawn, if it was not."""
+    try:
+        return (table_lines(runs, options) if name == TABLE else question_lines(name, runs, options)), None
+    except (OSError, ValueError) as error:
+        return [], f"{name}: {error}."
+
+
+_SHARED: list = []  # runs and options, for the processes that are forked off
+
+
+def _drawn_from_shared(name: str) -> tuple[list[str], str | None]:
+    return _drawn(name, *_SHARED)
+
+
+def _all_drawn(names: list[str], runs: Runs, options: argparse.Namespace) -> Iterator[tuple[list[str], str | None]]:
+    """In a process per core: they share what was read and imported, and most of the time goes into drawing."""
+    if len(names) == 1 or "fork" not in get_all_start_methods():
+        yield from (_drawn(name, runs, options) for name in names)
+        return
+    _SHARED[:] = [runs, options]
+    with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1), mp_context=get_context("fork")) as pool:
+        yield from pool.map(_drawn_from_shared, names)
+
+
+def main(names: Sequence[str], arguments: list[str] | None = None) -> int:
+    """Draws the questions of these names (and the table), says what it drew; returns the exit status."""
+    asks = [question(name).asks if name != TABLE else str(table_lines.__doc__) for name in names]
+    parser = common_options(asks[0] if len(names) == 1 else "Draws every figure and table of the study.")
+    parser.add_argument("--axis", nargs="+", choices=AXES, help="budget axes; default: the question's own")
     options = parser.parse_args(arguments)
-    runs = load_or_say(question.name, options.result)
+    runs = load_or_say(names[0] if len(names) == 1 else "make_figures", options.result)
     if runs is None:
         return 1
-    arms = expand_arms(question.arms, runs.table)
-    for problem in relevant_problems(runs, arms):
-        print(f"problem: {problem}")
-    for axis in options.axis:
-        path = options.figure / (question.name if axis == "steps" else f"{question.name}_{axis}")
-        drawn = plot_question(runs, arms, path, question.title, axis, options.pairs)
-        print(f"{shown_path(drawn.files[0])}, .png: {question.title}, against {AXES[axis]}.")
-        for note in drawn.notes:
-            print(f"  note: {note}")
-        for comparison in verdicts(runs, arms, question.base_line, options.pairs, options.result, axis):
-            print(f"  {comparison.sentence}")
-    if question.from_start:
-        for comparison in gains(runs, arms, options.pairs, options.result):
-            print(f"  {comparison.sentence}")
-    return 0
+    failed = 0
+    for lines, why_not in _all_drawn(list(names), runs, options):
+        print(*lines, sep="\n", end="\n" * bool(lines))
+        if why_not:
+            failed += 1
+            print(why_not, file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main([*(one.name for one in QUESTIONS), TABLE]))

@@ -51,7 +51,7 @@ def draw_run(result_dir: Path | str, run: str, figure_dir: Path | str) -> str:
         raise ValueError("; ".join(read.problems))
     table = as_table([read])
     arm, pair = table.loc[0, "arm"], table.loc[0, "pair"]
-    drawn = plot_question(Runs(table, read.problems), [arm], Path(figure_dir) / run, title=run, pairs=[pair])
+    drawn = plot_question(Runs(table, read.problems), {pair: [arm]}, Path(figure_dir) / run, title=run)
     where = f"{shown_path(drawn.files[1])} (and .pdf) shows train and test Pass@1 of {run} against steps"
     tested = table[["step", _TEST]].dropna() if _TEST in table else table.iloc[:0]
     if tested.empty:

@@ -31,6 +31,8 @@ _VERL_NAMES = (  # verl's and the published package's metric names -> ours
     (re.compile(r"^critic/score/mean$"), "train/reward_mean"),
     (re.compile(r"^response_length/mean$"), "train/response_length_mean"),
 )
+_NO_NUMBER = ("nan", "inf", "-inf")  # how our trainer writes them: JSON has no such numbers
+_LENGTH = "train/response_length_mean"
 _ARM = re.compile(r"^[a-z]+_(\d+)_(\d+)(?:_(\d+))?", re.IGNORECASE)
 
 
@@ -42,17 +44,22 @@ class RunFile:
     identity: dict
     rows: dict[int, dict[str, float]] = field(default_factory=dict)
     repeated: set[int] = field(default_factory=set)
+    broken: set[tuple[str, int]] = field(default_factory=set)  # (metric, step) that is NaN or infinite, of all metrics
+    reason: str | None = None  # why it ended, if it says so
     problems: list[str] = field(default_factory=list)
 
     def note(self, sentence: str) -> None:
         self.problems.append(f"{self.name}: {sentence}")
 
-    def add(self, step: int, metrics: dict[str, float]) -> None:
+    def add(self, step: int, metrics: dict[str, float], wanted: Callable[[str], bool]) -> None:
         """Merge one line; a step that stands twice with other values is what a resumed run leaves: the last counts."""
         row = self.rows.setdefault(step, {})
-        if any(key in row and row[key] != value for key, value in metrics.items() if not math.isnan(value)):
-            self.repeated.add(step)
-        row.update(metrics)
+        for key, value in metrics.items():
+            (self.broken.discard if math.isfinite(value) else self.broken.add)((key, step))
+            if wanted(key):
+                if key in row and row[key] != value and not math.isnan(value):
+                    self.repeated.add(step)
+                row[key] = value
 
 
 def parse_name(name: str) -> dict | None:
@@ -81,9 +88,9 @@ def arm_numbers(arm: str) -> dict[str, int] | None:
     return {"queries": queries, "trained": queries * rollouts, "generated": queries * (rollouts + extra)}
 
 
-def _identify(name: str, folder: Path) -> tuple[dict, list[str]]:
-    """Identity of a run from its run.json, else from its name."""
-    known, faults = parse_name(name) or {}, []
+def _identify(name: str, folder: Path) -> tuple[dict, str | None, list[str]]:
+    """Identity of a run from its run.json, else from its name; why it ended, if run.json says so; what is wrong."""
+    known, faults, reason = parse_name(name) or {}, [], None
     identity = dict.fromkeys(IDENTITY) | known | {"run": name, "status": "unknown"}
     path = folder / name / "run.json"
     try:
@@ -96,6 +103,7 @@ def _identify(name: str, folder: Path) -> tuple[dict, list[str]]:
         if told.get("seed") is not None:
             told["seed"] = int(told["seed"])
         identity |= {key: told[key] for key in IDENTITY[1:] if told.get(key) is not None}
+        reason = told.get("reason")
     except FileNotFoundError:
         faults.append("has no run.json; arm, pair and seed are taken from the name")
     except (OSError, ValueError, TypeError) as error:
@@ -103,7 +111,7 @@ def _identify(name: str, folder: Path) -> tuple[dict, list[str]]:
     if identity["arm"] is not None and identity["seed"] is None:
         identity["seed"] = 0
         faults.append("names no seed; taken as seed 0")
-    return identity, faults
+    return identity, reason, faults
 
 
 def _read_jsonl(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None:
@@ -122,35 +130,38 @@ def _read_jsonl(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None
         metrics = entry["data"] if isinstance(entry.get("data"), dict) else entry
         row, odd = {}, []
         for key, value in metrics.items():
-            if key == "step" or not wanted(key):
+            if key == "step":
                 continue
-            if value is None:
-                row[key] = math.nan
+            if value is None or value in _NO_NUMBER:
+                row[key] = math.nan if value is None else float(value)
             elif isinstance(value, (int, float)):
                 row[key] = float(value)
             else:
                 odd.append(key)
         if odd:
             run.note(f"line {number}: not a number and left out: {', '.join(sorted(odd))}")
-        run.add(step, row)
+        run.add(step, row, wanted)
 
 
 def _read_console(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None:
     """verl's console lines, with whatever Ray puts before ``step:``; numpy 2 prints ``np.float64(0.5)``."""
-    for line in path.read_text(errors="replace").splitlines():
+    text = path.read_text(errors="replace")
+    lines = text.splitlines()
+    for number, line in enumerate(lines, start=1):
         match = _CONSOLE.search(line)
         if not match:
             continue
-        row = {}
-        for item in match.group(2).split(" - "):
+        row, items = {}, match.group(2).split(" - ")
+        if number == len(lines) and not text.endswith("\n"):  # what is left of 0.45 may read 0.4
+            items.pop()
+            run.note(f"line {number}: the last line is cut off; its last value is left out")
+        for item in items:
             key, _, text = item.strip().rpartition(":")
             value = _CONSOLE_VALUE.match(text)
             if not key or not value:
                 continue
-            name = next((ours for pattern, ours in _VERL_NAMES if pattern.match(key)), key)
-            if wanted(name):
-                row[name] = float(value.group(1))
-        run.add(int(match.group(1)), row)
+            row[next((ours for pattern, ours in _VERL_NAMES if pattern.match(key)), key)] = float(value.group(1))
+        run.add(int(match.group(1)), row, wanted)
 
 
 def _fill_ledger(run: RunFile) -> None:
@@ -164,8 +175,8 @@ def _fill_ledger(run: RunFile) -> None:
     numbers = arm_numbers(run.identity["arm"])
     if not trained or not numbers or any(LEDGER["queries"] in run.rows[step] for step in trained):
         return
-    timed = all("timing_s/step" in run.rows[step] for step in trained)
-    seconds = 0.0
+    timed, measured = (all(key in run.rows[step] for step in trained) for key in ("timing_s/step", _LENGTH))
+    seconds = tokens = 0.0
     for step in trained:
         row = run.rows[step]
         row[LEDGER["queries"]] = float(step * numbers["queries"])
@@ -174,7 +185,14 @@ def _fill_ledger(run: RunFile) -> None:
         if timed:
             seconds += row["timing_s/step"]
             row[LEDGER["hours"]] = seconds / 3600.0
-    run.note("logs no ledger; queries, responses and gradient samples are worked out from the arm's name")
+        if measured:  # extra responses are taken to be as long as the trained ones, whose mean length is logged
+            tokens += row[_LENGTH] * numbers["generated"]
+            row[LEDGER["tokens"]] = tokens
+    also = ", tokens with the mean length" if measured else ""
+    run.note(
+        f"logs no ledger; queries, responses and gradient samples (all trained responses) are worked out from the arm's "
+        f"name{also}"
+    )
 
 
 def _faults_of_values(run: RunFile) -> None:
@@ -182,14 +200,13 @@ def _faults_of_values(run: RunFile) -> None:
         steps = listed(sorted(run.repeated))
         run.note(f"step {steps} stands more than once with other values (a resumed run); the last counts")
     bad: dict[str, list[int]] = defaultdict(list)
-    for step in sorted(run.rows):
-        for key, value in run.rows[step].items():
-            if not math.isfinite(value):
-                bad[key].append(step)
-    for key, steps in sorted(bad.items()):
+    for key, step in sorted(run.broken):
+        bad[key].append(step)
+    for key, steps in bad.items():
         run.note(f"{key} is NaN or infinite at {len(steps)} step(s), first at step {steps[0]}")
     if run.identity["status"] in ("failed", "interrupted", "running"):
-        run.note(f"is {run.identity['status']}, its last step is {max(run.rows)}")
+        why = f" ({run.reason})" if run.reason else ""
+        run.note(f"is {run.identity['status']}, its last step is {max(run.rows)}{why}")
 
 
 def listed(values: Iterable, limit: int = 6) -> str:
@@ -199,8 +216,8 @@ def listed(values: Iterable, limit: int = 6) -> str:
 
 def read_run(path: Path, wanted: Callable[[str], bool] = lambda key: True) -> RunFile:
     """One run from its jsonl or log file; without rows, and with the reason among its problems, if it is of no use."""
-    identity, faults = _identify(path.stem, path.parent)
-    run = RunFile(path.stem, identity)
+    identity, reason, faults = _identify(path.stem, path.parent)
+    run = RunFile(path.stem, identity, reason=reason)
     for fault in faults:
         run.note(fault)
     if identity["arm"] is None or identity["pair"] is None:

@@ -7,20 +7,24 @@ A run ``<arm>_<model>_<data>_seed<k>`` is ``<run>.jsonl`` (ours, or verl's file 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from Verl.analysis.run_files import RunFile, as_table, listed, read_run
 
 
 class Runs(NamedTuple):
-    """``table``: a row per run and step (IDENTITY, ``step``, a column per metric); ``problems``: one sentence each."""
+    """``table``: a row per run and step (IDENTITY, ``step``, a column per metric); ``problems``: one sentence each;
+    ``broken``: run -> how many of its values are NaN or infinite, over all metrics."""
 
     table: pd.DataFrame
     problems: list[str]
+    broken: Mapping[str, int] = {}
 
 
 def _one_per_seed(runs: list[RunFile]) -> tuple[list[RunFile], list[str]]:
@@ -95,7 +99,8 @@ def load_runs(result_dir: Path | str, wanted: Callable[[str], bool] = lambda key
     kept, twice = _one_per_seed([run for run in read if run.rows])
     if not kept:
         problems.append("no run found in the result folder")
-    return Runs(as_table(kept), problems + twice + _mixed_configs(kept) + _missing_seeds(kept))
+    broken = {run.name: len(run.broken) for run in kept}
+    return Runs(as_table(kept), problems + twice + _mixed_configs(kept) + _missing_seeds(kept), broken)
 
 
 def evaluation_files(result_dir: Path | str, run: str) -> dict[int, Path]:
@@ -106,5 +111,10 @@ def evaluation_files(result_dir: Path | str, run: str) -> dict[int, Path]:
 
 def question_scores(path: Path, split: str = "test", rule: str = "strict") -> pd.Series:
     """Mean score of each question over its samples, by question id in order; empty if the split is not there."""
-    table = pd.read_parquet(path, columns=["split", "index", rule])
-    return table[table["split"] == split].groupby("index")[rule].mean().sort_index()
+    return _question_scores(path, path.stat().st_mtime_ns, split, rule)
+
+
+@lru_cache(maxsize=4096)  # the reference's files are asked for once per arm and table
+def _question_scores(path: Path, changed: int, split: str, rule: str) -> pd.Series:
+    table = pq.read_table(path, columns=["split", "index", rule], filters=[("split", "=", split)])
+    return table.to_pandas().groupby("index")[rule].mean().sort_index()

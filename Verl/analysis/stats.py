@@ -20,9 +20,11 @@ from Verl.analysis.stats_questions import (
     pass_at_k,
 )
 from Verl.analysis.stats_seeds import (
+    Noise,
     area_under_curve,
     holm,
     iqm,
+    noise_of,
     paired_seeds,
     paired_two_way,
     probability_of_improvement,
@@ -37,12 +39,14 @@ from Verl.analysis.student import t_critical, t_two_sided_p
 __all__ = [
     "Difference",
     "Interval",
+    "Noise",
     "area_under_curve",
     "bootstrap_interval",
     "holm",
     "iqm",
     "maj_at_k",
     "mcnemar_exact",
+    "noise_of",
     "paired_bootstrap",
     "paired_seeds",
     "paired_two_way",

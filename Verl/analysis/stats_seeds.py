@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -126,19 +127,44 @@ def _two_way_variance(ms_u: float, ms_v: float, ms_e: float, seeds: int, questio
     return total / (seeds * questions), df
 
 
+def _mean_squares(delta_SQ: np.ndarray) -> tuple[float, float, float]:
+    """MS_u, MS_v and MS_e of the module docstring."""
+    (seeds, questions), by_seed, by_question = delta_SQ.shape, delta_SQ.mean(axis=1), delta_SQ.mean(axis=0)
+    rest = delta_SQ - by_seed[:, None] - by_question[None, :] + delta_SQ.mean()
+    ms_u, ms_v = questions * by_seed.var(ddof=1), seeds * by_question.var(ddof=1)
+    return float(ms_u), float(ms_v), float((rest**2).sum() / ((seeds - 1) * (questions - 1)))
+
+
 def paired_two_way(a, b, confidence: float = 0.95) -> Difference:
     """Mean of a - b that would hold for other seeds *and* other questions; a and b are seeds x questions, same order.
 
     Two-way random effects (module docstring), t interval; for S >= 2 and Q >= 2. This is the test of the verdicts.
     """
     delta_SQ = _paired_grid(a, b)
-    (seeds, questions), mean = delta_SQ.shape, delta_SQ.mean()
-    by_seed, by_question = delta_SQ.mean(axis=1), delta_SQ.mean(axis=0)
-    rest = delta_SQ - by_seed[:, None] - by_question[None, :] + mean
-    ms_u, ms_v = questions * by_seed.var(ddof=1), seeds * by_question.var(ddof=1)
-    ms_e = (rest**2).sum() / ((seeds - 1) * (questions - 1))
-    variance, df = _two_way_variance(float(ms_u), float(ms_v), float(ms_e), seeds, questions)
-    return _with_t(float(mean), variance, df, confidence)
+    variance, df = _two_way_variance(*_mean_squares(delta_SQ), *delta_SQ.shape)
+    return _with_t(float(delta_SQ.mean()), variance, df, confidence)
+
+
+class Noise(NamedTuple):
+    """The stds of u, v and e of the module docstring, as ``smallest_detectable_effect`` takes them."""
+
+    seed_std: float
+    question_std: float
+    sampling_std: float
+
+
+def noise_of(a, b) -> Noise:
+    """The noise of a paired difference, from mean squares (method of moments, negative variances as 0).
+
+    a and b are seeds x questions; or one average per seed, shape (S,): then all of it counts as noise over seeds.
+    From few seeds this is a rough estimate.
+    """
+    if np.ndim(a) == 1:
+        return Noise(float(np.std(checked(a, "a") - checked(b, "b"), ddof=1)), 0.0, 0.0)
+    delta_SQ = _paired_grid(a, b)
+    (seeds, questions), (ms_u, ms_v, ms_e) = delta_SQ.shape, _mean_squares(delta_SQ)
+    over_seeds, over_questions = max(ms_u - ms_e, 0.0) / questions, max(ms_v - ms_e, 0.0) / seeds
+    return Noise(math.sqrt(over_seeds), math.sqrt(over_questions), math.sqrt(ms_e))
 
 
 def two_level_bootstrap(a, b, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Difference:

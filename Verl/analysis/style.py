@@ -47,11 +47,18 @@ _LOOKS = {
     # replay
     "asyttgrpo_0064_4_8": Look(ORANGE, DASHED, "<"),
     "asyttgrpo_0128_2_8": Look(GREEN, DASHED, "P"),
-    "asyttgrpo_0256_1_8": Look(VERMILLION, DOTTED, "^"),
+    "asyttgrpo_0256_1_8": Look(GREY, DOTTED, "^"),
     "asyttgrpo_0512_1_8": Look(PURPLE, DASHED, "v"),
     "asyttgrpo_1024_1_8": Look(SKY, DASH_DOT, "P"),
-    "asyttgrpo_2048_1_8": Look(GREY, DOTTED, "X"),
+    "asyttgrpo_2048_1_8": Look(VERMILLION, DASHED, "X"),
+    "asyttgrpo_0064_1_8": Look(ORANGE, DOTTED, "D"),
+    "asyttgrpo_0128_1_8": Look(GREEN, DASH_DOT, "*"),
     "banditpo_0032_8_8": Look(PURPLE, SOLID, "*"),
+    # negative controls
+    "grpo_0032_8_control_random": Look(VERMILLION, DOTTED, "X"),
+    "grpo_0032_8_control_shuffled": Look(PURPLE, DASHED, "D"),
+    "grpo_0032_8_control_format": Look(GREEN, DASH_DOT, "^"),
+    "grpo_0032_8_control_lr0": Look(GREY, DASH_DOT, "P"),
 }
 _ALGORITHMS = {
     "grpo": "GRPO",
@@ -81,7 +88,10 @@ def arm_label(arm: str) -> str:
     if not match or match[1] not in _ALGORITHMS:
         return arm
     algorithm, batch, rollouts, third, rest = match.groups()
-    label = f"{_ALGORITHMS[algorithm]} {int(batch)}\N{MULTIPLICATION SIGN}{int(rollouts)}"
+    size = f"{int(batch)}\N{MULTIPLICATION SIGN}{int(rollouts)}"
+    if rest and rest.startswith("control_"):
+        return f"control {rest.removeprefix('control_').replace('_', ' ')} {size}"
+    label = f"{_ALGORITHMS[algorithm]} {size}"
     if third:
         label += f" +{int(third)}" if algorithm == "onerpo" else f" w{int(third)}"
     return label + (f" {rest.replace('_', ' ')}" if rest else "")

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
+from Verl.analysis.questions import BASE_LINE
 from Verl.analysis.run_files import LEDGER, listed
 from Verl.analysis.runs import Runs, evaluation_files, question_scores
 from Verl.analysis.style import arm_label
+from Verl.analysis.verdict_text import number, p_text, point, sentence_of
 
-BASE_LINE = "grpo_0032_1"
 START = "its start"
 TEST = "eval/test/pass@1"
 _RULES = {"pass@1": "strict", "flexible": "flexible", "format": "format"}
@@ -28,7 +29,8 @@ _RULES = {"pass@1": "strict", "flexible": "flexible", "format": "format"}
 class Comparison:
     """One arm against the base line on one pair. ``result`` is None where no test was possible; the sentence says why.
 
-    ``at``: the step or budget of the comparison; ``questions``: 0 if only the seeds' averages were compared.
+    ``at``: the step or budget of the comparison; ``questions``: 0 if only the seeds' averages were compared;
+    ``family``: comparisons that Holm's correction ran over; ``noise``: of this comparison, as far as it can be told.
     """
 
     pair: str
@@ -42,9 +44,19 @@ class Comparison:
     adjusted_p: float | None
     sentence: str
     notes: tuple[str, ...] = ()
+    noise: stats.Noise | None = None
+    family: int = 0
 
     def beyond_noise(self, alpha: float = 0.05) -> bool:
         return self.adjusted_p is not None and self.adjusted_p <= alpha
+
+    def detectable(self, alpha: float = 0.05, power: float = 0.8) -> float | None:
+        """The true difference that this comparison would find with chance ``power`` at Holm's first step, given its own
+        noise; rough with few seeds, whose noise is itself a guess."""
+        if self.noise is None:
+            return None
+        options = {"alpha": alpha, "power": power, "comparisons": max(1, self.family)}
+        return stats.smallest_detectable_effect(len(self.seeds), max(2, self.questions), *self.noise, **options)
 
 
 def _curves(table: pd.DataFrame, pair: str, arm: str, axis: str, metric: str) -> dict[int, pd.Series]:
@@ -99,19 +111,26 @@ def _run_names(runs: Runs, pair: str, arm: str) -> dict[int, str]:
     return dict(zip(rows["seed"].astype(int), rows["run"]))
 
 
-def _test(a: Sequence[float], b: Sequence[float], grids) -> tuple[stats.Difference, int]:
-    """Over seeds and questions where these are known, else over the seeds' averages; and the number of questions."""
+def _test(a: Sequence[float], b: Sequence[float], grids) -> dict:
+    """The test's part of a Comparison: over seeds and questions where these are known, else over the seeds' averages."""
     if grids is None:
-        return stats.paired_seeds(a, b), 0
-    return stats.paired_two_way(*grids), grids[0].shape[1]
+        return {"result": stats.paired_seeds(a, b), "questions": 0, "noise": stats.noise_of(a, b)}
+    return {
+        "result": stats.paired_two_way(*grids),
+        "questions": grids[0].shape[1],
+        "noise": stats.noise_of(*grids),
+    }
 
 
-def _number(x: float) -> str:
-    return f"{x:+.3f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _p_text(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
+def _over_questions_only(grids) -> str:
+    """What one seed's answers say: of these two models, not of the arms."""
+    if grids is None:
+        return ""
+    a_Q, b_Q = grids[0][0], grids[1][0]
+    if not {*a_Q, *b_Q} <= {0.0, 1.0}:
+        return ""
+    p = p_text(stats.mcnemar_exact(a_Q, b_Q))
+    return f" (these two models differ over their {len(a_Q)} questions with exact McNemar p {p}; other seeds may not)"
 
 
 def _compare(runs: Runs, result_dir, pair: str, arm: str, base: str, axis: str, metric: str) -> Comparison:
@@ -135,19 +154,17 @@ def _compare(runs: Runs, result_dir, pair: str, arm: str, base: str, axis: str, 
     seeds = sorted(s for s in a.keys() & b.keys() if a[s] is not None and b[s] is not None)
     left_out = sorted((a.keys() | b.keys()) - set(seeds))
     notes = (f"not paired at this point: seed {listed(left_out)}",) if left_out else ()
-    if len(seeds) < 2:
-        gap = f", where {_number(a[seeds[0]] - b[seeds[0]])} was seen" if seeds else ""
-        why = f"{len(seeds)} paired seed(s) at {_point(axis, at)}{gap}, and noise over seeds needs two"
-        return untold(why, at, seeds)
     grids = None
-    if result_dir is not None and axis == "steps":
-        ours_run, theirs_run = (_run_names(runs, pair, name) for name in (arm, base))
-        at_step = {
-            s: [evaluation_files(result_dir, run[s]).get(int(at)) for run in (ours_run, theirs_run)] for s in seeds
-        }
-        grids = _question_grids([tuple(at_step[s]) for s in seeds], metric)
-    result, questions = _test([a[s] for s in seeds], [b[s] for s in seeds], grids)
-    return Comparison(pair, arm, base, axis, at, tuple(seeds), questions, result, None, "", notes)
+    if result_dir is not None and axis == "steps" and seeds:
+        names = [_run_names(runs, pair, name) for name in (arm, base)]
+        files = [tuple(evaluation_files(result_dir, run[s]).get(int(at)) for run in names) for s in seeds]
+        grids = _question_grids(files, metric)
+    if len(seeds) < 2:
+        seen = f", where {number(a[seeds[0]] - b[seeds[0]])} was seen{_over_questions_only(grids)}" if seeds else ""
+        why = f"{len(seeds)} paired seed(s) at {point(axis, at)}{seen}, and noise over seeds needs two"
+        return untold(why, at, seeds)
+    tested = _test([a[s] for s in seeds], [b[s] for s in seeds], grids)
+    return Comparison(pair, arm, base, axis, at, tuple(seeds), adjusted_p=None, sentence="", notes=notes, **tested)
 
 
 def _gain(runs: Runs, result_dir, pair: str, arm: str, metric: str) -> Comparison:
@@ -168,32 +185,31 @@ def _gain(runs: Runs, result_dir, pair: str, arm: str, metric: str) -> Compariso
         files = [evaluation_files(result_dir, _run_names(runs, pair, arm)[seed]) for seed in seeds]
         grids = _question_grids([(of_run.get(int(last)), of_run.get(0)) for of_run in files], metric)
     a, b = ([float(curves[seed][step]) for seed in seeds] for step in (last, 0))
-    result, questions = _test(a, b, grids)
-    return Comparison(pair, arm, START, "steps", float(last), tuple(seeds), questions, result, None, "")
+    tested = _test(a, b, grids)
+    return Comparison(pair, arm, START, "steps", float(last), tuple(seeds), adjusted_p=None, sentence="", **tested)
 
 
-def _point(axis: str, at: float) -> str:
-    if axis == "steps":
-        return f"step {int(at)}"
-    return f"{at:.3g} hours" if axis == "hours" else f"{at:,.0f} {axis.replace('_', ' ')}"
+def compare(
+    runs: Runs,
+    family: Sequence[tuple[str, str, str]],
+    result_dir: Path | str | None = None,
+    axis: str = "steps",
+    metric: str = TEST,
+    alpha: float = 0.05,
+) -> list[Comparison]:
+    """The comparisons (pair, arm, what it is compared with) of one family, with Holm's correction over all of them.
 
-
-def _sentence(c: Comparison, adjusted: float, family: int, metric: str, alpha: float) -> str:
-    """The verdict in words; what was compared stands in it, so that it can be quoted alone."""
-    split, rule = metric.split("/")[1:]
-    what = f"{split} {'Pass@1' if rule == 'pass@1' else rule} at {_point(c.axis, c.at)}"
-    n = f"{len(c.seeds)} paired seeds" + (f" x {c.questions} questions" if c.questions else ", their averages only")
-    direction = "above" if c.result.difference >= 0 else "below"
-    holm = f"Holm-adjusted p {_p_text(adjusted)} over {family} comparison{'s' * (family > 1)}"
-    text = (
-        f"{c.pair}: {arm_label(c.arm)} is {abs(c.result.difference):.3f} {direction} {arm_label(c.base_line)} "
-        f"({what}; {n}; 95 % interval {_number(c.result.low)} to {_number(c.result.high)}; {holm})"
-    )
-    if adjusted <= alpha:
-        text += ": beyond noise."
-    else:
-        text += ": not beyond noise (which does not prove that there is no difference)."
-    return text + "".join(f" Note: {note}." for note in c.notes)
+    Args:
+        runs: from ``load_runs``.
+        result_dir: where the per-question evaluations lie; None or missing files compare the seeds' averages.
+        axis: "steps" compares at the last common step; "queries", "responses", "tokens", "gradient_samples" or
+            "hours" at the last common budget, between evaluations.
+    Returns:
+        Comparisons in the given order. Those that cannot be told are not in Holm's family.
+    """
+    if axis != "steps" and axis not in LEDGER:
+        raise ValueError(f"unknown axis {axis!r}; known: steps, {', '.join(LEDGER)}")
+    return _judged([_compare(runs, result_dir, *one, axis, metric) for one in family], metric, alpha)
 
 
 def verdicts(
@@ -206,26 +222,10 @@ def verdicts(
     metric: str = TEST,
     alpha: float = 0.05,
 ) -> list[Comparison]:
-    """Every arm against the base line on every pair, with Holm's correction over all of them.
-
-    Args:
-        runs: from ``load_runs``. arms: arm names; the base line among them is skipped.
-        result_dir: where the per-question evaluations lie; None or missing files compare the seeds' averages.
-        axis: "steps" compares at the last common step; "queries", "responses", "tokens", "gradient_samples" or
-            "hours" at the last common budget, between evaluations.
-    Returns:
-        Comparisons in the order pairs x arms. Those that cannot be told are not in Holm's family.
-    """
-    if axis != "steps" and axis not in LEDGER:
-        raise ValueError(f"unknown axis {axis!r}; known: steps, {', '.join(LEDGER)}")
+    """Every arm against the base line on every pair, as one family; the base line among the arms is skipped."""
     pairs = sorted(runs.table["pair"].unique()) if pairs is None else pairs
-    found = [
-        _compare(runs, result_dir, pair, arm, base_line, axis, metric)
-        for pair in pairs
-        for arm in arms
-        if arm != base_line
-    ]
-    return _judged(found, metric, alpha)
+    family = [(pair, arm, base_line) for pair in pairs for arm in arms if arm != base_line]
+    return compare(runs, family, result_dir, axis, metric, alpha)
 
 
 def gains(
@@ -248,8 +248,8 @@ def _judged(found: list[Comparison], metric: str, alpha: float) -> list[Comparis
     judged = []
     for i, comparison in enumerate(found):
         if i in adjusted:
-            sentence = _sentence(comparison, adjusted[i], len(tested), metric, alpha)
-            comparison = replace(comparison, adjusted_p=adjusted[i], sentence=sentence)
+            comparison = replace(comparison, adjusted_p=adjusted[i], family=len(tested))
+            comparison = replace(comparison, sentence=sentence_of(comparison, metric, alpha))
         judged.append(comparison)
     return judged
 

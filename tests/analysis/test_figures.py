@@ -11,19 +11,15 @@ import pytest
 from matplotlib import colors
 from simulated_runs import write_run, write_study
 
-from Verl.analysis import figures
+from Verl.analysis import figures, levels
+from Verl.analysis.questions import QUESTIONS, arms_of, declared, pairs_of, question
 from Verl.analysis.run_figure import draw_run
 from Verl.analysis.runs import load_runs
 from Verl.analysis.style import _LOOKS, arm_label, arm_look
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "Running-Results").glob("plot_*.py"))
-PUBLISHED = [
-    *(f"grpo_{b:04d}_{256 // b}" for b in (1, 2, 4, 8, 16, 32, 64, 128, 256)),
-    *("grpo_0032_1", "grpo_0032_16", "grpo_0032_32", "grpo_0032_64", "grpo_0064_8", "grpo_0128_8", "onerpo_0032_1_7"),
-    *("asyttgrpo_0064_4_8", "asyttgrpo_0128_2_8", "asyttgrpo_0256_1_8"),
-    *("asyttgrpo_0512_1_8", "asyttgrpo_1024_1_8", "asyttgrpo_2048_1_8"),
-]
+PAIR = "tiny_arith"
 
 
 def _run(*command, **environment):
@@ -41,10 +37,11 @@ def study(tmp_path):
 
 
 def _axes(monkeypatch):
-    """Keeps the figure that is saved, to look at what was drawn."""
+    """Keeps the figures that are saved, to look at what was drawn."""
     kept = []
     save = figures.save
-    monkeypatch.setattr(figures, "save", lambda figure, path: (kept.append(figure), save(figure, path))[1])
+    for module in (figures, levels):
+        monkeypatch.setattr(module, "save", lambda figure, path: (kept.append(figure), save(figure, path))[1])
     return kept
 
 
@@ -73,14 +70,15 @@ def test_the_same_runs_give_the_same_bytes_in_any_process(study, tmp_path):
 
 
 def test_changed_runs_change_the_bytes(study, tmp_path):
-    first = figures.plot_question(load_runs(study), ["grpo_0032_1"], tmp_path / "a").files[1].read_bytes()
+    arms = {PAIR: ["grpo_0032_1"]}
+    first = figures.plot_question(load_runs(study), arms, tmp_path / "a").files[1].read_bytes()
     write_run(study, "grpo_0032_1", 3, gain=0.3)
-    assert figures.plot_question(load_runs(study), ["grpo_0032_1"], tmp_path / "a").files[1].read_bytes() != first
+    assert figures.plot_question(load_runs(study), arms, tmp_path / "a").files[1].read_bytes() != first
 
 
 def test_a_missing_run_is_named_in_the_figure_and_not_drawn(study, tmp_path, monkeypatch):
     kept = _axes(monkeypatch)
-    drawn = figures.plot_question(load_runs(study), ["grpo_0032_1", "arpo_0032_8"], tmp_path / "x")
+    drawn = figures.plot_question(load_runs(study), {PAIR: ["grpo_0032_1", "arpo_0032_8"]}, tmp_path / "x")
     (note,) = [note for note in drawn.notes if "arpo_0032_8" in note]
     assert "No run found" in note and "tiny_arith" in note
     assert any(note in text.get_text().replace("\n", " ") for text in kept[0].texts)
@@ -104,7 +102,7 @@ def test_a_missing_run_is_named_on_the_console(study, tmp_path):
 
 def test_the_drawn_line_and_band_are_mean_and_t_interval(study, tmp_path, monkeypatch):
     kept, runs = _axes(monkeypatch), load_runs(study)
-    figures.plot_question(runs, ["grpo_0032_8"], tmp_path / "x", axis="queries")
+    figures.plot_question(runs, {PAIR: ["grpo_0032_8"]}, tmp_path / "x", axis="queries")
     rows = runs.table[runs.table["arm"] == "grpo_0032_8"]
     test_axes = kept[0].axes[1]
     wide = rows.pivot(index="step", columns="seed", values="eval/test/pass@1")
@@ -120,7 +118,7 @@ def test_the_drawn_line_and_band_are_mean_and_t_interval(study, tmp_path, monkey
 def test_one_seed_has_no_band_and_the_note_says_so(tmp_path, monkeypatch):
     kept = _axes(monkeypatch)
     write_run(tmp_path, "grpo_0032_8", 0)
-    drawn = figures.plot_question(load_runs(tmp_path), ["grpo_0032_8"], tmp_path / "x")
+    drawn = figures.plot_question(load_runs(tmp_path), {PAIR: ["grpo_0032_8"]}, tmp_path / "x")
     assert not kept[0].axes[0].collections and "One seed" in drawn.notes[0]
 
 
@@ -128,51 +126,72 @@ def test_a_logarithmic_axis_draws_no_level_before_the_first_cost(tmp_path, monke
     kept = _axes(monkeypatch)
     for arm in ("grpo_0032_1", "grpo_0032_64"):
         write_run(tmp_path, arm, 0)
-    drawn = figures.plot_question(load_runs(tmp_path), ["grpo_0032_1", "grpo_0032_64"], tmp_path / "x", axis="tokens")
+    arms = {PAIR: ["grpo_0032_1", "grpo_0032_64"]}
+    drawn = figures.plot_question(load_runs(tmp_path), arms, tmp_path / "x", axis="tokens")
     assert kept[0].axes[0].get_xscale() == "log" and any("Logarithmic" in note for note in drawn.notes)
     assert all((line.get_xdata() > 0).all() for line in kept[0].axes[0].lines)
 
 
+def _boxes(figure):
+    renderer = figure.canvas.get_renderer()
+    boxes = [legend.get_window_extent(renderer) for legend in figure.legends]
+    boxes += [text.get_window_extent(renderer) for text in [*figure.texts, figure._suptitle]]
+    boxes += [ax.get_tightbbox(renderer) for ax in figure.axes]
+    return list({tuple(box.extents): box for box in boxes}.values())
+
+
+def _check_places(figure):
+    """Nothing overlaps and nothing leaves the page."""
+    boxes, page = _boxes(figure), figure.bbox
+    for box in boxes:
+        assert box.x0 >= page.x0 - 1 and box.x1 <= page.x1 + 1 and box.y0 >= page.y0 - 1 and box.y1 <= page.y1 + 1
+    for i, one in enumerate(boxes):
+        for other in boxes[i + 1 :]:
+            shared_x = min(one.x1, other.x1) - max(one.x0, other.x0)
+            shared_y = min(one.y1, other.y1) - max(one.y0, other.y0)
+            assert shared_x <= 1 or shared_y <= 1, (one, other)
+
+
 def test_nothing_overlaps_and_nothing_leaves_the_page(tmp_path, monkeypatch):
     kept = _axes(monkeypatch)
-    arms = [f"grpo_{b:04d}_{256 // b}" for b in (1, 2, 4, 8, 16, 32, 64, 128)]
-    for pair in ("tiny_arith", "qwen0.5b_gsm", "llama1b_gsm", "olmo1b_gsm", "olmo1b_math", "llama1b_math"):
+    asked, larger = question("tradeoff"), question("replay_larger")
+    pairs = ("tiny_arith", "qwen0.5b_gsm", "llama1b_gsm", "olmo1b_gsm", "olmo1b_math", "llama1b_math")
+    for pair in pairs:  # the largest arm has no run
+        arms = [*arms_of(asked, pair, [])[:-1], *arms_of(larger, pair, [])]
         write_study(tmp_path, dict.fromkeys(arms, 0.2), [0, 1], pair=pair, steps=(0, 500, 1000))
-    for pairs in (["tiny_arith"], ["tiny_arith", "olmo1b_gsm"], None):
-        figures.plot_question(load_runs(tmp_path), [*arms, "grpo_0256_1"], tmp_path / "x", "A title", "tokens", pairs)
-        figure = kept[-1]
-        renderer = figure.canvas.get_renderer()
-        boxes = [figure.legends[0].get_window_extent(renderer)]
-        boxes += [text.get_window_extent(renderer) for text in [*figure.texts, figure._suptitle]]
-        boxes += [ax.get_tightbbox(renderer) for ax in figure.axes]
-        page = figure.bbox
-        for box in boxes:
-            assert box.x0 >= page.x0 - 1 and box.x1 <= page.x1 + 1 and box.y0 >= page.y0 - 1 and box.y1 <= page.y1 + 1
-        unique = list({tuple(box.extents): box for box in boxes}.values())
-        for i, one in enumerate(unique):
-            for other in unique[i + 1 :]:
-                shared_x = min(one.x1, other.x1) - max(one.x0, other.x0)
-                shared_y = min(one.y1, other.y1) - max(one.y0, other.y0)
-                assert shared_x <= 1 or shared_y <= 1, (one, other)
+    runs = load_runs(tmp_path)
+    for some in (["tiny_arith"], ["tiny_arith", "olmo1b_gsm"], None):
+        figures.plot_question(runs, pairs_of(asked, runs.table, some), tmp_path / "x", "A title", "tokens")
+        _check_places(kept[-1])
+        levels.plot_levels(runs, pairs_of(asked, runs.table, some), tmp_path / "x", "A title", "queries")
+        _check_places(kept[-1])
+    figures.plot_question(runs, pairs_of(larger, runs.table), tmp_path / "x", "A title")
+    _check_places(kept[-1])
 
 
-def test_every_published_arm_has_its_own_look_and_it_never_changes():
-    looks = [arm_look(arm) for arm in dict.fromkeys(PUBLISHED)]
-    assert len(set(map(str, looks))) == len(looks) == len(set(PUBLISHED))
-    assert set(PUBLISHED) <= set(_LOOKS)
+def test_levels_show_the_last_test_score_of_every_arm_in_order(study, tmp_path, monkeypatch):
+    kept, runs = _axes(monkeypatch), load_runs(study)
+    arms = pairs_of(question("rollouts"), runs.table)
+    drawn = levels.plot_levels(runs, arms, tmp_path / "x", "A title", "rollouts")
+    (ax,) = kept[0].axes
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "8", "16", "32", "64"]
+    last = runs.table[runs.table["step"] == 100].groupby("arm")["eval/test/pass@1"].mean()
+    assert [line.get_ydata()[0] for line in ax.lines[:2]] == pytest.approx([last["grpo_0032_1"], last["grpo_0032_8"]])
+    assert any("grpo_0032_64" in note and "No run found" in note for note in drawn.notes)
+
+
+def test_every_declared_arm_has_its_own_look_and_it_never_changes():
+    cells = list(declared().cells)
+    assert set(cells) <= set(_LOOKS)
+    assert len({str(arm_look(arm)) for arm in cells}) == len({*map(arm_label, cells)}) == len(cells)
     assert arm_look("grpo_0032_1").colour == "#000000"
-    assert (
-        arm_look("control_random_reward") == arm_look("control_random_reward")
-        and len({*map(arm_label, PUBLISHED)}) == 22
-    )
+    assert arm_look("another_reward") == arm_look("another_reward")
 
 
-@pytest.mark.parametrize("script", [s for s in SCRIPTS if s.stem != "plot_table"], ids=lambda s: s.stem)
-def test_arms_of_one_question_differ_in_grey(script):
-    scope = {"__name__": "read", "__file__": str(script)}
-    exec(compile(script.read_text(), script, "exec"), scope)
-    arms = [arm for arm in scope["QUESTION"].arms if "*" not in arm]
-    assert len({(str(arm_look(arm).dash), arm_look(arm).marker) for arm in arms}) == len(arms)
+@pytest.mark.parametrize("pair", ["tiny_arith", "qwen0.5b_gsm"])
+@pytest.mark.parametrize("asked", QUESTIONS, ids=lambda asked: asked.name)
+def test_arms_of_one_question_differ_in_grey(asked, pair):
+    arms = arms_of(asked, pair, list(declared().cells))
     assert len({arm_look(arm).marker for arm in arms}) == len(arms)
     assert all(max(colors.to_rgb(arm_look(arm).colour)) <= 0.95 for arm in arms)
 
@@ -212,6 +231,7 @@ def test_run_figure_starts_fast_and_without_torch_or_verl(study, tmp_path):
 
 
 def test_make_figures_draws_all_from_anywhere_and_twice_the_same(study, tmp_path):
+    write_run(study, "arpo_0032_8", 0)
     command = ["bash", ROOT / "Running-Results" / "make_figures.sh", "--result", study, "--figure"]
     seen = []
     for number in (0, 1):
@@ -221,9 +241,11 @@ def test_make_figures_draws_all_from_anywhere_and_twice_the_same(study, tmp_path
         assert done.returncode == 0, done.stderr
         seen.append({path.name: path.read_bytes() for path in (tmp_path / str(number)).iterdir()})
     assert seen[0] == seen[1]
-    for script in SCRIPTS:
-        stem = script.stem.removeprefix("plot_")
-        assert ({f"{stem}.pdf", f"{stem}.png"} if stem != "table" else {"table.csv", "table.md"}) <= set(seen[0])
+    assert {script.stem.removeprefix("plot_") for script in SCRIPTS} == {one.name for one in QUESTIONS} | {"table"}
+    for asked in QUESTIONS:
+        assert {f"{asked.name}.pdf", f"{asked.name}.png"} <= set(seen[0]), asked.name
+        assert bool(asked.level) == (f"{asked.name}_final.pdf" in seen[0])
+    assert {"table.csv", "table.md"} <= set(seen[0])
     failing = subprocess.run(
         [*map(str, command[:2]), "--result", str(tmp_path / "none")], capture_output=True, text=True
     )

@@ -1,0 +1,103 @@
+"""Draws where the arms of one scale end: the last test Pass@1 against the number that makes the arm, one panel per pair.
+
+Nine curves on six pairs hide each other; nine points in order do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from Verl.analysis.figures import ArmsOfPairs, Drawn, missing_note, new_figure, our_style, seed_note
+from Verl.analysis.layout import lay_out, save
+from Verl.analysis.run_files import arm_numbers, listed
+from Verl.analysis.runs import Runs
+from Verl.analysis.stats import seed_interval
+from Verl.analysis.style import arm_look
+
+TEST = "eval/test/pass@1"
+LEVELS = {"queries": "queries per step", "rollouts": "rollouts per query"}
+
+
+def _last(rows: pd.DataFrame, arm: str) -> tuple[int, np.ndarray] | None:
+    """The arm's last evaluated step and the test Pass@1 of its seeds there."""
+    of_arm = rows[rows["arm"] == arm]
+    if TEST not in of_arm:
+        return None
+    of_arm = of_arm[np.isfinite(of_arm[TEST].astype(float))]
+    if of_arm.empty:
+        return None
+    last = int(of_arm["step"].max())
+    return last, of_arm.loc[of_arm["step"] == last, TEST].to_numpy(dtype=float)
+
+
+def _level(arm: str, level: str) -> int:
+    numbers = arm_numbers(arm)
+    return numbers["queries"] if level == "queries" else numbers["trained"] // max(1, numbers["queries"])
+
+
+def _draw_panel(ax, rows: pd.DataFrame, arms: Sequence[str], level: str, narrow: bool) -> list[int]:
+    """One panel, the start as a line; returns the steps at which the arms end."""
+    ends = []
+    for place, arm in enumerate(arms):
+        last = _last(rows, arm)
+        if last is None:
+            continue
+        step, values = last
+        ends.append(step)
+        low, high = seed_interval(values)[1:] if len(values) > 1 else (np.nan, np.nan)
+        look, mean = arm_look(arm), values.mean()
+        if np.isfinite(low):
+            ax.vlines(place, max(low, 0.0), min(high, 1.0), color=look.colour, linewidth=1.1, zorder=2)
+        ax.plot([place], [mean], color=look.colour, marker=look.marker, markersize=4.5, markeredgewidth=0.0, zorder=3)
+    starts = rows.loc[(rows["step"] == 0) & rows["arm"].isin(arms), TEST] if TEST in rows else rows.iloc[:0]
+    if len(starts.dropna()):
+        ax.axhline(float(starts.mean()), color="#777777", linestyle=(0, (3, 2)), linewidth=0.7, zorder=1)
+    ax.set_xlim(-0.6, len(arms) - 0.4)
+    every = 2 if narrow and len(arms) > 5 else 1  # names side by side would touch
+    ax.set_xticks(range(len(arms)), ["" if i % every else str(_level(arm, level)) for i, arm in enumerate(arms)])
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    ax.grid(axis="x", visible=False)
+    return ends
+
+
+def draw_levels(
+    table: pd.DataFrame, arms: ArmsOfPairs, title: str, level: str, notes_inside: bool = True
+) -> tuple[Figure, list[str]]:
+    """The figure of ``plot_levels`` and its notes, within ``our_style``."""
+    arms = {pair: [arm for arm in of_pair if arm_numbers(arm)] for pair, of_pair in arms.items()} or {"(no pair)": []}
+    figure, grid, narrow = new_figure(1, list(arms))
+    ends: dict[str, list[int]] = {}
+    for column, (pair, of_pair) in enumerate(arms.items()):
+        ends[pair] = _draw_panel(grid[0, column], table[table["pair"] == pair], of_pair, level, narrow)
+        if not narrow or column == len(arms) // 2:
+            grid[0, column].set_xlabel(LEVELS[level])
+        if narrow:
+            grid[0, column].tick_params(axis="x", labelsize=5.0)
+    grid[0, 0].set_ylabel("last test Pass@1")
+    rows = table[table["pair"].isin(list(arms))]
+    uneven = [f"{pair} (steps {min(e)} to {max(e)})" for pair, e in ends.items() if e and min(e) < max(e)]
+    notes = [
+        seed_note(rows, [arm for of_pair in arms.values() for arm in of_pair], "bars"),
+        "Dashed: before training.",
+        f"Not all arms end at the same step: {listed(uneven)}." if uneven else "",
+        *missing_note(table, arms),
+    ]
+    notes = [note for note in notes if note]
+    lay_out(figure, [], title, notes if notes_inside else [], 1, 0.0, narrow)
+    return figure, notes
+
+
+def plot_levels(runs: Runs, arms: ArmsOfPairs, path: Path | str, title: str, level: str) -> Drawn:
+    """Draw the mean over seeds of every arm's last test Pass@1, with its 95 % t interval, to ``path`` + .pdf and .png.
+
+    ``level``: a key of LEVELS, the number that stands at the axis; arms in the given order, equally far apart.
+    """
+    with our_style():
+        figure, notes = draw_levels(runs.table, arms, title, level)
+        return Drawn(save(figure, Path(path)), notes)

@@ -1,0 +1,109 @@
+"""The words of a comparison: one sentence each, and one for all comparisons of a question on a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from Verl.analysis.style import arm_label
+
+if TYPE_CHECKING:
+    from Verl.analysis.verdict import Comparison
+
+
+def number(x: float) -> str:
+    """A signed difference: +0.102."""
+    return f"{x:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def p_text(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
+
+
+def point(axis: str, at: float) -> str:
+    """Where two arms are compared: step 100, 51,200 tokens, 0.35 hours."""
+    if axis == "steps":
+        return f"step {int(at)}"
+    return f"{at:.3g} hours" if axis == "hours" else f"{at:,.0f} {axis.replace('_', ' ')}"
+
+
+def _measured(c: Comparison, metric: str) -> str:
+    split, rule = metric.split("/")[1:]
+    return f"{split} {'Pass@1' if rule == 'pass@1' else rule} at {point(c.axis, c.at)}"
+
+
+def _n(c: Comparison) -> str:
+    questions = f" x {c.questions} questions" if c.questions else ", their averages only"
+    return f"{len(c.seeds)} paired seeds{questions}"
+
+
+def sentence_of(c: Comparison, metric: str, alpha: float) -> str:
+    """The verdict of one comparison; what was compared stands in it, so that it can be quoted alone."""
+    direction = "above" if c.result.difference >= 0 else "below"
+    holm = f"Holm-adjusted p {p_text(c.adjusted_p)} over {c.family} comparison{'s' * (c.family > 1)}"
+    text = (
+        f"{c.pair}: {arm_label(c.arm)} is {abs(c.result.difference):.3f} {direction} {arm_label(c.base_line)} "
+        f"({_measured(c, metric)}; {_n(c)}; 95 % interval {number(c.result.low)} to {number(c.result.high)}; {holm})"
+    )
+    if c.beyond_noise(alpha):
+        text += ": beyond noise."
+    else:
+        text += ": not beyond noise (which does not prove that there is no difference)."
+    return text + "".join(f" Note: {note}." for note in c.notes)
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))
+
+
+def _in_brackets(c: Comparison, against: bool) -> str:
+    """One arm within a sentence over several."""
+    other = f" against {arm_label(c.base_line)}" if against else ""
+    interval = f"{number(c.result.low)} to {number(c.result.high)}"
+    return f"{arm_label(c.arm)}{other} {number(c.result.difference)} ({interval}, p {p_text(c.adjusted_p)})"
+
+
+def _span(values: Sequence[str]) -> str:
+    """One text if all are the same, else the first and the last in order of size."""
+    ordered = sorted(set(values), key=lambda text: (len(text), text))
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
+
+
+def _would_be_found(comparisons: Sequence[Comparison], alpha: float) -> str:
+    """How large a difference these comparisons would have found."""
+    sizes = [size for size in (c.detectable(alpha) for c in comparisons) if size is not None and size > 0]
+    if not sizes:
+        return ""
+    about = _span([f"{size:.2f}" for size in (min(sizes), max(sizes))])
+    return f" With this noise, a true difference of about {about} would be found in 4 of 5 such studies."
+
+
+def conclusion(comparisons: Sequence[Comparison], metric: str = "eval/test/pass@1", alpha: float = 0.05) -> str:
+    """All comparisons of a question on one pair in a sentence, with n, intervals and Holm's p; then what it could miss.
+
+    ``comparisons``: of one pair and one family; an empty list gives an empty text.
+    """
+    tested = [c for c in comparisons if c.result is not None]
+    untold = [c for c in comparisons if c.result is None]
+    if not tested:
+        return " ".join(c.sentence for c in untold)
+    bases = {c.base_line for c in tested}
+    against = len(bases) > 1
+    beyond = [c for c in tested if c.beyond_noise(alpha)]
+    within = [c for c in tested if not c.beyond_noise(alpha)]
+    base = "what each is compared with" if against else arm_label(next(iter(bases)))
+    what = "comparisons" if against else "arms"
+    count = f"{len(beyond) or 'none'} of {len(tested)} {what}" if len(tested) > 1 else arm_label(tested[0].arm)
+    plural = len(beyond) != 1 and len(tested) > 1
+    told = f"{count} {'differ' if plural else 'differs' if beyond else 'does not differ'} from {base} beyond noise"
+    parts = [f"{'above' if up else 'below'}: {_joined([_in_brackets(c, against) for c in group])}"
+             for up in (True, False) if (group := [c for c in beyond if (c.result.difference >= 0) == up])]  # fmt: skip
+    if within:
+        parts.append(f"not beyond noise: {_joined([_in_brackets(c, against) for c in within])}")
+    n = _span([_n(c) for c in tested])
+    where = _span([_measured(c, metric) for c in tested])
+    family = tested[0].family
+    holm = f"p Holm-adjusted over {family} comparison{'s' * (family > 1)}"
+    text = f"{tested[0].pair}: {told}; {'; '.join(parts)}. 95 % intervals; {n}; {where}; {holm}."
+    text += _would_be_found(within, alpha)
+    return " ".join([text, *(c.sentence for c in untold)])
