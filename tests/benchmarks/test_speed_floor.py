@@ -18,6 +18,11 @@ def folder(request, tmp_path_factory):
             LlamaConfig(vocab_size=262, hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=6,
                         num_key_value_heads=2, head_dim=8, tie_word_embeddings=True)
         ).save_pretrained(path)  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(path)
+    for name, weight in model.named_parameters():
+        if "self_attn" in name:  # as they come, random weights attend to everything alike: an error would not show
+            weight.data.mul_(10)
+    model.save_pretrained(path)
     return path
 
 
@@ -56,7 +61,7 @@ def test_rollout_draws_from_the_models_distribution(folder, monkeypatch):
 
 
 def test_a_step_of_the_loop_moves_the_policy_only(folder):
-    row = work.Work("test", queries=4, rollouts=2, prompt=9, response=5, micro=4)
+    row = work.Work("test", queries=4, rollouts=4, prompt=9, response=5, micro=8)
     torch.manual_seed(0)
     loop = Loop(row, torch.randint(6, 262, (4, 9)).tolist(), folder)
     before = [weight.clone() for weight in loop.reference.parameters()]
