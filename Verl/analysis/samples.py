@@ -71,8 +71,8 @@ def _entry(entry: Entry, view: View, several: bool, width: int) -> RenderableTyp
     source = f" of {sample['data_source']}" if several else ""
     place = f"step {sample['step']}, question {sample['index']}{source}, rollout {sample['rollout']}"
     if entry.other is None:
-        return _panel(sample, f"{place}: {facts(sample)}")
-    panels = [_panel(one, f"{run}: {facts(one)}") for run, one in zip(view.runs, (sample, entry.other))]
+        return _panel(sample, place)
+    panels = [_panel(one, run) for run, one in zip(view.runs, (sample, entry.other))]
     if width < _SIDE_BY_SIDE:
         return Group(Text(place), *panels)
     grid = Table.grid(expand=True)
@@ -84,7 +84,9 @@ def _entry(entry: Entry, view: View, several: bool, width: int) -> RenderableTyp
 
 def _panel(sample: Sample, title: str) -> Panel:
     colour = "green" if sample["strict"] else "yellow" if sample["flexible"] else "red"
-    body = Text(visible(sample["text"])) if sample["text"] else Text("(empty)", style="dim")
+    text = Text(visible(sample["text"])) if sample["text"] else Text("(empty)", style="dim")
+    # In the body, where a long line wraps: a title would be cut off.
+    body = Group(Text(facts(sample), style=f"dim {colour}"), text)
     return Panel(body, title=Text(visible(title)), title_align="left", border_style=colour, box=box.ROUNDED)
 
 
