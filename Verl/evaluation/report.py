@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from Verl.evaluation.compare import Comparison
+from Verl.evaluation.metrics import RULES
 from Verl.trainer.console import duration
 
 _PERCENT = 100
@@ -58,25 +59,41 @@ class Progress:
         )
 
 
+_LEGEND = (
+    "strict: right in the demanded format; flexible: right, however it is written; format: the format alone. "
+    "In %, with 95 % intervals: bootstrap over questions."
+)
+
+
 def show(console: Console, evaluation: dict[str, Any]) -> None:
-    """The table of an evaluation as it stands in evaluation.json."""
-    settings, counts = evaluation["settings"], evaluation["counts"]
-    table = Table(box=box.SIMPLE_HEAD, title=f"{settings['model']} on {settings['data']}", title_justify="left")
-    table.add_column("metric", ratio=1)
-    table.add_column("%", justify="right", no_wrap=True)
-    table.add_column("95 % interval", justify="right", no_wrap=True)
-    for metric in evaluation["metrics"]:
-        interval = f"{metric['low'] * _PERCENT:.1f} to {metric['high'] * _PERCENT:.1f}"
-        table.add_row(metric["label"], f"{metric['estimate'] * _PERCENT:.1f}", interval)
+    """The table of an evaluation as it stands in evaluation.json: a line per metric, a column per rule."""
+    settings, metrics = evaluation["settings"], evaluation["metrics"]
+    console.print(f"\n{settings['model']} on {settings['data']}", style="italic", highlight=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("metric", no_wrap=True)
+    for rule in RULES:
+        table.add_column(rule, justify="right", no_wrap=True)
+    for name in dict.fromkeys(metric["name"] for metric in metrics):
+        by_rule = {metric["rule"]: _interval(metric) for metric in metrics if metric["name"] == name}
+        table.add_row(name, *(by_rule.get(rule, "") for rule in RULES))
     console.print(table)
-    console.print(_facts(counts, settings), highlight=False)
+    for metric in metrics:
+        if metric["rule"] == RULES[0]:
+            label = metric["label"].rsplit(", ", 1)[0]  # the last part names the rule, which is the column here
+            named = label.lower().startswith(metric["name"])
+            console.print(label if named else f"{metric['name']}: {label}", highlight=False)
+    console.print(f"{_LEGEND}\n{_facts(evaluation['counts'], settings)}", highlight=False)
+
+
+def _interval(metric: dict[str, Any]) -> str:
+    low, high = metric["low"] * _PERCENT, metric["high"] * _PERCENT
+    return f"{metric['estimate'] * _PERCENT:.1f} ({low:.1f} to {high:.1f})"
 
 
 def _facts(counts: dict[str, Any], settings: dict[str, Any]) -> str:
     lines = [
         f"{counts['questions']} questions, {counts['responses']} responses of {counts['mean_response_length']:.0f} tokens on "
-        f"average; {counts['cut_off']} were cut off at {settings['max_response_length']} tokens. "
-        "Intervals: bootstrap over questions."
+        f"average; {counts['cut_off']} were cut off at {settings['max_response_length']} tokens."
     ]
     if counts["too_long"]:
         lines.append(
@@ -91,24 +108,25 @@ def _facts(counts: dict[str, Any], settings: dict[str, Any]) -> str:
 
 def show_comparison(console: Console, other: str, comparisons: Sequence[Comparison]) -> None:
     """The paired tests against another evaluation."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"against {other}, on the same questions", title_justify="left")
-    table.add_column("metric", ratio=1)
-    for heading in ("this %", "other %", "difference (95 %)", "p"):
+    console.print(f"\nagainst {other}, on the same questions", style="italic", highlight=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("metric", no_wrap=True)
+    for heading in ("this", "other", "difference", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("test")
     for one in comparisons:
         table.add_row(
-            one.label,
+            f"{one.name} {one.rule}",
             f"{one.this * _PERCENT:.1f}",
             f"{one.other * _PERCENT:.1f}",
             f"{one.difference * _PERCENT:+.1f} ({one.low * _PERCENT:+.1f} to {one.high * _PERCENT:+.1f})",
             "< 0.0001" if one.p < 0.0001 else f"{one.p:.4f}",
-            one.test,
+            one.test.removeprefix("exact ").removeprefix("paired "),
         )
     console.print(table)
     questions = comparisons[0].questions if comparisons else 0
     console.print(
-        f"{questions} questions in both. p says whether other questions would show the difference, "
-        "not whether another training seed would.",
+        f"{questions} questions in both, in %. Tests: exact McNemar for one answer each, paired bootstrap for averages. "
+        "p says whether other questions would show the difference, not whether another training seed would.",
         highlight=False,
     )

@@ -26,7 +26,7 @@ def arguments(test_set, tiny_model, tmp_path):
 def test_tiny_model_from_end_to_end(arguments, tiny_model, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert main([*arguments(samples=2, limit=6), "--greedy"]) == 0
-    assert "maj@2, the majority of 2 samples at temperature 1.0, strict rule" in capsys.readouterr().out
+    assert "maj@2, the majority of 2 samples at temperature 1.0\n" in capsys.readouterr().out
     rows = pq.read_table(tmp_path / "out" / "responses.parquet").to_pylist()
     assert (
         len(rows) == 18

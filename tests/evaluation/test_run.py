@@ -46,7 +46,9 @@ def test_files_hold_every_response_and_the_metrics_of_them(make_settings, plante
 def test_table_and_progress_can_be_read(make_settings, planted, console):
     evaluate(make_settings(), console, planted())
     shown = console.file.getvalue()
-    assert "Pass@1, one sample at temperature 1.0, strict rule" in shown
+    assert "avg@1: Pass@1, one sample at temperature 1.0\n" in shown
+    (row,) = [line.split() for line in shown.splitlines() if line.split()[:1] == ["avg@1"]]
+    assert row[1:4] == ["40.0", "(20.0", "to"] and row.count("to") == 3
     assert "8 of 20 responses" in shown and "left" in shown and "bootstrap over questions" in shown
 
 
