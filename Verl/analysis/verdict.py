@@ -30,7 +30,8 @@ class Comparison:
     """One arm against the base line on one pair. ``result`` is None where no test was possible; the sentence says why.
 
     ``at``: the step or budget of the comparison; ``questions``: 0 if only the seeds' averages were compared;
-    ``family``: comparisons that Holm's correction ran over; ``noise``: of this comparison, as far as it can be told.
+    ``family``: comparisons that Holm's correction ran over; ``noise``: of this comparison, as far as it can be told;
+    ``why_not``: what stands in the way of a test.
     """
 
     pair: str
@@ -46,6 +47,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     noise: stats.Noise | None = None
     family: int = 0
+    why_not: str = ""
 
     def beyond_noise(self, alpha: float = 0.05) -> bool:
         return self.adjusted_p is not None and self.adjusted_p <= alpha
@@ -139,12 +141,12 @@ def _compare(runs: Runs, result_dir, pair: str, arm: str, base: str, axis: str, 
 
     def untold(why: str, at=None, seeds=()) -> Comparison:
         sentence = f"{pair}: {arm_label(arm)} against {arm_label(base)} cannot be told: {why}."
-        return Comparison(pair, arm, base, axis, at, tuple(seeds), 0, None, None, sentence)
+        return Comparison(pair, arm, base, axis, at, tuple(seeds), 0, None, None, sentence, why_not=why)
 
     for name, curves in ((arm, ours), (base, theirs)):
-        if not curves:
-            return untold(f"no run of {name} has {metric}")
         rows = runs.table[(runs.table["pair"] == pair) & (runs.table["arm"] == name)]
+        if not curves:
+            return untold(f"there is no run of {name}" if rows.empty else f"no run of {name} has {metric}")
         if rows["config_hash"].nunique() > 1:
             return untold(f"the runs of {name} have {rows['config_hash'].nunique()} different configurations")
     at = _meeting_point(ours, theirs, axis)
@@ -179,7 +181,7 @@ def _gain(runs: Runs, result_dir, pair: str, arm: str, metric: str) -> Compariso
             else "no evaluation after step 0"
         )
         sentence = f"{pair}: whether {arm_label(arm)} improves on its start cannot be told: {seen}."
-        return Comparison(pair, arm, START, "steps", float(last), tuple(seeds), 0, None, None, sentence)
+        return Comparison(pair, arm, START, "steps", float(last), tuple(seeds), 0, None, None, sentence, why_not=seen)
     grids = None
     if result_dir is not None:
         files = [evaluation_files(result_dir, _run_names(runs, pair, arm)[seed]) for seed in seeds]

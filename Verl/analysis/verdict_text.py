@@ -78,6 +78,43 @@ def _would_be_found(comparisons: Sequence[Comparison], alpha: float) -> str:
     return f" With this noise, a true difference of about {about} would be found in 4 of 5 such studies."
 
 
+def _told(tested: Sequence[Comparison], alpha: float) -> str:
+    """How many of several differ beyond noise, from what."""
+    beyond, bases = sum(c.beyond_noise(alpha) for c in tested), {c.base_line for c in tested}
+    if len(bases) > 1:
+        return f"{beyond or 'none'} of {len(tested)} comparisons show{'s' * (beyond < 2)} a difference beyond noise"
+    base = arm_label(next(iter(bases)))
+    return f"{beyond or 'none'} of {len(tested)} arms differ{'s' * (beyond < 2)} from {base} beyond noise"
+
+
+def _cannot_be_told(untold: Sequence[Comparison]) -> str:
+    """Which comparisons stand open, and why."""
+    if not untold:
+        return ""
+    reasons = [f"{arm_label(c.arm)} against {arm_label(c.base_line)}, because {c.why_not}" for c in untold]
+    return f"{untold[0].pair}: cannot be told: {'; '.join(reasons)}."
+
+
+def headline(comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
+    """The shortest form of ``conclusion``: no intervals, so only beside it."""
+    tested = [c for c in comparisons if c.result is not None]
+    if not tested:
+        return "Cannot be told yet." if comparisons else ""
+    missing = len(comparisons) - len(tested)
+    untold = f"; {missing} cannot be told" if missing else ""
+    if len(tested) == 1:
+        (c,) = tested
+        noise = "beyond noise" if c.beyond_noise(alpha) else "not beyond noise"
+        arm = arm_label(c.arm)
+        return f"{arm[0].upper()}{arm[1:]} against {arm_label(c.base_line)}: {number(c.result.difference)}, {noise}{untold}."
+    against = len({c.base_line for c in tested}) > 1
+    beyond = [c for c in tested if c.beyond_noise(alpha)]
+    others = [f" against {arm_label(c.base_line)}" if against else "" for c in beyond]
+    named = [f"{arm_label(c.arm)}{other} {number(c.result.difference)}" for c, other in zip(beyond, others)]
+    told = _told(tested, alpha)
+    return f"{told[0].upper()}{told[1:]}{': ' + _joined(named) if named else ''}{untold}."
+
+
 def conclusion(comparisons: Sequence[Comparison], metric: str = "eval/test/pass@1", alpha: float = 0.05) -> str:
     """All comparisons of a question on one pair in a sentence, with n, intervals and Holm's p; then what it could miss.
 
@@ -85,17 +122,13 @@ def conclusion(comparisons: Sequence[Comparison], metric: str = "eval/test/pass@
     """
     tested = [c for c in comparisons if c.result is not None]
     untold = [c for c in comparisons if c.result is None]
-    if not tested:
-        return " ".join(c.sentence for c in untold)
-    bases = {c.base_line for c in tested}
-    against = len(bases) > 1
+    if len(tested) < 2:
+        within = [c for c in tested if not c.beyond_noise(alpha)]
+        told = " ".join(c.sentence for c in tested) + _would_be_found(within, alpha)
+        return f"{told} {_cannot_be_told(untold)}".strip()
+    against = len({c.base_line for c in tested}) > 1
     beyond = [c for c in tested if c.beyond_noise(alpha)]
     within = [c for c in tested if not c.beyond_noise(alpha)]
-    base = "what each is compared with" if against else arm_label(next(iter(bases)))
-    what = "comparisons" if against else "arms"
-    count = f"{len(beyond) or 'none'} of {len(tested)} {what}" if len(tested) > 1 else arm_label(tested[0].arm)
-    plural = len(beyond) != 1 and len(tested) > 1
-    told = f"{count} {'differ' if plural else 'differs' if beyond else 'does not differ'} from {base} beyond noise"
     parts = [f"{'above' if up else 'below'}: {_joined([_in_brackets(c, against) for c in group])}"
              for up in (True, False) if (group := [c for c in beyond if (c.result.difference >= 0) == up])]  # fmt: skip
     if within:
@@ -104,6 +137,5 @@ def conclusion(comparisons: Sequence[Comparison], metric: str = "eval/test/pass@
     where = _span([_measured(c, metric) for c in tested])
     family = tested[0].family
     holm = f"p Holm-adjusted over {family} comparison{'s' * (family > 1)}"
-    text = f"{tested[0].pair}: {told}; {'; '.join(parts)}. 95 % intervals; {n}; {where}; {holm}."
-    text += _would_be_found(within, alpha)
-    return " ".join([text, *(c.sentence for c in untold)])
+    text = f"{tested[0].pair}: {_told(tested, alpha)}; {'; '.join(parts)}. 95 % intervals; {n}; {where}; {holm}."
+    return f"{text}{_would_be_found(within, alpha)} {_cannot_be_told(untold)}".rstrip()

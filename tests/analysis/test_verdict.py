@@ -78,7 +78,7 @@ def test_what_cannot_be_told_is_said_and_not_in_holms_family(tmp_path):
     assert tested.adjusted_p == tested.result.p
     assert "cannot be told" in single.sentence and "1 paired seed(s)" in single.sentence
     assert "3 different configurations" in mixed.sentence and mixed.result is None
-    assert "no run of arpo_0032_8" in absent.sentence
+    assert "there is no run of arpo_0032_8" in absent.sentence
 
 
 def test_seeds_are_paired_and_a_seed_without_partner_is_named(tmp_path):

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Writes the whole study as one self-contained page, Running-Results/report.html: report.sh [--result DIR] [--out FILE]
+set -eu
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+python="${BANDIT_VENV:-$root/.venv}/bin/python"
+[ -x "$python" ] || python="$(command -v python3)"
+export OMP_NUM_THREADS=1
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m Verl.analysis.report "$@"

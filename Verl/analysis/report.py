@@ -1,0 +1,174 @@
+"""The study as one page: ``bash Running-Results/report.sh [--result DIR] [--out FILE]``.
+
+Everything stands in the file itself (figures as SVG, no script, no font, no request), and the same runs give the same
+bytes. What the runs do not tell (no evaluations, no configs, no samples) is said where it would stand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import jinja2  # torch requires it
+
+from Verl.analysis.configs import first_runs, flat_config, why_mixed
+from Verl.analysis.questions import BASE_LINE, declared
+from Verl.analysis.report_runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
+from Verl.analysis.report_samples import samples
+from Verl.analysis.report_sections import across_pairs, sections
+from Verl.analysis.runs import Runs, load_runs
+from Verl.analysis.style import arm_label
+from Verl.analysis.summary import summary_table
+from Verl.analysis.verdict_text import number, p_text
+from Verl.errors import UserError
+from Verl.files import write_atomic
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULT_DIR = ROOT / "Running-Results" / "result"
+OUT = ROOT / "Running-Results" / "report.html"
+_PREFIXES = ("eval/", "ledger/total_", "reward/", "actor/", "training/rollout_probs_diff")
+_METRICS = {"train/reward_mean", "train/response_length_mean", "timing_s/step"}
+_NONE = "\N{EN DASH}"
+
+
+def _wanted(metric: str) -> bool:
+    return metric in _METRICS or metric.startswith(_PREFIXES)
+
+
+def _plain(value: float | None, form: str = ".3f") -> str:
+    """A number, a dash where there is none."""
+    if value is None or math.isnan(value):
+        return _NONE
+    return "never" if math.isinf(value) else format(value, form).replace("-", "\N{MINUS SIGN}")
+
+
+def _signed(value: float | None) -> str:
+    return _NONE if value is None or math.isnan(value) else number(value)
+
+
+def _interval(low: float, high: float, signed: bool = False) -> str:
+    form = number if signed else _plain
+    return "" if math.isnan(low) else f"{form(low)} to {form(high)}"
+
+
+def _count(value: float) -> str:
+    """A count that can be read at a glance: 3,200, 51.2 k, 1.64 M."""
+    if math.isnan(value):
+        return _NONE
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            return f"{value / (1e3 if unit == 'k' else limit):.3g} {unit}"
+    return f"{value:,.0f}"
+
+
+def _small(value: float) -> str:
+    """Numbers over many orders: 2.4e-07, 0.595."""
+    if math.isnan(value):
+        return _NONE
+    text = "0" if value == 0 else f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "report_page"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = {"plain": _plain, "signed": _signed, "interval": _interval, "count": _count, "small": _small}
+    environment.filters |= filters | {"label": arm_label, "p": p_text}
+    return environment
+
+
+def _facts(runs: Runs) -> dict[str, Any]:
+    """The numbers at the top."""
+    firsts = runs.table.drop_duplicates("run")
+    status = firsts["status"].value_counts().to_dict()
+    return {
+        "runs": len(firsts),
+        "status": ", ".join(f"{count} {name}" for name, count in sorted(status.items())),
+        "pairs": sorted(firsts["pair"].unique()),
+        "arms": int(firsts["arm"].nunique()),
+        "hours": float(runs.table.groupby("run")["ledger/total_hours"].max().sum())
+        if "ledger/total_hours" in runs.table
+        else math.nan,
+    }
+
+
+def _design(runs: Runs, result_dir: Path) -> list[dict[str, Any]]:
+    """Per pair: the factors that it can compare, the seeds of every arm, and what is declared and was not run."""
+    study, found = declared(), []
+    for pair in sorted(runs.table["pair"].unique()):
+        rows = runs.table[runs.table["pair"] == pair].drop_duplicates("run")
+        seeds = {arm: sorted(int(s) for s in rows.loc[rows["arm"] == arm, "seed"]) for arm in arms_in_order(runs.table, pair)}
+        of_pair = study.pairs.get(pair)
+        factors = [
+            {"title": factor.title, "keys": factor.keys, "cells": [*of_pair.members(factor).values()],
+             "published": factor.published}
+            for factor in study.factors.values() if of_pair and of_pair.comparisons(factor)
+        ]  # fmt: skip
+        without = [arm for arm, run in first_runs(runs.table, pair).items()
+                   if flat_config(result_dir / run / "config.yaml") is None]  # fmt: skip
+        absent = [cell for cell in of_pair.cells if cell not in seeds] if of_pair else []
+        found.append(
+            {"pair": pair, "declared": of_pair is not None, "factors": factors, "seeds": seeds, "absent": absent}
+            | {"without_config": sorted(without)}
+        )
+    return found
+
+
+def context(result_dir: Path) -> dict[str, Any]:
+    """All that the page shows. Raises UserError if there is no run."""
+    runs = load_runs(result_dir, _wanted)
+    if runs.table.empty:
+        raise UserError(f"no run found in {result_dir}: nothing to report")
+    pairs = sorted(runs.table["pair"].unique())
+    by_pair = {"costs": costs, "speeds": speeds}
+    checks = health(runs)
+    return {
+        "facts": _facts(runs),
+        "design": _design(runs, result_dir),
+        "sections": sections(runs, result_dir),
+        "summary": summary_table(runs, result_dir=result_dir).to_dict("records"),
+        "across": across_pairs(runs.table, BASE_LINE, sorted(runs.table["arm"].unique())),
+        **{name: {pair: of_pair(runs.table, pair) for pair in pairs} for name, of_pair in by_pair.items()},
+        "health": checks,
+        "flagged": [one for one in checks if one.flags],
+        "limits": {"gap": GAP_LIMIT, "kl": KL_LIMIT},
+        "samples": {pair: samples(result_dir, runs.table, pair) for pair in pairs},
+        "problems": runs.problems + why_mixed(result_dir, runs.table),
+        "provenance": provenance(result_dir, list(dict.fromkeys(runs.table["run"]))),
+        "base_line": BASE_LINE,
+    }
+
+
+def build(result_dir: Path | str) -> str:
+    """The whole page."""
+    return _environment().get_template("report.html.j2").render(context(Path(result_dir)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="report.sh", description="Writes the study as one self-contained HTML page.")
+    parser.add_argument("--result", type=Path, default=RESULT_DIR, metavar="DIR", help="folder of the runs' jsonl")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="the page to write")
+    options = parser.parse_args(arguments)
+    try:
+        text = build(options.result)
+        write_atomic(options.out, text)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: --out {options.out} can't be written: {error.strerror}", file=sys.stderr)
+        return 2
+    print(f"{options.out}: {len(text.encode()) / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""One section of the report per question: its figures, tables, verdicts, and what its arms' configs differ in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from Verl.analysis import stats
+from Verl.analysis.configs import ConfigTable, config_table
+from Verl.analysis.questions import QUESTIONS, Question, comparisons_of, family_of, pairs_of
+from Verl.analysis.report_figures import InlineFigure, question_figures
+from Verl.analysis.report_runs import final_score, final_scores
+from Verl.analysis.runs import Runs
+from Verl.analysis.verdict import TEST, Comparison, compare, gains
+from Verl.analysis.verdict_text import conclusion, headline
+
+
+class ArmRow(NamedTuple):
+    """One arm's test scores, means over seeds; NaN where they were not logged."""
+
+    arm: str
+    seeds: int
+    start: float
+    last: stats.Interval
+    last_step: int
+    best: float
+    best_step: int
+    flexible: float
+    format: float
+
+
+class ComparisonRow(NamedTuple):
+    """A comparison with the chance that a run of the arm beats one of the other, and what it could have found."""
+
+    comparison: Comparison
+    better: float | None
+    detectable: float | None
+
+
+@dataclass
+class PairPart:
+    """One question on one pair. ``verdicts``: a plain sentence per family; ``short``: the first of them, for the top."""
+
+    pair: str
+    short: str
+    verdicts: list[str]
+    missing: list[str]
+    arms: list[ArmRow]
+    comparisons: list[ComparisonRow]
+    config: ConfigTable
+
+
+@dataclass
+class Section:
+    """One question of the report."""
+
+    asked: Question
+    figures: list[InlineFigure] = field(default_factory=list)
+    parts: list[PairPart] = field(default_factory=list)
+
+
+def arm_row(table: pd.DataFrame, pair: str, arm: str) -> ArmRow | None:
+    """None if the arm has no test evaluation on this pair."""
+    rows = table[(table["pair"] == pair) & (table["arm"] == arm)]
+    if TEST not in rows or not np.isfinite(rows[TEST].astype(float)).any():
+        return None
+    rows = rows[np.isfinite(rows[TEST].astype(float))]
+    means, last = rows.groupby("step")[TEST].mean(), final_scores(table, pair, arm)
+    interval = stats.seed_interval(last) if last.size > 1 else stats.Interval(float(last.mean()), np.nan, np.nan)
+    others = [final_score(table, pair, arm, f"eval/test/{rule}") for rule in ("flexible", "format")]
+    start, best = float(means.get(0, np.nan)), float(means.max())
+    return ArmRow(arm, last.size, start, interval, int(rows["step"].max()), best, int(means.idxmax()), *others)
+
+
+def comparison_row(table: pd.DataFrame, one: Comparison) -> ComparisonRow:
+    """With the probability of improvement over the last scores of all seeds, where both are arms."""
+    ours, theirs = (final_scores(table, one.pair, arm) for arm in (one.arm, one.base_line))
+    better = stats.probability_of_improvement(ours[:, None], theirs[:, None]) if ours.size and theirs.size else None
+    return ComparisonRow(one, better, one.detectable())
+
+
+def _families(runs: Runs, asked: Question, arms: dict[str, list[str]], result_dir: Path) -> list[list[Comparison]]:
+    """The question's families of comparisons: between arms, and of arms with their start (for the controls alone)."""
+    found = [compare(runs, family_of(asked, arms), result_dir)] if asked.factors else []
+    if asked.from_start:
+        of_pairs = []
+        for pair, of_pair in arms.items():
+            about = [arm for arm, _ in comparisons_of(asked, pair, of_pair)] or of_pair
+            of_pairs += [(pair, about)]
+        names = list(dict.fromkeys(arm for _, about in of_pairs for arm in about))
+        found.insert(0, gains(runs, names, [pair for pair, _ in of_pairs], result_dir))
+    return found
+
+
+def section(runs: Runs, asked: Question, result_dir: Path) -> Section | None:
+    """Everything about one question; None where no pair has anything to compare."""
+    table = runs.table
+    arms = pairs_of(asked, table)
+    if not arms:
+        return None
+    families = _families(runs, asked, arms, result_dir)
+    done = Section(asked)
+    for pair, of_pair in arms.items():
+        here = [[one for one in family if one.pair == pair] for family in families]
+        rows = [row for arm in of_pair if (row := arm_row(table, pair, arm)) is not None]
+        present = set(table.loc[table["pair"] == pair, "arm"])
+        done.parts.append(
+            PairPart(
+                pair,
+                headline(here[0]) if here else "",
+                [text for family in here if (text := conclusion(family))],
+                [arm for arm in of_pair if arm not in present],
+                rows,
+                [comparison_row(table, one) for family in here for one in family],
+                config_table(result_dir, table, pair, of_pair, comparisons_of(asked, pair, of_pair)),
+            )
+        )
+    if any(_compared_and_run(asked, part) for part in done.parts):
+        said = " ".join(part.verdicts[0] for part in done.parts if part.verdicts)
+        done.figures = question_figures(table, asked, arms, said)
+    return done
+
+
+def _compared_and_run(asked: Question, part: PairPart) -> bool:
+    """Whether more than what the question compares with was run."""
+    arms = {row.comparison.arm for row in part.comparisons} if asked.factors else {row.arm for row in part.arms}
+    return bool(arms - set(part.missing))
+
+
+def sections(runs: Runs, result_dir: Path) -> list[Section]:
+    """The sections of all questions that the runs can say something about."""
+    found = [section(runs, asked, result_dir) for asked in QUESTIONS]
+    return [one for one in found if one is not None]
+
+
+class Across(NamedTuple):
+    """One arm over several pairs: interquartile mean of its last test scores, and the chance to beat the base line."""
+
+    arm: str
+    pairs: int
+    iqm: stats.Interval
+    better: stats.Interval | None
+
+
+def across_pairs(table: pd.DataFrame, base_line: str, arms: Sequence[str]) -> list[Across]:
+    """A row per arm that has runs on all pairs of the base line, where there are at least two; seeds cut to the fewest.
+
+    Intervals: stratified bootstrap over seeds, the pairs as tasks (Agarwal et al. 2021).
+    """
+    pairs = [pair for pair in sorted(table["pair"].unique()) if final_scores(table, pair, base_line).size]
+    if len(pairs) < 2:
+        return []
+    scores = {}
+    for arm in arms:
+        of_arm = [final_scores(table, pair, arm) for pair in pairs]
+        fewest = min(values.size for values in of_arm)
+        if fewest:
+            scores[arm] = np.array([values[:fewest] for values in of_arm]).T
+    rows = []
+    for arm, matrix in scores.items():
+        better = None
+        if arm != base_line:
+            both = (matrix, scores[base_line])
+            better = stats.stratified_bootstrap_interval(both, stats.probability_of_improvement, resamples=500)
+        rows.append(Across(arm, len(pairs), stats.stratified_bootstrap_interval(matrix, resamples=500), better))
+    return rows
