@@ -14,7 +14,10 @@ little; those are all that is used. What differs: the worker's extension (vllm_c
 import os
 
 import ray
+from transformers import PretrainedConfig
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+
+from Verl.errors import UserError
 
 _KV_CACHE_BYTES = 2 * 2**30  # requests beyond it wait for their turn
 
@@ -25,6 +28,19 @@ _ENVIRONMENT = {
 }
 
 
+def check_head_size(model: PretrainedConfig) -> None:
+    """Raises UserError for a model whose attention heads are of a size for which vLLM has no CPU kernel."""
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    size = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
+    known = CPUAttentionBackend.get_supported_head_sizes()
+    if size not in known:
+        raise UserError(
+            f"actor_rollout_ref.rollout.name=vllm: on a CPU vLLM has no attention for heads of size {size} (it has "
+            f"{', '.join(map(str, known))}): take another model, or actor_rollout_ref.rollout.name=hf"
+        )
+
+
 class CPUHttpServer(vLLMHttpServer):
     """verl's server; the overridden methods are its own hooks."""
 
@@ -32,6 +48,7 @@ class CPUHttpServer(vLLMHttpServer):
         for key, value in _ENVIRONMENT.items():
             os.environ.setdefault(key, value)
         super().__init__(*args, **kwargs)
+        check_head_size(self.model_config.hf_config)
 
     def _get_worker_extension_cls(self) -> str:
         return "Verl.adapter.vllm_cpu_worker.CPUWorkerExtension"

@@ -56,3 +56,13 @@ def test_a_cpu_run_passes_the_same_but_for_a_declared_few():
         "dtype", "load_format", "max_num_seqs",  # Verl/trainer/config/device/cpu.yaml
         "worker_extension_cls", "enable_sleep_mode", "enforce_eager", "kv_cache_memory_bytes",  # Verl/adapter/vllm_cpu.py
     }  # fmt: skip
+
+
+def test_heads_that_vllm_has_no_cpu_kernel_for_are_refused():
+    from transformers import Qwen2Config
+
+    from Verl.adapter.vllm_cpu import check_head_size
+
+    check_head_size(Qwen2Config(hidden_size=128, num_attention_heads=4))
+    with pytest.raises(UserError, match="heads of size 16"):
+        check_head_size(Qwen2Config(hidden_size=128, num_attention_heads=8))
