@@ -128,14 +128,15 @@ def context(result_dir: Path) -> dict[str, Any]:
     if runs.table.empty:
         raise UserError(f"no run found in {result_dir}: nothing to report")
     pairs = sorted(runs.table["pair"].unique())
+    arms = list(dict.fromkeys(arm for pair in pairs for arm in arms_in_order(runs.table, pair)))
     by_pair = {"costs": costs, "speeds": speeds}
     checks = health(runs)
     return {
         "facts": _facts(runs),
         "design": _design(runs, result_dir),
         "sections": sections(runs, result_dir),
-        "summary": summary_table(runs, result_dir=result_dir).to_dict("records"),
-        "across": across_pairs(runs.table, BASE_LINE, sorted(runs.table["arm"].unique())),
+        "summary": summary_table(runs, arms, result_dir=result_dir).to_dict("records"),
+        "across": across_pairs(runs.table, BASE_LINE, arms),
         **{name: {pair: of_pair(runs.table, pair) for pair in pairs} for name, of_pair in by_pair.items()},
         "health": checks,
         "flagged": [one for one in checks if one.flags],

@@ -41,7 +41,7 @@ _LOOKS = {
     "grpo_0016_16": Look(SKY, DASHED, "^"),
     "grpo_0064_4": Look(ORANGE, SOLID, ">"),
     "grpo_0128_2": Look(GREEN, SOLID, "X"),
-    "grpo_0256_1": Look(GREY, DASHED, "*"),
+    "grpo_0256_1": Look(GREY, DASHED, "p"),
     "onerpo_0032_1_7": Look(VERMILLION, DASHED, "^"),
     "arpo_0032_8": Look(SKY, DASH_DOT, "X"),
     # replay
@@ -52,8 +52,8 @@ _LOOKS = {
     "asyttgrpo_1024_1_8": Look(SKY, DASH_DOT, "P"),
     "asyttgrpo_2048_1_8": Look(VERMILLION, DASHED, "X"),
     "asyttgrpo_0064_1_8": Look(ORANGE, DOTTED, "D"),
-    "asyttgrpo_0128_1_8": Look(GREEN, DASH_DOT, "*"),
-    "banditpo_0032_8_8": Look(PURPLE, SOLID, "*"),
+    "asyttgrpo_0128_1_8": Look(GREEN, DASH_DOT, "p"),
+    "banditpo_0032_8_8": Look(PURPLE, SOLID, "p"),
     # negative controls
     "grpo_0032_8_control_random": Look(VERMILLION, DOTTED, "X"),
     "grpo_0032_8_control_shuffled": Look(PURPLE, DASHED, "D"),
@@ -74,7 +74,7 @@ def arm_look(arm: str) -> Look:
     if arm in _LOOKS:
         return _LOOKS[arm]
     number = int.from_bytes(hashlib.sha256(arm.encode()).digest()[:8], "big")
-    colours, dashes, markers = (SKY, ORANGE, GREEN, VERMILLION, PURPLE, GREY), (DASHED, DOTTED, DASH_DOT), "^DvPX<>*"
+    colours, dashes, markers = (SKY, ORANGE, GREEN, VERMILLION, PURPLE, GREY), (DASHED, DOTTED, DASH_DOT), "^DvPX<>p"
     number, i = divmod(number, len(colours))
     number, j = divmod(number, len(dashes))
     return Look(colours[i], dashes[j], markers[number % len(markers)])

@@ -74,7 +74,9 @@ def _would_be_found(comparisons: Sequence[Comparison], alpha: float) -> str:
     sizes = [size for size in (c.detectable(alpha) for c in comparisons) if size is not None and size > 0]
     if not sizes:
         return ""
-    about = _span([f"{size:.2f}" for size in (min(sizes), max(sizes))])
+    if min(sizes) > 1.0:
+        return " With this noise, not even a difference of 1 would be found in 4 of 5 such studies."
+    about = _span([f"{size:.2f}" for size in (min(sizes), min(max(sizes), 1.0))])
     return f" With this noise, a true difference of about {about} would be found in 4 of 5 such studies."
 
 
