@@ -4,12 +4,13 @@ Not `model.generate`: it has no seed per request, prefills a prompt once per rol
 to the end of the batch. Here
 
 * a prompt shared by n requests is prefilled once and its key-value rows are copied to the n;
+* rows that have ended make room for requests that wait (continuous batching), so that a long answer holds nobody up;
 * every request draws its tokens from its own random stream (`seed`), one uniform number per token through the inverse
   of the cumulative distribution, so what it says does not depend on its neighbours, and two arms that ask for the same
   (query, rollout) share their random numbers;
 * rows that have ended leave the batch as soon as they are a fifth of it.
 
-Shapes: R rows still decoding, V vocabulary, T tokens so far (prompt, left-padded, plus response).
+Shapes: R rows being decoded, V vocabulary, C columns of the cache (left padding, prompt, response so far).
 """
 
 from collections.abc import Sequence
@@ -18,9 +19,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, CacheLayerMixin
+
+from Verl.adapter.row_cache import RowCache
 
 _COMPACT_BELOW = 0.8  # drop ended rows once fewer than this share of the batch is still decoding
+_ADMIT_BELOW = 0.75  # take in requests that wait once this share of max_rows or less is still decoding
 _PREFILL_TOKENS = 8192  # prompt tokens (padding included) per prefill pass: bounds the peak of the attention scores
 
 
@@ -69,59 +72,6 @@ class Completion:
     stop_reason: str = "length"
 
 
-class _RowLayer(CacheLayerMixin):
-    """Keys and values of one layer in a buffer allocated once; all rows write the same column (left-padding)."""
-
-    is_sliding = False
-    is_compileable = False
-
-    def __init__(self, columns: int):
-        super().__init__()
-        self.columns, self.used = columns, 0
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor | None = None) -> None:
-        rows, heads, _, width = key_states.shape
-        self.keys = key_states.new_empty(rows, heads, self.columns, width)
-        self.values = value_states.new_empty(rows, heads, self.columns, value_states.shape[-1])
-        self.is_initialized = True
-
-    def update(self, key_states, value_states, *args, **kwargs):
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        end = self.used + key_states.shape[2]
-        self.keys[:, :, self.used : end] = key_states
-        self.values[:, :, self.used : end] = value_states
-        self.used = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def keep(self, rows_R: torch.Tensor) -> None:
-        # Only the used columns are worth copying.
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = old.new_empty(len(rows_R), *old.shape[1:])
-            new[:, :, : self.used] = old[rows_R, :, : self.used]
-            setattr(self, name, new)
-
-    def get_seq_length(self, *args) -> int:
-        return self.used
-
-    def get_max_cache_shape(self) -> int:
-        return self.columns
-
-    def get_mask_sizes(self, query_length, *args) -> tuple[int, int]:
-        length = query_length if isinstance(query_length, int) else query_length.shape[0]
-        return self.used + length, 0
-
-
-class _RowCache(Cache):
-    def __init__(self, layers: int, columns: int):
-        super().__init__(layers=[_RowLayer(columns) for _ in range(layers)])
-
-    def keep(self, rows_R: torch.Tensor) -> None:
-        for layer in self.layers:
-            layer.keep(rows_R)
-
-
 def _random_numbers(request: Request) -> np.ndarray:
     """Uniform numbers in (0, 1], one per token. Philox is counter-based: cheap to open for every request."""
     bits = np.random.Philox(request.seed) if request.seed is not None else np.random.PCG64()
@@ -166,145 +116,170 @@ def draw(log_probs_RV: torch.Tensor, uniform_R: torch.Tensor, greedy_R: torch.Te
 
 
 class Decoder:
-    """Decodes batches of requests with one model.
+    """Decodes requests with one model.
 
     Args:
         model: a causal language model with attention that takes a 4-D boolean mask (sdpa).
         eos_ids: end tokens.
-        max_rows: most rows decoded at once; more requests are taken in several batches.
+        max_rows: most rows decoded at once; further requests wait until rows have ended.
     """
 
     def __init__(self, model: PreTrainedModel, eos_ids: Sequence[int], max_rows: int):
         self.model, self.max_rows = model.eval(), max_rows
         self.eos = torch.tensor(sorted(eos_ids), dtype=torch.long)
-        self._layers = model.config.get_text_config().num_hidden_layers
+        self.layers = model.config.get_text_config().num_hidden_layers
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Completions in the order of the requests. Requests with the same prompt should be neighbours."""
-        done: list[Completion] = []
-        for start in range(0, len(requests), self.max_rows):
-            done += self._generate_batch(requests[start : start + self.max_rows])
-        return done
+        return _Rows(self, requests).run() if requests else []
 
-    def _prefill(self, prompts: list[Sequence[int]], width: int, columns: int):
-        """Left-padded prompts P through the model once: cache, visible columns and next-token logits per prompt."""
+    def prefill(self, prompts: list[Sequence[int]]) -> tuple[RowCache, torch.Tensor, torch.Tensor]:
+        """Prompts P through the model once, left-padded: cache, visible columns and next-token logits per prompt."""
+        width = max(len(prompt) for prompt in prompts)
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        visible = torch.zeros(len(prompts), width, dtype=torch.bool)
+        visible_PC = torch.zeros(len(prompts), width, dtype=torch.bool)
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            visible[row, width - len(prompt) :] = True
-        caches, logits = [], []
+            visible_PC[row, width - len(prompt) :] = True
+        parts, logits = [], []
         chunk = max(1, _PREFILL_TOKENS // width)
         for start in range(0, len(prompts), chunk):
             rows = slice(start, start + chunk)
-            cache = _RowCache(self._layers, width)
+            cache = RowCache(self.layers, width)
             output = self.model(
                 input_ids=ids[rows],
-                attention_mask=None if bool(visible[rows].all()) else visible[rows],
-                position_ids=(visible[rows].cumsum(1) - 1).clamp(min=0),
+                attention_mask=None if bool(visible_PC[rows].all()) else visible_PC[rows],
+                position_ids=(visible_PC[rows].cumsum(1) - 1).clamp(min=0),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-            caches.append(cache)
+            parts.append((cache, torch.arange(len(output.logits))))
             logits.append(output.logits[:, -1])
-        whole = _RowCache(self._layers, columns)
-        for index, layer in enumerate(whole.layers):
-            layer.update(
-                torch.cat([cache.layers[index].keys for cache in caches]),
-                torch.cat([cache.layers[index].values for cache in caches]),
-            )
-        return whole, visible, torch.cat(logits)
-
-    def _generate_batch(self, requests: Sequence[Request]) -> list[Completion]:
-        prompt_rows = {tuple(r.prompt_ids): 0 for r in requests}
-        prompt_rows = {prompt: row for row, prompt in enumerate(prompt_rows)}
-        width = max(len(prompt) for prompt in prompt_rows)
-        longest = max(r.max_tokens for r in requests)
-        columns = width + longest
-        cache, visible_PT, logits_PV = self._prefill(list(prompt_rows), width, columns)
-        rows_R = torch.tensor([prompt_rows[tuple(r.prompt_ids)] for r in requests])
-        cache.keep(rows_R)
-        visible_RT = torch.ones(len(requests), columns, dtype=torch.bool)
-        visible_RT[:, :width] = visible_PT[rows_R]
-        return _Batch(self, requests, cache, visible_RT, width).run(logits_PV[rows_R], longest)
+        whole = parts[0][0] if len(parts) == 1 else RowCache.laid(parts, width, width)
+        return whole, visible_PC, torch.cat(logits)
 
 
-class _Batch:
-    """The decoding loop of one batch: which rows are alive, and what each has said."""
+class _Rows:
+    """The rows that are being decoded: which request each belongs to, what it sees, what it has said."""
 
-    def __init__(self, decoder: Decoder, requests: Sequence[Request], cache: _RowCache, visible_RT, width: int):
-        self.decoder, self.requests, self.cache, self.width = decoder, requests, cache, width
+    def __init__(self, decoder: Decoder, requests: Sequence[Request]):
+        self.decoder, self.requests = decoder, requests
+        self.waiting = 0  # the first request that has not been taken in
         self.done = [Completion() for _ in requests]
-        self.row_R = torch.arange(len(requests))  # which request a row belongs to
-        self.visible_RT = visible_RT
-        self.all_visible = bool(visible_RT.all())
-        self.position_R = visible_RT[:, :width].sum(1)
-        self.temperature_R = torch.tensor([float(r.temperature) for r in requests])
-        self.top_k_R = torch.tensor([r.top_k for r in requests])
-        self.top_p_R = torch.tensor([float(r.top_p) for r in requests])
-        self.limit_R = torch.tensor([r.max_tokens for r in requests])
-        self.eos_R = torch.tensor([not r.ignore_eos for r in requests])
-        longest = int(self.limit_R.max())
+        # Per request.
+        self.temperature = torch.tensor([float(r.temperature) for r in requests])
+        self.top_k = torch.tensor([r.top_k for r in requests])
+        self.top_p = torch.tensor([float(r.top_p) for r in requests])
+        self.limit = torch.tensor([r.max_tokens for r in requests])
+        self.heeds_eos = torch.tensor([not r.ignore_eos for r in requests])
+        self.has_stops = any(r.stop_sequences for r in requests)
+        longest = int(self.limit.max())
         self.uniform = torch.ones(len(requests), longest)
         for row, request in enumerate(requests):
             self.uniform[row, : request.max_tokens] = torch.from_numpy(_random_numbers(request))
         self.tokens = torch.zeros(len(requests), longest, dtype=torch.long)
         self.log_probs = torch.zeros(len(requests), longest)
-        self.alive_R = torch.ones(len(requests), dtype=torch.bool)
-        self.has_stops = any(r.stop_sequences for r in requests)
+        # Per row.
+        self.cache: RowCache | None = None
+        self.request_R = torch.zeros(0, dtype=torch.long)
+        self.said_R = torch.zeros(0, dtype=torch.long)  # tokens of the response so far
+        self.token_R = torch.zeros(0, dtype=torch.long)  # the last of them, not yet in the cache
+        self.position_R = torch.zeros(0, dtype=torch.long)  # of the next token
+        self.alive_R = torch.zeros(0, dtype=torch.bool)
+        self.visible_RC = torch.zeros(0, 0, dtype=torch.bool)
+        self.all_visible = True
 
-    def run(self, logits_RV: torch.Tensor, longest: int) -> list[Completion]:
-        for step in range(longest):
-            token_R = self._draw(logits_RV, step)
-            self._end(token_R, step)
-            if not bool(self.alive_R.any()):
-                break
-            if self.alive_R.float().mean() < _COMPACT_BELOW:
-                token_R = self._compact(token_R)
-            logits_RV = self._forward(token_R, step)
-        return self.done
+    def run(self) -> list[Completion]:
+        while True:
+            alive = int(self.alive_R.sum())
+            if self.waiting < len(self.requests) and alive <= _ADMIT_BELOW * self.decoder.max_rows:
+                self._take_in(min(self.decoder.max_rows - alive, len(self.requests) - self.waiting))
+            elif not alive:
+                return self.done
+            elif alive < _COMPACT_BELOW * len(self.alive_R):
+                self._lay(None, torch.zeros(0, dtype=torch.long), torch.zeros(0, 0, dtype=torch.bool))
+            if bool(self.alive_R.any()):
+                self._draw(self._forward(), slice(None))
 
-    def _draw(self, logits_RV: torch.Tensor, step: int) -> torch.Tensor:
-        log_probs_RV = processed_log_probs(logits_RV, self.temperature_R, self.top_k_R, self.top_p_R)
-        token_R = draw(log_probs_RV, self.uniform[self.row_R, step], self.temperature_R == 0)
-        self.tokens[self.row_R, step] = token_R
-        self.log_probs[self.row_R, step] = log_probs_RV.gather(1, token_R[:, None]).squeeze(1)
-        return token_R
+    def _take_in(self, count: int) -> None:
+        """The next `count` requests become rows, with their first token drawn."""
+        numbers = range(self.waiting, self.waiting + count)
+        self.waiting += count
+        # One row per prompt goes through the model; its requests share what comes out.
+        rows: dict[tuple[int, ...], int] = {}
+        prompt_R = torch.tensor([rows.setdefault(tuple(self.requests[n].prompt_ids), len(rows)) for n in numbers])
+        cache, visible_PC, logits_PV = self.decoder.prefill(list(rows))
+        old = int(self.alive_R.sum())
+        self._lay(cache, prompt_R, visible_PC)
+        self.request_R = torch.cat([self.request_R, torch.tensor(list(numbers))])
+        new = torch.zeros(count, dtype=torch.long)
+        self.said_R, self.token_R = torch.cat([self.said_R, new]), torch.cat([self.token_R, new])
+        self.position_R = torch.cat([self.position_R, visible_PC.sum(1)[prompt_R]])
+        self.alive_R = torch.cat([self.alive_R, torch.ones(count, dtype=torch.bool)])
+        self._draw(logits_PV[prompt_R], slice(old, None))
 
-    def _end(self, token_R: torch.Tensor, step: int) -> None:
-        """Closes the rows that just ended; a row stops at an end token, a stop sequence or its length limit."""
-        stopped_R = torch.isin(token_R, self.decoder.eos) & self.eos_R
-        if self.has_stops:
-            stopped_R |= torch.tensor([self._hits_stop(int(row), step) for row in self.row_R])
-        ended_R = self.alive_R & (stopped_R | (self.limit_R == step + 1))
-        for position in ended_R.nonzero().flatten().tolist():
-            row = int(self.row_R[position])
-            self.done[row] = Completion(
-                token_ids=self.tokens[row, : step + 1].tolist(),
-                log_probs=self.log_probs[row, : step + 1].tolist(),
-                stop_reason="completed" if bool(stopped_R[position]) else "length",
-            )
-        self.alive_R &= ~ended_R
-
-    def _hits_stop(self, row: int, step: int) -> bool:
-        said = self.tokens[row, : step + 1].tolist()
-        return any(said[-len(stop) :] == list(stop) for stop in self.requests[row].stop_sequences)
-
-    def _compact(self, token_R: torch.Tensor) -> torch.Tensor:
+    def _lay(self, new: RowCache | None, prompt_R: torch.Tensor, visible_PC: torch.Tensor) -> None:
+        """Lays the cache anew: the rows that are alive, those of `new` below them, no column that nobody sees."""
         keep_R = self.alive_R.nonzero().flatten()
-        self.cache.keep(keep_R)
-        for name in ("row_R", "visible_RT", "position_R", "temperature_R", "top_k_R", "top_p_R", "limit_R", "eos_R"):
+        seen_RC = self.visible_RC[keep_R, : self.cache.used if self.cache else 0]
+        own = seen_RC.shape[1] - int(seen_RC.any(0).int().argmax()) if len(keep_R) else 0
+        used = max(own, visible_PC.shape[1])
+        left = [int((self.limit[self.request_R] - self.said_R)[keep_R].max())] if len(keep_R) else []
+        left += [int(self.limit[self.waiting - len(prompt_R) : self.waiting].max())] if new else []
+        parts = [(self.cache, keep_R)] if len(keep_R) else []
+        self.cache = RowCache.laid(parts + ([(new, prompt_R)] if new else []), used, used + max(left))
+        visible_RC = torch.ones(len(keep_R) + len(prompt_R), used + max(left), dtype=torch.bool)
+        visible_RC[:, :used] = False
+        visible_RC[: len(keep_R), used - own : used] = seen_RC[:, seen_RC.shape[1] - own :]
+        if new:
+            visible_RC[len(keep_R) :, used - visible_PC.shape[1] : used] = visible_PC[prompt_R]
+        self.visible_RC, self.all_visible = visible_RC, bool(visible_RC.all())
+        for name in ("request_R", "said_R", "token_R", "position_R"):
             setattr(self, name, getattr(self, name)[keep_R])
         self.alive_R = torch.ones(len(keep_R), dtype=torch.bool)
-        return token_R[keep_R]
 
-    def _forward(self, token_R: torch.Tensor, step: int) -> torch.Tensor:
-        columns = self.width + step + 1
+    def _draw(self, logits_RV: torch.Tensor, rows: slice) -> None:
+        """One token for each of the given rows; closes those that it ends."""
+        request_R = self.request_R[rows]
+        # A row that has ended draws on until it is left out; what it draws is not looked at.
+        place_R = self.said_R[rows].clamp(max=self.tokens.shape[1] - 1)
+        temperature_R = self.temperature[request_R]
+        log_probs_RV = processed_log_probs(logits_RV, temperature_R, self.top_k[request_R], self.top_p[request_R])
+        token_R = draw(log_probs_RV, self.uniform[request_R, place_R], temperature_R == 0)
+        self.tokens[request_R, place_R] = token_R
+        self.log_probs[request_R, place_R] = log_probs_RV.gather(1, token_R[:, None]).squeeze(1)
+        self.token_R[rows] = token_R
+        self.said_R[rows] += 1
+        self._end(rows)
+
+    def _end(self, rows: slice) -> None:
+        """A row stops at an end token, a stop sequence or its length limit."""
+        request_R, said_R = self.request_R[rows], self.said_R[rows]
+        stopped_R = torch.isin(self.token_R[rows], self.decoder.eos) & self.heeds_eos[request_R]
+        if self.has_stops:
+            stopped_R |= torch.tensor([self._hits_stop(*pair) for pair in zip(request_R.tolist(), said_R.tolist())])
+        ended_R = self.alive_R[rows] & (stopped_R | (said_R >= self.limit[request_R]))
+        for place in ended_R.nonzero().flatten().tolist():
+            number, length = int(request_R[place]), int(said_R[place])
+            self.done[number] = Completion(
+                token_ids=self.tokens[number, :length].tolist(),
+                log_probs=self.log_probs[number, :length].tolist(),
+                stop_reason="completed" if bool(stopped_R[place]) else "length",
+            )
+        self.alive_R[rows] &= ~ended_R
+
+    def _hits_stop(self, number: int, length: int) -> bool:
+        said = self.tokens[number, :length].tolist()
+        return any(said[-len(stop) :] == list(stop) for stop in self.requests[number].stop_sequences)
+
+    def _forward(self) -> torch.Tensor:
+        """Each row's last token into the cache; the logits of its next."""
+        columns = self.cache.used + 1
         output = self.decoder.model(
-            input_ids=token_R[:, None],
-            attention_mask=None if self.all_visible else self.visible_RT[:, None, None, :columns],
+            input_ids=self.token_R[:, None],
+            attention_mask=None if self.all_visible else self.visible_RC[:, None, None, :columns],
             position_ids=self.position_R[:, None],
             past_key_values=self.cache,
             use_cache=True,

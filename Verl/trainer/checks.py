@@ -206,6 +206,12 @@ def _batches(config: DictConfig) -> None:
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} does not divide data.train_batch_size={size}: choose a "
             "divisor (the study makes one update per round: leave it equal)"
         )
+    actor, longest = config.actor_rollout_ref.actor, config.data.max_prompt_length + config.data.max_response_length
+    if actor.use_dynamic_bsz and actor.ppo_max_token_len_per_gpu < longest:
+        raise UserError(
+            f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu} can't hold the longest "
+            f"prompt and response ({longest} tokens): raise it, or lower data.max_prompt_length or data.max_response_length"
+        )
     if config.trainer.resume_mode not in ("auto", "disable", "resume_path"):
         raise UserError(f"trainer.resume_mode={config.trainer.resume_mode} is unknown: choose auto, disable or resume_path")
     if config.trainer.resume_mode == "resume_path":

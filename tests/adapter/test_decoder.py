@@ -142,3 +142,27 @@ def test_ended_rows_leave_the_batch(model):
         model.forward = original
     assert rows[0] == 1  # one prefill for the prompt that all share
     assert sum(rows[1:]) <= 16 + 28  # 16 rows once, then the long one alone
+
+
+def test_a_long_answer_holds_nobody_up(model):
+    """Continuous batching: requests that wait take the places of those that ended, beside the one that goes on."""
+    rows = []
+    decoder = Decoder(model, [EOS], max_rows=8)
+    limits = [40] + [3, 5] * 20
+    requests = [Request(PROMPTS[n % 4], max_tokens=limit, seed=n, ignore_eos=True) for n, limit in enumerate(limits)]
+    original = model.forward
+    try:
+        model.forward = lambda **kwargs: rows.append(kwargs["input_ids"].shape) or original(**kwargs)
+        done = decoder.generate(requests)
+    finally:
+        model.forward = original
+    assert [len(c.token_ids) for c in done] == limits
+    steps = [shape[0] for shape in rows if shape[1] == 1 and shape[0] <= 8]
+    assert max(steps) <= 8
+    # 199 tokens in 8 places: in batches of 8, each as long as its longest, it would take 39 + 5 x 4 steps.
+    assert len(steps) < 45
+    assert [c.token_ids for c in done] == [decoder.generate([request])[0].token_ids for request in requests]
+
+
+def test_no_requests(decoder):
+    assert decoder.generate([]) == []
