@@ -113,7 +113,14 @@ def test_the_page_can_be_read(page, tmp_path, screen, dark):
 @pytest.mark.parametrize("screen, dark", [("laptop", False), ("phone", True)], ids=["laptop-light", "phone-dark"])
 def test_the_screenshot_shows_text_and_curves(page, tmp_path, screen, dark):
     picture = tmp_path / "screen.png"
-    _chromium(page, tmp_path, screen, dark, f"--screenshot={picture}", f"--window-size={SCREENS[screen][0]},6000")
+    _chromium(
+        page,
+        tmp_path,
+        screen,
+        dark,
+        f"--screenshot={picture}",
+        f"--window-size={SCREENS[screen][0]},{9000 if dark else 6000}",
+    )
     pixels = np.asarray(Image.open(picture).convert("RGB")).astype(np.int16)
     background = np.array([20, 23, 27] if dark else [255, 255, 255])
     assert (np.abs(pixels - background).max(axis=2) < 40).mean() > 0.6
