@@ -130,10 +130,16 @@ def context(result_dir: Path) -> dict[str, Any]:
     pairs = sorted(runs.table["pair"].unique())
     arms = list(dict.fromkeys(arm for pair in pairs for arm in arms_in_order(runs.table, pair)))
     by_pair = {"costs": costs, "speeds": speeds}
-    checks = health(runs)
+    checks, design = health(runs), _design(runs, result_dir)
+    not_run = [
+        f"{one['pair']}: {len(one['absent'])} of {len(declared().pairs[one['pair']].cells)} declared arms were not run; the "
+        "design names them"
+        for one in design
+        if one["absent"]
+    ]
     return {
         "facts": _facts(runs),
-        "design": _design(runs, result_dir),
+        "design": design,
         "sections": sections(runs, result_dir),
         "summary": summary_table(runs, arms, result_dir=result_dir).to_dict("records"),
         "across": across_pairs(runs.table, BASE_LINE, arms),
@@ -142,7 +148,7 @@ def context(result_dir: Path) -> dict[str, Any]:
         "flagged": [one for one in checks if one.flags],
         "limits": {"gap": GAP_LIMIT, "kl": KL_LIMIT},
         "samples": {pair: samples(result_dir, runs.table, pair) for pair in pairs},
-        "problems": runs.problems + why_mixed(result_dir, runs.table),
+        "problems": runs.problems + why_mixed(result_dir, runs.table) + not_run,
         "provenance": provenance(result_dir, list(dict.fromkeys(runs.table["run"]))),
         "base_line": BASE_LINE,
     }

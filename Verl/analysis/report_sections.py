@@ -44,7 +44,8 @@ class ComparisonRow(NamedTuple):
 
 @dataclass
 class PairPart:
-    """One question on one pair. ``verdicts``: a plain sentence per family; ``short``: the first of them, for the top."""
+    """One question on one pair. ``verdicts``: a plain sentence per family, none if nothing that it compares was run;
+    ``short``: the first of them, for the top."""
 
     pair: str
     short: str
@@ -109,27 +110,22 @@ def section(runs: Runs, asked: Question, result_dir: Path) -> Section | None:
         here = [[one for one in family if one.pair == pair] for family in families]
         rows = [row for arm in of_pair if (row := arm_row(table, pair, arm)) is not None]
         present = set(table.loc[table["pair"] == pair, "arm"])
+        run = [[one for one in family if one.arm in present] for family in here]
         done.parts.append(
             PairPart(
                 pair,
                 headline(here[0]) if here else "",
-                [text for family in here if (text := conclusion(family))],
+                [text for family, ours in zip(here, run) if ours and (text := conclusion(family))],
                 [arm for arm in of_pair if arm not in present],
                 rows,
-                [comparison_row(table, one) for family in here for one in family],
+                [comparison_row(table, one) for family in run for one in family],
                 config_table(result_dir, table, pair, of_pair, comparisons_of(asked, pair, of_pair)),
             )
         )
-    if any(_compared_and_run(asked, part) for part in done.parts):
+    if any(part.verdicts for part in done.parts):
         said = " ".join(part.verdicts[0] for part in done.parts if part.verdicts)
         done.figures = question_figures(table, asked, arms, said)
     return done
-
-
-def _compared_and_run(asked: Question, part: PairPart) -> bool:
-    """Whether more than what the question compares with was run."""
-    arms = {row.comparison.arm for row in part.comparisons} if asked.factors else {row.arm for row in part.arms}
-    return bool(arms - set(part.missing))
 
 
 def sections(runs: Runs, result_dir: Path) -> list[Section]:

@@ -18,7 +18,7 @@ from Verl.analysis.questions import BASE_LINE
 from Verl.analysis.run_files import LEDGER, listed
 from Verl.analysis.runs import Runs, evaluation_files, question_scores
 from Verl.analysis.style import arm_label
-from Verl.analysis.verdict_text import number, p_text, point, sentence_of
+from Verl.analysis.verdict_text import no_run, number, p_text, point, sentence_of
 
 START = "its start"
 TEST = "eval/test/pass@1"
@@ -146,7 +146,7 @@ def _compare(runs: Runs, result_dir, pair: str, arm: str, base: str, axis: str, 
     for name, curves in ((arm, ours), (base, theirs)):
         rows = runs.table[(runs.table["pair"] == pair) & (runs.table["arm"] == name)]
         if not curves:
-            return untold(f"there is no run of {name}" if rows.empty else f"no run of {name} has {metric}")
+            return untold(no_run(name) if rows.empty else f"no run of {name} has {metric}")
         if rows["config_hash"].nunique() > 1:
             return untold(f"the runs of {name} have {rows['config_hash'].nunique()} different configurations")
     at = _meeting_point(ours, theirs, axis)
@@ -179,6 +179,8 @@ def _gain(runs: Runs, result_dir, pair: str, arm: str, metric: str) -> Compariso
             f"{len(seeds)} seed(s) evaluated before training and at step {int(last)}"
             if last
             else "no evaluation after step 0"
+            if curves
+            else no_run(arm)
         )
         sentence = f"{pair}: whether {arm_label(arm)} improves on its start cannot be told: {seen}."
         return Comparison(pair, arm, START, "steps", float(last), tuple(seeds), 0, None, None, sentence, why_not=seen)

@@ -16,6 +16,11 @@ def number(x: float) -> str:
     return f"{x:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
+def no_run(arm: str) -> str:
+    """Why an arm that was never run cannot be compared."""
+    return f"there is no run of {arm}"
+
+
 def p_text(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "below 0.001"
 
@@ -93,7 +98,13 @@ def _cannot_be_told(untold: Sequence[Comparison]) -> str:
     """Which comparisons stand open, and why."""
     if not untold:
         return ""
-    reasons = [f"{arm_label(c.arm)} against {arm_label(c.base_line)}, because {c.why_not}" for c in untold]
+    absent = list(dict.fromkeys(arm_label(c.arm) for c in untold if c.why_not == no_run(c.arm)))
+    reasons = [f"{_joined(absent)}, not run"] if absent else []
+    reasons += [
+        f"{arm_label(c.arm)} against {arm_label(c.base_line)}, because {c.why_not}"
+        for c in untold
+        if c.why_not != no_run(c.arm)
+    ]
     return f"{untold[0].pair}: cannot be told: {'; '.join(reasons)}."
 
 

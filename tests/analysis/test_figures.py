@@ -14,6 +14,7 @@ from simulated_runs import write_run, write_study
 from Verl.analysis import figures, levels
 from Verl.analysis.questions import QUESTIONS, arms_of, declared, pairs_of, question
 from Verl.analysis.run_figure import draw_run
+from Verl.analysis.run_files import LEDGER
 from Verl.analysis.runs import load_runs
 from Verl.analysis.style import _LOOKS, arm_label, arm_look
 
@@ -113,6 +114,31 @@ def test_the_drawn_line_and_band_are_mean_and_t_interval(study, tmp_path, monkey
     corners = test_axes.collections[0].get_paths()[0].vertices[:, 1]
     assert corners.max() == pytest.approx((wide.mean(axis=1) + half).clip(upper=1).max())
     assert corners.min() == pytest.approx((wide.mean(axis=1) - half).clip(lower=0).min())
+
+
+@pytest.mark.parametrize("axis", figures.AXES)
+def test_every_budget_can_be_the_axis(study, tmp_path, monkeypatch, axis):
+    kept, runs = _axes(monkeypatch), load_runs(study)
+    figures.plot_question(runs, {PAIR: ["grpo_0032_8"], "another": []}, tmp_path / "x", axis=axis)
+    rows = runs.table[runs.table["arm"] == "grpo_0032_8"]
+    spent = rows.groupby("step")[{"steps": "step"}.get(axis) or LEDGER[axis]].mean()
+    assert len(kept[0].axes) == 4 and kept[0].axes[0].lines[0].get_xdata() == pytest.approx(spent.to_numpy())
+    assert kept[0].axes[2].get_xlabel() == figures.AXES[axis]
+
+
+def test_verls_console_logs_can_be_plotted(tmp_path):
+    for arm, last in (("grpo_0032_1", 0.4), ("grpo_0032_8", 0.5)):
+        lines = [
+            f"(TaskRunner pid=1) step:{step} - critic/score/mean:{0.3 + step * last / 900} - response_length/mean:120.0 - "
+            f"timing_s/step:30.0 - val-core/openai/gsm8k/reward/mean@1:{0.3 + step * (last - 0.3) / 300}"
+            for step in (0, 100, 200, 300)
+        ]
+        (tmp_path / f"{arm}_qwen0.5b_gsm_seed0.log").write_text("\n".join(lines) + "\n")
+    script = ROOT / "Running-Results" / "plot_rollouts.py"
+    done = _run(sys.executable, script, "--result", tmp_path, "--figure", tmp_path / "f", "--axis", "steps", "tokens")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "f").iterdir()} >= {"rollouts.png", "rollouts_tokens.pdf"}
+    assert "+0.100 was seen" in done.stdout and "train Pass@1 is the mean reward of the training batch" in done.stdout
 
 
 def test_one_seed_has_no_band_and_the_note_says_so(tmp_path, monkeypatch):
