@@ -145,14 +145,14 @@ def _read_jsonl(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None
 
 def _read_console(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None:
     """verl's console lines, with whatever Ray puts before ``step:``; numpy 2 prints ``np.float64(0.5)``."""
-    text = path.read_text(errors="replace")
-    lines = text.splitlines()
+    content = path.read_text(errors="replace")
+    lines = content.splitlines()
     for number, line in enumerate(lines, start=1):
         match = _CONSOLE.search(line)
         if not match:
             continue
         row, items = {}, match.group(2).split(" - ")
-        if number == len(lines) and not text.endswith("\n"):  # what is left of 0.45 may read 0.4
+        if number == len(lines) and not content.endswith("\n"):  # what is left of 0.45 may read 0.4
             items.pop()
             run.note(f"line {number}: the last line is cut off; its last value is left out")
         for item in items:
@@ -177,16 +177,16 @@ def _fill_ledger(run: RunFile) -> None:
         return
     timed, measured = (all(key in run.rows[step] for step in trained) for key in ("timing_s/step", _LENGTH))
     seconds = tokens = 0.0
-    for step in trained:
-        row = run.rows[step]
+    for before, step in zip([0, *trained], trained):
+        row, steps = run.rows[step], step - before  # a line that is missing counts as much as the next one
         row[LEDGER["queries"]] = float(step * numbers["queries"])
         row[LEDGER["responses"]] = float(step * numbers["generated"])
         row[LEDGER["gradient_samples"]] = float(step * numbers["trained"])
         if timed:
-            seconds += row["timing_s/step"]
+            seconds += steps * row["timing_s/step"]
             row[LEDGER["hours"]] = seconds / 3600.0
         if measured:  # extra responses are taken to be as long as the trained ones, whose mean length is logged
-            tokens += row[_LENGTH] * numbers["generated"]
+            tokens += steps * row[_LENGTH] * numbers["generated"]
             row[LEDGER["tokens"]] = tokens
     also = ", tokens with the mean length" if measured else ""
     run.note(

@@ -1,6 +1,7 @@
 """Reading result folders: what is fine is read, and every fault is named in a sentence."""
 
 import json
+import math
 import time
 
 import pandas as pd
@@ -181,6 +182,28 @@ def test_verls_console_log(tmp_path):
     assert table["ledger/total_gradient_samples"].tolist() == [0, 256, 512]
     assert table["ledger/total_hours"].tolist() == pytest.approx([0, 0.01, 0.02])
     assert _named(runs, "names no seed") and _named(runs, "logs no ledger") and _named(runs, "actor/kl_loss is NaN")
+    assert not _named(runs, "cut off")
+
+
+def test_a_console_log_that_breaks_off_in_a_number(tmp_path):
+    (tmp_path / "grpo_0032_8_qwen0.5b_gsm.log").write_text(
+        "step:10 - response_length/mean:100.0 - timing_s/step:36.0\n"
+        "step:20 - response_length/mean:50.0 - timing_s/step:36.0 - critic/score/mean:0.4"
+    )
+    runs = load_runs(tmp_path)
+    assert _named(runs, "line 2", "cut off") and "train/reward_mean" not in runs.table
+    tokens = 10 * 256 * 100.0  # lines 1 to 9 are missing and taken to be as line 10
+    assert runs.table["ledger/total_tokens_generated"].tolist() == [tokens, tokens + 10 * 256 * 50.0]
+    assert runs.table["ledger/total_hours"].tolist() == pytest.approx([0.1, 0.2])
+
+
+def test_numbers_that_json_has_not_are_read_as_our_trainer_writes_them(tmp_path):
+    name = write_run(tmp_path, "grpo_0032_8", 0)
+    with open(tmp_path / f"{name}.jsonl", "a") as file:
+        file.write('{"step": 110, "actor/grad_norm": "nan", "actor/loss": "-inf", "x": "text"}\n')
+    runs = load_runs(tmp_path, lambda key: key == "actor/loss")
+    assert runs.table["actor/loss"].iloc[-1] == -math.inf and runs.broken[name] == 2
+    assert _named(runs, "actor/grad_norm is NaN", "step 110") and _named(runs, "not a number and left out: x")
 
 
 def test_verls_file_logger_and_the_jsonl_before_the_log(tmp_path):
