@@ -10,11 +10,13 @@ do left out.
 3. Forward and backward passes go over micro batches that hold a shared prompt once (shared_prefix.py). verl 0.9.1 has a
    prefix grouper of its own only in its older trainer (verl/trainer/ppo/ray_trainer.py), so on a GPU nothing is shared.
 4. With one update per round the old policy is the policy that is updated, so its log-probabilities are those of the
-   update's own forward pass: where the trainer has written none, they are taken from there (own_log_probs.py).
+   update's own forward pass: where the trainer has written none, they are taken from there (own_log_probs.py). The
+   reference's are then computed in the same call: a step's data come to this process once instead of three times.
 """
 
 import logging
 import os
+import time
 from contextlib import contextmanager
 
 import torch
@@ -24,6 +26,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine_workers import ActorRolloutRefWorker
+from verl.workers.utils.padding import response_from_nested
 
 from Verl.adapter import own_log_probs, shared_prefix
 
@@ -72,12 +75,12 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
         logger.warning("prefix sharing is %s", "on" if self.shares_prefixes else f"off: {reason or 'switched off'}")
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only=False):
-        if not self._can_share(data):
+        if not self.can_share(data):
             return super().forward_backward_batch(data, loss_function, forward_only)
         with _replaced("prepare_micro_batches", _grouped_micro_batches):
             return super().forward_backward_batch(data, loss_function, forward_only)
 
-    def _can_share(self, data: TensorDict) -> bool:
+    def can_share(self, data: TensorDict) -> bool:
         """verl asks for some passes that need every token's logits (distillation, sums of squares): those go its way."""
         special = ("distillation_use_topk", "calculate_sum_pi_squared", "use_fused_kernels")
         return (
@@ -89,7 +92,7 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
 
     def forward_step(self, micro_batch: TensorDict, loss_function, forward_only):
         """verl's contract: the loss to call backward on, and a dictionary of model output, loss and metrics."""
-        if not self._can_share(micro_batch):
+        if not self.can_share(micro_batch):
             return super().forward_step(micro_batch, loss_function, forward_only)
         layout = _layout(micro_batch)
         logits_KV = shared_prefix.forward_logits(self.module, self.module.config, layout) / micro_batch["temperature"]
@@ -100,7 +103,7 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
         if loss_function is None:
             return torch.tensor(1.0), {"model_output": output, "loss": 1.0, "metrics": {}}
         if "old_log_probs" not in micro_batch:
-            self.own.add(micro_batch, log_prob_T.detach(), log_probs_KV.detach(), layout)
+            self.own.add(micro_batch, log_prob_T.detach(), shared_prefix.entropy(log_probs_KV.detach(), layout))
         loss, metrics = loss_function(
             model_output=output, data=micro_batch, dp_group=self.get_data_parallel_group()
         )
@@ -164,8 +167,31 @@ class CPUWorker(ActorRolloutRefWorker):
     def update_actor(self, data: TensorDict) -> TensorDict:
         """verl's update; where it takes the old log-probabilities from itself, what the trainer wants to know of them
         goes with the metrics."""
-        self.actor.engine.own = collector = own_log_probs.Collector() if "old_log_probs" not in data else None
+        if "old_log_probs" in data:
+            self.actor.engine.own = None
+            return super().update_actor(data)
+        collector, began = own_log_probs.Collector(), time.perf_counter()
+        if self.ref is not None and "ref_log_prob" not in data:
+            data["ref_log_prob"] = _responses_of(self._pass(self.ref, data)["log_probs"], data)
+        seconds = time.perf_counter() - began
+        if not self.actor.engine.can_share(data):  # verl's own pass hands nothing over: ask it beforehand
+            output = self._pass(self.actor, data, calculate_entropy=True)
+            data["old_log_probs"] = _responses_of(output["log_probs"], data)
+            collector.take(data["old_log_probs"], _responses_of(output["entropy"], data))
+        self.actor.engine.own = collector
         output = super().update_actor(data)
-        if collector is not None and output is not None:
-            tu.get(output, "metrics").update(collector.metrics(data, self.config.actor))
+        if output is not None:
+            tu.get(output, "metrics").update(collector.metrics(data, self.config.actor, seconds))
         return output
+
+    def _pass(self, part, data: TensorDict, calculate_entropy: bool = False) -> TensorDict:
+        """A forward pass of actor or reference, as verl's trainer asks for it (verl/trainer/ppo/v1/trainer_base.py)."""
+        asked = data.select(*[key for key in (*_FIELDS, "position_ids") if key in data])
+        tu.assign_non_tensor(
+            asked, calculate_entropy=calculate_entropy, compute_loss=False, temperature=data["temperature"]
+        )
+        return part.infer_batch(asked)
+
+
+def _responses_of(output: torch.Tensor, data: TensorDict) -> torch.Tensor:
+    return response_from_nested(output, data["response_mask"])

@@ -23,8 +23,8 @@ class Name:
 # Methods of PPOTrainerSync that Verl/trainer/ppo/ray_trainer_base.py overrides.
 TRAINER_METHODS = (
     "_setup", "prepare_step", "_init_resource_pool_mgr", "_init_dataloader", "_next_train_batch",
-    "_fetch_one_gen_batch", "_balance_batch", "_compute_old_log_prob", "_compute_advantage", "_update_actor",
-    "_compute_metrics", "_validate", "_save_checkpoint", "_load_checkpoint",
+    "_fetch_one_gen_batch", "_balance_batch", "_compute_old_log_prob", "_compute_ref_log_prob",
+    "_compute_advantage", "_update_actor", "_compute_metrics", "_validate", "_save_checkpoint", "_load_checkpoint",
 )  # fmt: skip
 
 _TRAINER = "verl.trainer.ppo.v1.trainer_base"
@@ -58,6 +58,8 @@ RELIED_ON = (
     Name("verl.utils.debug.metrics", "calculate_debug_metrics", ("data",), "the gap to the rollout, as verl computes it"),
     Name("verl.trainer.ppo.core_algos", "agg_loss", ("loss_mat", "loss_mask", "loss_agg_mode"), "the mean entropy"),
     Name(_TRAINER, "PPOTrainer._compute_old_log_prob", ("self", "batch", "metrics"), "left out with one update per round"),
+    Name(_TRAINER, "PPOTrainer._compute_ref_log_prob", ("self", "batch", "metrics"), "done in the update's call then"),
+    Name("verl.workers.utils.padding", "response_from_nested", ("tensor", "response_mask"), "reference log-probabilities"),
     Name(_TRAINER, "PPOTrainer._update_actor", ("self", "batch", "metrics"), "names of the update's own metrics"),
     Name("verl.workers.engine_workers", "ActorRolloutRefWorker.init_model", ("self",), "opens the process group first"),
     Name("verl.plugin.platform.platform_manager", "PlatformRegistry.register", ("platform",), "the CPU platform"),

@@ -15,9 +15,8 @@ from verl.trainer.ppo.core_algos import agg_loss
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug.metrics import calculate_debug_metrics
 
-from Verl.adapter.shared_prefix import Layout, entropy
-
 ROWS = "rows_of_the_batch"
+REFERENCE_SECONDS = "timing_s/ref"
 PREFIX = "own/"  # marks these metrics on their way through verl, which renames all that a worker reports
 
 
@@ -28,17 +27,20 @@ class Collector:
         self.log_probs: dict[int, torch.Tensor] = {}
         self.entropies: dict[int, torch.Tensor] = {}
 
-    @torch.no_grad()
-    def add(self, micro_batch: TensorDict, log_prob_T: torch.Tensor, log_probs_KV: torch.Tensor, layout: Layout) -> None:
+    def add(self, micro_batch: TensorDict, log_prob_T: torch.Tensor, entropy_T: torch.Tensor) -> None:
         """Writes a micro batch's old log-probabilities into it, and keeps them by row of the batch."""
         lengths = micro_batch["responses"].offsets().diff().tolist()
         rows = tu.get_non_tensor_data(data=micro_batch, key=ROWS, default=None)
         self.log_probs.update(zip(rows, log_prob_T.split(lengths)))
+        self.entropies.update(zip(rows, entropy_T.split(lengths)))
         micro_batch["old_log_probs"] = _nested([self.log_probs[row] for row in rows])
-        self.entropies.update(zip(rows, entropy(log_probs_KV, layout).split(lengths)))
 
-    def metrics(self, data: TensorDict, actor_config) -> dict[str, list[float]]:
-        """Entropy and the gap to the rollout, under names that `renamed` turns into verl's."""
+    def take(self, log_probs: torch.Tensor, entropies: torch.Tensor) -> None:
+        """A whole batch's, nested."""
+        self.log_probs, self.entropies = dict(enumerate(log_probs.unbind())), dict(enumerate(entropies.unbind()))
+
+    def metrics(self, data: TensorDict, actor_config, reference_seconds: float) -> dict[str, list[float]]:
+        """Entropy, the gap to the rollout and the reference's time, under names that `renamed` turns into verl's."""
         fields = {"response_mask": data["response_mask"], "responses": data["responses"]}
         for name, values in (("old_log_probs", self.log_probs), ("entropy", self.entropies)):
             fields[name] = _nested([values[row] for row in range(len(data))])
@@ -51,7 +53,7 @@ class Collector:
             loss_agg_mode=actor_config.loss_agg_mode,
             loss_scale_factor=actor_config.loss_scale_factor,
         )
-        found = {"actor/entropy": average.item()}
+        found = {"actor/entropy": average.item(), REFERENCE_SECONDS: reference_seconds}
         if "rollout_log_probs" in fields:
             found |= calculate_debug_metrics(DataProto(batch=padded))
         return {f"{PREFIX}{name}": [float(value)] for name, value in found.items()}

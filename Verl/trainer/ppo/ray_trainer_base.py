@@ -6,9 +6,9 @@ rollouts, seeds, reference, loss, optimizer, evaluation, checkpoints, logs) is h
 can only differ in what they declare.
 
 verl's methods that are overridden (verl/trainer/ppo/v1/trainer_base.py; Verl/adapter/interface.py lists them):
-`_setup`, `_init_resource_pool_mgr`, `_next_train_batch`, `_fetch_one_gen_batch`, `_balance_batch`, `_compute_old_log_prob`,
-`_compute_advantage`, `_update_actor`, `_compute_metrics`, `_validate`, `_save_checkpoint`, `_load_checkpoint`,
-`_init_dataloader`.
+`_setup`, `_init_resource_pool_mgr`, `_init_dataloader`, `_next_train_batch`, `_fetch_one_gen_batch`, `_balance_batch`,
+`_compute_old_log_prob`, `_compute_ref_log_prob`, `_compute_advantage`, `_update_actor`, `_compute_metrics`, `_validate`,
+`_save_checkpoint`, `_load_checkpoint`.
 """
 
 from typing import Any
@@ -153,6 +153,9 @@ class RayTrainer(PPOTrainerSync):
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         return batch if self._updates_once() else super()._compute_old_log_prob(batch, metrics)
 
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return batch if self._updates_once() else super()._compute_ref_log_prob(batch, metrics)
+
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._update_actor(batch, metrics)
         named = own_log_probs.renamed(metrics)
@@ -181,6 +184,9 @@ class RayTrainer(PPOTrainerSync):
     # ---- metrics, evaluation, checkpoints ---------------------------------------------------------------------
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch) -> None:
+        if own_log_probs.REFERENCE_SECONDS in metrics:  # it was computed in the update's call
+            timing_raw["ref"] = metrics.pop(own_log_probs.REFERENCE_SECONDS)
+            timing_raw["update_actor"] -= timing_raw["ref"]
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         metrics.update(self.ledger.step(self.rollouts, metrics))
         self.run_log.samples(self.rollouts, global_steps)
