@@ -169,7 +169,9 @@ def _cells(study: design.Study, pair: design.Pair, options: argparse.Namespace) 
 
 def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, result_dir: Path) -> list[jobs.Job]:
     """Every (cell, seed) once; a cut study holds whole seeds, so that its arms can already be compared."""
-    shared = [f"run.result_dir={result_dir}", *_budgets(options.budget), *options.overrides]
+    # Given only where it is asked for: a run's recorded command then is one that anybody can give.
+    elsewhere = [f"run.result_dir={result_dir}"] if options.result else []
+    shared = [*elsewhere, *_budgets(options.budget), *options.overrides]
     if options.steps:
         shared.append(f"trainer.total_training_steps={options.steps}")
     chosen = []

@@ -158,7 +158,9 @@ def _run(config: DictConfig, algorithm: str) -> int:
 
 
 def _record(config: DictConfig, algorithm: str, run_log: RunLog) -> None:
-    write_atomic(Path(config.run.dir) / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    # Paths below the repository as from its root: the record reads the same wherever the repository lies.
+    text = OmegaConf.to_yaml(config, resolve=True).replace(f"{REPO_ROOT}{os.sep}", "")
+    write_atomic(Path(config.run.dir) / "config.yaml", text)
     run_log.describe(
         run=config.run.name,
         arm=config.run.arm,
