@@ -94,7 +94,7 @@ class Mini:
         ]  # fmt: skip
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": self.ray, "BANDIT_THREADS": "2"}
+        return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": self.ray, "BANDIT_THREADS": "1"}
 
     def start(self, algorithm: str, name: str, *overrides: str) -> subprocess.Popen:
         return subprocess.Popen(

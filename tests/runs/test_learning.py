@@ -25,7 +25,7 @@ MUST_NOT = {
 def run(script: str, steps: int, folder) -> list[dict]:
     settings = [f"trainer.total_training_steps={steps}", f"run.result_dir={folder}", f"run.figure_dir={folder}"]
     command = ["bash", str(ROOT / "Running-Bash" / script), *settings, "evaluation.val_freq=-1", "samples.enable=False"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env={**os.environ, "BANDIT_THREADS": "2"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env={**os.environ, "BANDIT_THREADS": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
     jsonl = next(folder.glob("*.jsonl"))
     return [json.loads(line) for line in jsonl.read_text().splitlines()]
