@@ -17,6 +17,12 @@ def main() -> None:
     run.add_argument("--row", choices=driver.ROWS, nargs="+", default=list(driver.ROWS))
     run.add_argument("--only", choices=driver.CONTENDERS, nargs="+", default=list(driver.CONTENDERS))
     run.add_argument("--again", choices=driver.CONTENDERS, nargs="+", default=[], help="measure these anew")
+    run.add_argument(
+        "--calm",
+        type=float,
+        default=1.0,
+        help="measure anew where other processes took more than this share of the cores (%(default)s: never)",
+    )
     run.add_argument("--rounds", type=int, default=2, help="times that every contender is started (%(default)s)")
     run.add_argument("--steps", type=int, default=3, help="timed steps a start, after one that warms up (%(default)s)")
     run.add_argument("--minutes", type=float, default=1e9, help="start nothing more after this long")
@@ -35,8 +41,8 @@ def main() -> None:
             driver.rename(row, "ours", "before")
             continue
         if options.command == "run":
-            if options.again:
-                driver.forget(row, options.again)
+            if driver.results_file(row).is_file():
+                driver.forget(row, options.again, options.calm)
             driver.run_row(row, options.only, options.rounds, options.steps, end, options.before, options.trl)
         sys.stdout.write(table.row_table(driver.load(row)) + "\n\n")
 

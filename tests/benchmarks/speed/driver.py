@@ -90,9 +90,8 @@ def export(commit: str) -> Path:
             if (ROOT / part).is_dir():
                 shutil.copytree(ROOT / part, folder / part)
         (folder / "whole").touch()
-    for path in ROOT.glob("requirements*.txt"):
-        if path.read_bytes() != (folder / path.name).read_bytes():
-            raise SystemExit(f"{path.name} has changed since {commit}: the two can't be run with one set of packages")
+    for path in ROOT.glob("requirements*.txt"):  # both run with the packages of this checkout: nothing is installed
+        shutil.copy(path, folder)
     return folder
 
 
@@ -115,10 +114,12 @@ def save(row: str, kept: dict) -> None:
     results_file(row).write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def forget(row: str, contenders: list[str]) -> None:
-    """Drops what is kept of these contenders."""
+def forget(row: str, contenders: list[str], calm: float) -> None:
+    """Drops what is kept of these contenders, and of runs during which others took more than `calm` of the cores."""
     kept = load(row)
-    kept["runs"] = [run for run in kept["runs"] if run["contender"] not in contenders]
+    kept["runs"] = [
+        run for run in kept["runs"] if run["contender"] not in contenders and run.get("others", 0.0) <= calm
+    ]
     save(row, kept)
 
 
