@@ -21,7 +21,7 @@ def main() -> None:
         "--calm",
         type=float,
         default=1.0,
-        help="measure anew where other processes took more than this share of the cores (%(default)s: never)",
+        help="stop, and measure anew, where other processes take more than this share of the cores (%(default)s: never)",
     )
     run.add_argument("--rounds", type=int, default=2, help="times that every contender is started (%(default)s)")
     run.add_argument("--steps", type=int, default=3, help="timed steps a start, after one that warms up (%(default)s)")
@@ -30,20 +30,17 @@ def main() -> None:
     run.add_argument("--trl", type=Path, help="the python of an environment with trl (peers.py says how to make one)")
     show = commands.add_parser("table", help="print the tables of what is kept")
     show.add_argument("--row", choices=driver.ROWS, nargs="+", default=list(driver.ROWS))
-    keep = commands.add_parser("keep-as-before", help="from now on call the kept results of ours `before`")
-    keep.add_argument("--row", choices=driver.ROWS, nargs="+", default=list(driver.ROWS))
     options = parser.parse_args()
-    end = time.monotonic() + 60 * getattr(options, "minutes", 0)
+    if options.command == "run":
+        end = time.monotonic() + 60 * options.minutes
+        plan = driver.Plan(options.only, options.rounds, options.steps, end, options.calm, options.before, options.trl)
     for row in options.row:
         if options.command != "run" and not driver.results_file(row).is_file():
-            continue
-        if options.command == "keep-as-before":
-            driver.rename(row, "ours", "before")
             continue
         if options.command == "run":
             if driver.results_file(row).is_file():
                 driver.forget(row, options.again, options.calm)
-            driver.run_row(row, options.only, options.rounds, options.steps, end, options.before, options.trl)
+            driver.run_row(row, plan)
         sys.stdout.write(table.row_table(driver.load(row)) + "\n\n")
 
 

@@ -11,15 +11,15 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
 from tests.benchmarks import default_run
 from tests.benchmarks.speed import ours
-from tests.benchmarks.speed.watch import watch
-from tests.benchmarks.speed.work import CACHE, ROOT, WORKS, Work, prepare
+from tests.benchmarks.speed.watch import Disturbed, watch
+from tests.benchmarks.speed.work import CACHE, ROOT, WORKS, prepare
 from Verl.trainer import provenance
 
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
@@ -31,48 +31,72 @@ def results_file(row: str) -> Path:
     return RESULTS / f"speed_{row}.json"
 
 
-def run_row(row: str, contenders: list[str], rounds: int, steps: int, end: float, before: str | None, trl: Path | None):
-    """Fills in what is missing; starts nothing more once the clock (`time.monotonic`) has reached `end`."""
+@dataclass(frozen=True)
+class Plan:
+    """How rows are measured: contenders, rounds and steps; nothing starts once the clock (`time.monotonic`) reaches `end`."""
+
+    contenders: list[str]
+    rounds: int
+    steps: int
+    end: float
+    calm: float = 1.0
+    before: str | None = None
+    trl: Path | None = None
+
+    def wants(self, row: str, contender: str) -> bool:
+        if row == "default" and contender not in ("ours", "before"):
+            return False
+        return not (contender.startswith("before") and self.before is None) and not (
+            contender == "trl" and self.trl is None
+        )
+
+
+def run_row(row: str, plan: Plan) -> None:
+    """Fills in what is missing of a row; a run that others disturb is left for the next time."""
     kept = load(row)
-    for number in range(rounds):
-        for contender in contenders:
+    for number in range(plan.rounds):
+        for contender in plan.contenders:
             done = any(run["contender"] == contender and run["round"] == number for run in kept["runs"])
-            if done or (contender.startswith("before") and before is None) or (contender == "trl" and trl is None):
+            if done or not plan.wants(row, contender):
                 continue
-            if row == "default" and contender not in ("ours", "before"):
-                continue
-            if time.monotonic() >= end:
+            if time.monotonic() >= plan.end:
                 say(f"{row}: the minutes are over; the same command goes on")
                 return
             say(f"{row}: round {number}, {contender}")
-            result = _one(row, contender, steps, before, trl)
+            try:
+                result = _one(row, contender, plan)
+            except Disturbed as error:
+                say(f"{row}: {contender} is left for the next time: {error}")
+                continue
             kept["runs"].append({"contender": contender, "round": number, **result})
             save(row, kept)
 
 
-def _one(row: str, contender: str, steps: int, before: str | None, trl: Path | None) -> dict:
+def _one(row: str, contender: str, plan: Plan) -> dict:
     old = contender.startswith("before")
-    root = export(before) if old else ROOT
+    root = export(plan.before) if old else ROOT
     if row == "default":
         measured = default_run.measure("run_grpo_0032_8_tiny_arith.sh", 0, [], root)
-        return {"default": measured, "commit": before if old else provenance.commit()}
+        return {"default": measured, "commit": plan.before if old else provenance.commit()}
     work = WORKS[row]
     if contender.endswith("_overhead"):
         work, contender = work.tiny(), contender.removesuffix("_overhead")
     if contender == "loop":
-        return _child([sys.executable, "-m", "tests.benchmarks.speed.loop", work.to_json(), str(steps)])
+        return _child([sys.executable, "-m", "tests.benchmarks.speed.loop", work.to_json(), str(plan.steps)], plan.calm)
     if contender == "trl":
         work = work.for_trl()
-        model, data, _ = prepare(work, rows=work.queries * (steps + 1))
+        model, data, _ = prepare(work, rows=work.queries * (plan.steps + 1))
         peers = str(ROOT / "tests/benchmarks/speed/peers.py")
-        return _child([str(trl), peers, work.to_json(), str(steps), str(model), f"{data}/train.parquet"], path="")
-    result = ours.measure(work, steps, root)
-    return result | ({"commit": before} if old else {})
+        command = [str(plan.trl), peers, work.to_json(), str(plan.steps), str(model), f"{data}/train.parquet"]
+        return _child(command, plan.calm, path="")
+    result = ours.measure(work, plan.steps, root, plan.calm)
+    return result | ({"commit": plan.before} if old else {})
 
 
-def _child(command: list[str], path: str = str(ROOT)) -> dict:
+def _child(command: list[str], calm: float, path: str = str(ROOT)) -> dict:
     """A contender that prints one line of json."""
-    watched = watch(command, ROOT, {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"})
+    environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
+    watched = watch(command, ROOT, environment, calm=calm)
     if watched.status:
         raise SystemExit(f"{' '.join(command[:3])} ended with status {watched.status}:\n{watched.tail()}")
     return json.loads(watched.stdout.splitlines()[-1]) | {"gigabytes": watched.gigabytes, "others": watched.others}
@@ -123,17 +147,8 @@ def forget(row: str, contenders: list[str], calm: float) -> None:
     save(row, kept)
 
 
-def rename(row: str, old: str, new: str) -> None:
-    """Keeps a contender's results under another name: today's `ours` is tomorrow's `before`."""
-    kept = load(row)
-    kept["runs"] = [run for run in kept["runs"] if run["contender"] != new]
-    for run in kept["runs"]:
-        run["contender"] = new if run["contender"] == old else run["contender"]
-    save(row, kept)
-
-
 def say(text: str) -> None:
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 
-__all__ = ["CONTENDERS", "ROWS", "Work", "export", "forget", "load", "rename", "run_row"]
+__all__ = ["CONTENDERS", "ROWS", "Plan", "export", "forget", "load", "run_row"]

@@ -28,7 +28,7 @@ def script_arguments(script: str, root: Path) -> tuple[str, list[str]]:
     return module, [text for text in overrides if text != "@"]
 
 
-def command(work: Work, steps: int, folder: Path, root: Path = ROOT, extra: tuple[str, ...] = ()) -> list[str]:
+def command(work: Work, steps: int, folder: Path, root: Path = ROOT) -> list[str]:
     """The run's command; `root` is the checkout whose product runs."""
     model, data, reward = prepare(work, rows=work.queries * (steps + 1))
     module, overrides = script_arguments(work.script, root)
@@ -41,7 +41,7 @@ def command(work: Work, steps: int, folder: Path, root: Path = ROOT, extra: tupl
         f"actor_rollout_ref.rollout.n={work.rollouts}", "actor_rollout_ref.rollout.ignore_eos=True",
         f"trainer.total_training_steps={steps + 1}", "trainer.total_epochs=1", "trainer.val_before_train=False",
         "trainer.test_freq=-1", "evaluation.val_freq=-1", "trainer.save_freq=-1", "samples.enable=False",
-        "trainer.device=cpu", "run.arm=speed", f"run.result_dir={folder}", f"run.figure_dir={folder}", *extra,
+        "trainer.device=cpu", "run.arm=speed", f"run.result_dir={folder}", f"run.figure_dir={folder}",
         "@",  # nothing after it: these are the settings of a script, so that the name stays
     ]  # fmt: skip
 
@@ -51,7 +51,7 @@ def environment(root: Path, ray: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(root), "RAY_TMPDIR": ray, "RAY_worker_niceness": "0"}
 
 
-def measure(work: Work, steps: int, root: Path = ROOT, extra: tuple[str, ...] = ()) -> dict:
+def measure(work: Work, steps: int, root: Path = ROOT, calm: float = 1.0) -> dict:
     """Per-step seconds of every phase after one warm-up step, peak memory, start-up and what was asked."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as ray:
         folder = Path(folder)
@@ -60,7 +60,11 @@ def measure(work: Work, steps: int, root: Path = ROOT, extra: tuple[str, ...] = 
             return any(path.stat().st_size for path in folder.glob("*.jsonl"))
 
         watched: Watched = watch(
-            command(work, steps, folder, root, extra), root, environment(root, ray), marks={"first step": first_line}
+            command(work, steps, folder, root),
+            root,
+            environment(root, ray),
+            marks={"first step": first_line},
+            calm=calm,
         )
         records = [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
         if watched.status or len(records) != steps + 1:

@@ -57,6 +57,8 @@ def _cell(value: float | None, digits: int = 2) -> str:
 
 def row_table(kept: dict) -> str:
     """One row's table, with what it was measured on beneath it."""
+    if not kept["runs"]:
+        return f"**{kept['row']}**: nothing measured yet"
     if kept["row"] == "default":
         return default_table(kept)
     work, lines = Work(**kept["work"]), collect(kept)
@@ -153,8 +155,6 @@ def default_table(kept: dict) -> str:
         for contender in ("ours", "before")
     }
     sides = {name: rows for name, rows in sides.items() if rows}
-    if not sides:
-        return "**default**: nothing measured yet"
     out = [f"**default**: {kept['work']['script']}", "", "| | " + " | ".join(NAMES[name] for name in sides) + " |"]
     out.append("|---" * (len(sides) + 1) + "|")
     for key in next(iter(sides.values()))[0]:

@@ -15,6 +15,7 @@ import psutil
 from tests.benchmarks.default_run import tree_memory
 
 _LOOK_SECONDS = 0.1
+_SETTLE_SECONDS = 20.0  # a short burst at the start says little about the rest
 _MEMORY_SECONDS = 2.0  # reading a large process's pages costs some hundredths of a second of a core
 
 
@@ -35,6 +36,10 @@ class Watched:
         return "\n".join((self.stdout + self.stderr).splitlines()[-15:])
 
 
+class Disturbed(Exception):
+    """Other processes took more of the cores than allowed; the run was stopped."""
+
+
 def tree_cpu(process: psutil.Process) -> float:
     """Processor seconds of a process and everything below it, ended children included."""
     total = 0.0
@@ -53,14 +58,26 @@ def _busy() -> float:
 
 
 def watch(
-    command: list[str], folder: Path, environment: dict[str, str], marks: dict[str, Callable[[], bool]] | None = None
+    command: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    marks: dict[str, Callable[[], bool]] | None = None,
+    calm: float = 1.0,
 ) -> Watched:
-    """Runs a command to its end."""
+    """Runs a command to its end.
+
+    Raises:
+        Disturbed: others took more than `calm` of the cores; the command is stopped rather than measured to the end.
+    """
     reached: dict[str, float] = {}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         began, busy_before = time.monotonic(), _busy()
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=err)
         tree, peak, own, next_look = psutil.Process(process.pid), 0.0, 0.0, began
+
+        def others() -> float:
+            return max(0.0, _busy() - busy_before - own) / (time.monotonic() - began) / psutil.cpu_count()
+
         while process.poll() is None:
             for name, happened in (marks or {}).items():
                 if name not in reached and happened():
@@ -68,10 +85,22 @@ def watch(
             if time.monotonic() >= next_look:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     peak, own = max(peak, tree_memory(tree)), max(own, tree_cpu(tree))
+                if time.monotonic() - began > _SETTLE_SECONDS and others() > calm:
+                    _stop(process)
+                    raise Disturbed(f"others took {100 * others():.0f} % of the cores")
                 next_look = time.monotonic() + _MEMORY_SECONDS
             time.sleep(_LOOK_SECONDS)
         seconds = time.monotonic() - began
-        others = max(0.0, _busy() - busy_before - own) / seconds / psutil.cpu_count()
         out.seek(0)
         err.seek(0)
-        return Watched(process.returncode, out.read(), err.read(), seconds, reached, peak, others)
+        return Watched(process.returncode, out.read(), err.read(), seconds, reached, peak, others())
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """Asks first: our launcher takes its Ray down with it."""
+    process.terminate()
+    try:
+        process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
