@@ -74,7 +74,7 @@ def _bounds(series: Sequence[Series], floor: float, ceiling: float) -> tuple[flo
     """Lowest and highest y, rounded outwards to tenths and kept within floor and ceiling; at least two tenths apart."""
     values = [y for one in series for _, y in one.points]
     low, high = math.floor(10 * min(values)) / 10, math.ceil(10 * max(values)) / 10
-    if high - low < 0.2:
+    if high - low < 0.15:
         low, high = low - 0.1, high + 0.1
     return max(low, floor), min(high, ceiling)
 

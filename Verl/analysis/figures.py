@@ -245,18 +245,18 @@ def draw_question(
         raise ValueError(f"unknown axis {axis!r}; known: {', '.join(AXES)}")
     arms = dict(arms) or {"(no pair)": []}
     figure, grid, narrow = new_figure(len(ROWS), list(arms))
-    notes, drawn = [], []
+    notes, drawn, kinds = [], [], {}
     for column, (pair, of_pair) in enumerate(arms.items()):
         for ax, label in zip(grid[:, column], ROWS):
             curves, said = _curves(table[table["pair"] == pair], of_pair, label, axis, pair)
             notes += said + _draw_panel(ax, curves, axis, narrow)
             drawn += [arm for arm in curves if arm not in drawn]
+            kinds |= {("bands" if len(curves) <= _BAND_LIMIT else "bars at the end"): None} if curves else {}
         if not narrow or column == len(arms) // 2:  # side by side, narrow panels' labels would touch
             grid[-1, column].set_xlabel(AXES[axis])
     for ax, label in zip(grid[:, 0], ROWS):
         ax.set_ylabel(label)
-    kind = "bands" if len(drawn) <= _BAND_LIMIT else "bars at the end"
-    seeds = seed_note(table[table["pair"].isin(list(arms))], drawn, kind)
+    seeds = seed_note(table[table["pair"].isin(list(arms))], drawn, " or ".join(sorted(kinds)))
     notes = [note for note in [seeds, *missing_note(table, arms), *dict.fromkeys(notes)] if note]
     bars = _BAR_ROOM * len(drawn) if len(drawn) > _BAND_LIMIT else 0.0
     order = list(dict.fromkeys(arm for of_pair in arms.values() for arm in of_pair if arm in drawn))
