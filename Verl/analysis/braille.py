@@ -35,7 +35,9 @@ def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> 
     if not known:
         return ""
     low, span = min(known), max(known) - min(known)
-    places = [3 if span == 0 else round((v - low) / span * (len(bars) - 1)) if math.isfinite(v) else None for v in means]
+    places = [
+        3 if span == 0 else round((v - low) / span * (len(bars) - 1)) if math.isfinite(v) else None for v in means
+    ]
     return "".join(" " if place is None else bars[place] for place in places)
 
 

@@ -103,5 +103,7 @@ def why_mixed(result_dir: Path, table: pd.DataFrame) -> list[str]:
             continue
         keys = [f"{one.key} ({one.a} and {one.b})" for one in differences(a, b, {})]
         seeds = " and ".join(str(int(seed)) for seed in firsts["seed"].iloc[:2])
-        sentences.append(f"{arm} on {pair}: the configs of seeds {seeds} differ in {', '.join(keys) or 'no listed key'}")
+        sentences.append(
+            f"{arm} on {pair}: the configs of seeds {seeds} differ in {', '.join(keys) or 'no listed key'}"
+        )
     return sentences

@@ -111,7 +111,9 @@ def _table(runs: Sequence[RunNow], width: int, ascii_only: bool) -> Table:
             cells.append(f"{_number(curve.last)} {sparkline(curve.values, bars, ascii_only)}")
         step = f"{run.step}/{run.total}" if run.total else str(run.step)
         left = _left(run).removesuffix(" left") or run.status
-        table.add_row(Text(_title(run, ascii_only)), step, Text(left, style=_STATUS.get(run.status, "red")), *map(Text, cells))
+        table.add_row(
+            Text(_title(run, ascii_only)), step, Text(left, style=_STATUS.get(run.status, "red")), *map(Text, cells)
+        )
     return table
 
 

@@ -105,7 +105,9 @@ def _design(runs: Runs, result_dir: Path) -> list[dict[str, Any]]:
     study, found = declared(), []
     for pair in sorted(runs.table["pair"].unique()):
         rows = runs.table[runs.table["pair"] == pair].drop_duplicates("run")
-        seeds = {arm: sorted(int(s) for s in rows.loc[rows["arm"] == arm, "seed"]) for arm in arms_in_order(runs.table, pair)}
+        seeds = {
+            arm: sorted(int(s) for s in rows.loc[rows["arm"] == arm, "seed"]) for arm in arms_in_order(runs.table, pair)
+        }
         of_pair = study.pairs.get(pair)
         factors = [
             {"title": factor.title, "keys": factor.keys, "cells": [*of_pair.members(factor).values()],

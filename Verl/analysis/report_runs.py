@@ -135,7 +135,9 @@ def speeds(table: pd.DataFrame, pair: str) -> Speeds | None:
             heights.setdefault(arm, {})[seed] = stats.area_under_curve(curve.index, curve)
             reaching.setdefault(arm, []).append(stats.steps_to_threshold(curve.index, curve, threshold))
     rows = [_speed(arm, of_arm, reaching[arm], heights.get(BASE_LINE, {})) for arm, of_arm in heights.items()]
-    notes = [f"Test Pass@1 from step 0 to step {end}, the base line's last; threshold {threshold:.3f}, half of its gain."]
+    notes = [
+        f"Test Pass@1 from step 0 to step {end}, the base line's last; threshold {threshold:.3f}, half of its gain."
+    ]
     if short:
         notes.append(f"Left out, because not evaluated from step 0 to step {end}: {listed(short)}.")
     return Speeds(tuple(rows), tuple(notes))
@@ -145,8 +147,12 @@ def _speed(arm: str, heights: dict[int, float], reaching: Sequence[float], base:
     values = list(heights.values())
     height = stats.seed_interval(values) if len(values) > 1 else stats.Interval(values[0], np.nan, np.nan)
     common = sorted(heights.keys() & base.keys()) if arm != BASE_LINE else []
-    difference = stats.paired_seeds([heights[s] for s in common], [base[s] for s in common]) if len(common) > 1 else None
-    median = float(np.quantile(reaching, 0.5, method="higher"))  # of an even number the later, so that it can be infinite
+    difference = (
+        stats.paired_seeds([heights[s] for s in common], [base[s] for s in common]) if len(common) > 1 else None
+    )
+    median = float(
+        np.quantile(reaching, 0.5, method="higher")
+    )  # of an even number the later, so that it can be infinite
     return Speed(arm, len(values), height, difference, median, int(np.isfinite(reaching).sum()))
 
 
@@ -248,7 +254,10 @@ def provenance(result_dir: Path, names: Sequence[str]) -> Provenance:
             packages.setdefault(package, []).append(str(version))
         seeds.setdefault(re.sub(r"\bseed=\d+", "seed=K", str(told["command"])), []).append(str(told.get("seed")))
     versions = [
-        (package, ", ".join(f"{value} ({count} runs)" for value, count in counted) if len(counted) > 1 else counted[0][0])
+        (
+            package,
+            ", ".join(f"{value} ({count} runs)" for value, count in counted) if len(counted) > 1 else counted[0][0],
+        )
         for package, values in packages.items()
         if (counted := _counted(values))
     ]
@@ -256,6 +265,9 @@ def provenance(result_dir: Path, names: Sequence[str]) -> Provenance:
         _counted(str(told.get("commit", "unknown")) for told in records.values()),
         _counted(_machine(told.get("host") or {}) for told in records.values()),
         versions,
-        [(command, ", ".join(sorted(set(of_command), key=lambda s: (len(s), s)))) for command, of_command in seeds.items()],
+        [
+            (command, ", ".join(sorted(set(of_command), key=lambda s: (len(s), s))))
+            for command, of_command in seeds.items()
+        ],
         len(records),
     )

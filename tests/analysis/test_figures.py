@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -236,11 +235,9 @@ def test_draw_run_says_where_and_what(study, tmp_path):
 
 def test_run_figure_starts_fast_and_without_torch_or_verl(study, tmp_path):
     heavy = "[m for m in ('torch', 'verl', 'ray', 'scipy') if m in sys.modules]"
-    code = f"import sys; import Verl.analysis.run_figure; print({heavy})"
-    start = time.monotonic()
-    done = _run(sys.executable, "-c", code)
-    assert done.stdout.strip() == "[]", done.stderr
-    assert time.monotonic() - start < 10  # 1 s on a free machine; a busy one must not fail the tests
+    code = f"import sys, time; import Verl.analysis.run_figure; print({heavy}, time.process_time() < 6)"
+    done = _run(sys.executable, "-c", code)  # 1 s; the processor's time, because a busy machine must not fail the tests
+    assert done.stdout.strip() == "[] True", done.stderr
     done = _run(
         sys.executable,
         "-m",
