@@ -36,7 +36,7 @@ def run(mini) -> Result:
     result = mini.run(
         "grpo", "vllm", "actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.load_format=dummy",
         "actor_rollout_ref.rollout.n=2", "actor_rollout_ref.actor.optim.lr=1e-2",
-        f"trainer.total_training_steps={STEPS}", "trainer.save_freq=1", "trainer.test_freq=-1", "evaluation.val_freq=-1",
+        f"trainer.total_training_steps={STEPS}", "trainer.save_freq=1", f"trainer.test_freq={STEPS}", "evaluation.val_freq=-1",
     )  # fmt: skip
     assert result.status == 0, result.output
     return result
