@@ -79,8 +79,7 @@ RELIED_ON_WITH_VLLM = (
     Name(f"{_VLLM}.vllm_async_server", "vLLMHttpServer._preprocess_engine_kwargs", ("self", "engine_kwargs"),
          "defaults on a CPU"),
     Name(f"{_VLLM}.vllm_async_server", "vLLMReplica.launch_servers", ("self",), "starts the class named in server_class"),
-    Name(f"{_VLLM}.utils", "vLLMColocateWorkerExtension._update_weights",
-         ("self", "weights", "peft_config", "base_sync_done"), "weights are copied first on a CPU"),
+    Name(f"{_VLLM}.utils", "vLLMColocateWorkerExtension.__new__", ("cls",), "comes before the model: the repair goes in here"),
     Name("vllm.model_executor.layers.utils", "dispatch_cpu_unquantized_gemm", ("layer", "remove_weight"),
          "vLLM's, not verl's: replaced on a CPU, so that layers keep their Parameters"),
 )  # fmt: skip

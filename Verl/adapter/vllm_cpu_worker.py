@@ -1,12 +1,10 @@
-"""What goes into vLLM's worker process on a CPU: verl's own extension, which takes new weights, and two repairs.
+"""What goes into vLLM's worker process on a CPU: verl's own extension, which takes new weights, and one repair.
 
-1. vLLM's CPU linear layers hand their weight to oneDNN (or to an AMX kernel) after loading and throw the Parameter away:
-   `process_weights_after_loading` leaves `torch.empty(0)` in its place (vllm/model_executor/layers/utils.py,
-   `dispatch_cpu_unquantized_gemm`). verl updates weights in place, as on a GPU, and finds nothing to write to. So the
-   layers are told to keep their Parameter and to multiply with torch's own `linear`. From there on loading and updating
-   run the very code of the GPU path.
-2. verl hands vLLM views of a shared memory block, which it closes after the last one; on a GPU the weights were copied to
-   the device by then. Any view still alive makes that "cannot close exported pointers exist", so each is copied first.
+vLLM's CPU linear layers hand their weight to oneDNN (or to an AMX kernel) after loading and throw the Parameter away:
+`process_weights_after_loading` leaves `torch.empty(0)` in its place (vllm/model_executor/layers/utils.py,
+`dispatch_cpu_unquantized_gemm`). verl updates weights in place, as on a GPU, and finds nothing to write to. So the layers
+are told to keep their Parameter and to multiply with torch's own `linear`. From there on loading and updating run the
+very code of the GPU path.
 """
 
 from typing import Any
@@ -32,6 +30,3 @@ class CPUWorkerExtension(vLLMColocateWorkerExtension):
     def __new__(cls, **kwargs: Any):
         layer_utils.dispatch_cpu_unquantized_gemm = keep_parameters
         return super().__new__(cls, **kwargs)
-
-    def _update_weights(self, weights: list[tuple[str, torch.Tensor]], *args: Any, **kwargs: Any) -> None:
-        super()._update_weights([(name, tensor.clone()) for name, tensor in weights], *args, **kwargs)
