@@ -29,6 +29,7 @@ from verl.workers.rollout.llm_server import LLMServerManager
 from verl.workers.rollout.replica import TokenOutput
 
 from Verl.adapter.hf_rollout import server_name
+from Verl.adapter.nested import nested
 from Verl.seeds import rollout_seed
 
 
@@ -119,14 +120,14 @@ class BatchedAgentLoopManager:
             for reward, step in zip(rewards, steps, strict=True)
         ]
         fields = {
-            "prompts": _nested(prompt_tensors),
-            "responses": _nested(responses),
-            "input_ids": _nested(sequences),
-            "position_ids": _nested([torch.arange(len(ids)) for ids in sequences]),
-            "response_mask": _nested(masks),
-            "loss_mask": _nested(masks),
-            "rollout_log_probs": _nested([torch.tensor(output.log_probs) for output in outputs]),
-            "rm_scores": _nested(scores),
+            "prompts": nested(prompt_tensors),
+            "responses": nested(responses),
+            "input_ids": nested(sequences),
+            "position_ids": nested([torch.arange(len(ids)) for ids in sequences]),
+            "response_mask": nested(masks),
+            "loss_mask": nested(masks),
+            "rollout_log_probs": nested([torch.tensor(output.log_probs) for output in outputs]),
+            "rm_scores": nested(scores),
             "num_turns": NonTensorStack(*[2] * len(rows)),
             "multi_modal_inputs": NonTensorStack(*[{} for _ in rows]),
             "extra_fields": NonTensorStack(*extra),
@@ -172,10 +173,6 @@ def without_load_balancer(config: DictConfig) -> Iterator[None]:
         yield
     finally:
         LLMServerManager._init_global_load_balancer = original
-
-
-def _nested(tensors: list[torch.Tensor]) -> torch.Tensor:
-    return torch.nested.as_nested_tensor(tensors, layout=torch.jagged)
 
 
 def _rows(batch: TensorDict) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
 from Verl.adapter import own_log_probs, shared_prefix
+from Verl.adapter.nested import places
 
 logger = logging.getLogger(__name__)
 
@@ -140,10 +141,7 @@ def _layout(micro_batch: TensorDict) -> shared_prefix.Layout:
 def _in_sequences(value_T: torch.Tensor, micro_batch: TensorDict) -> torch.Tensor:
     """verl's form of a model output: nested (prompt + response) per row, where place t holds the value of token t + 1."""
     offsets, responses = micro_batch["input_ids"].offsets(), micro_batch["responses"].offsets().diff()
-    ends = offsets[1:] - 1
-    first_T = responses.cumsum(0) - responses
-    place_T = torch.arange(len(value_T)) - torch.repeat_interleave(first_T, responses)
-    place_T += torch.repeat_interleave(ends - responses, responses)
+    place_T = places(responses)[1] + torch.repeat_interleave(offsets[1:] - 1 - responses, responses)
     whole = value_T.new_zeros(int(offsets[-1])).index_copy(0, place_T, value_T)
     return torch.nested.nested_tensor_from_jagged(whole, offsets)
 

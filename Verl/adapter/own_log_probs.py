@@ -15,6 +15,8 @@ from verl.trainer.ppo.core_algos import agg_loss
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug.metrics import calculate_debug_metrics
 
+from Verl.adapter.nested import nested
+
 ROWS = "rows_of_the_batch"
 REFERENCE_SECONDS = "timing_s/ref"
 PREFIX = "own/"  # marks these metrics on their way through verl, which renames all that a worker reports
@@ -33,17 +35,17 @@ class Collector:
         rows = tu.get_non_tensor_data(data=micro_batch, key=ROWS, default=None)
         self.log_probs.update(zip(rows, log_prob_T.split(lengths)))
         self.entropies.update(zip(rows, entropy_T.split(lengths)))
-        micro_batch["old_log_probs"] = _nested([self.log_probs[row] for row in rows])
+        micro_batch["old_log_probs"] = nested([self.log_probs[row] for row in rows])
 
     def take(self, log_probs: torch.Tensor, entropies: torch.Tensor) -> None:
         """A whole batch's, nested."""
         self.log_probs, self.entropies = dict(enumerate(log_probs.unbind())), dict(enumerate(entropies.unbind()))
 
     def metrics(self, data: TensorDict, actor_config, reference_seconds: float) -> dict[str, list[float]]:
-        """Entropy, the gap to the rollout and the reference's time, under names that `renamed` turns into verl's."""
+        """Entropy, the gap to the rollout and the reference's time, under names that `rename` turns into verl's."""
         fields = {"response_mask": data["response_mask"], "responses": data["responses"]}
         for name, values in (("old_log_probs", self.log_probs), ("entropy", self.entropies)):
-            fields[name] = _nested([values[row] for row in range(len(data))])
+            fields[name] = nested([values[row] for row in range(len(data))])
         if "rollout_log_probs" in data:
             fields["rollout_log_probs"] = data["rollout_log_probs"]
         padded = TensorDict(fields, batch_size=len(data)).to_padded_tensor()
@@ -59,11 +61,8 @@ class Collector:
         return {f"{PREFIX}{name}": [float(value)] for name, value in found.items()}
 
 
-def _nested(rows: list[torch.Tensor]) -> torch.Tensor:
-    # From a list: one made by nested_tensor_from_jagged does not know its longest row and pads to the sum of all.
-    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
-
-
-def renamed(metrics: dict[str, float]) -> dict[str, float]:
-    """verl puts "actor/" before what its worker reports; ours keep the names that verl's own pass gives them."""
-    return {key.removeprefix(f"actor/{PREFIX}"): value for key, value in metrics.items()}
+def rename(metrics: dict[str, float]) -> None:
+    """verl puts "actor/" before what its worker reports; ours get back the names that verl's own pass gives them."""
+    marked = f"actor/{PREFIX}"
+    for key in [key for key in metrics if key.startswith(marked)]:
+        metrics[key.removeprefix(marked)] = metrics.pop(key)

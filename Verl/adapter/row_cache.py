@@ -72,16 +72,17 @@ class RowCache(Cache):
         rows = sum(len(taken_R) for _, taken_R in parts)
         for number, layer in enumerate(whole.layers):
             first = parts[0][0].layers[number]
-            # Zeros, not what memory holds: a hidden column weighs nothing, but nothing times NaN is NaN.
-            layer.keys = first.keys.new_zeros(rows, first.keys.shape[1], columns, first.keys.shape[3])
-            layer.values = first.values.new_zeros(rows, first.values.shape[1], columns, first.values.shape[3])
+            layer.keys = first.keys.new_empty(rows, first.keys.shape[1], columns, first.keys.shape[3])
+            layer.values = first.values.new_empty(rows, first.values.shape[1], columns, first.values.shape[3])
             start = 0
             for cache, taken_R in parts:
                 source = cache.layers[number]
                 width, end = min(source.used, used), start + len(taken_R)
                 for name in ("keys", "values"):
-                    old = getattr(source, name)[:, :, source.used - width : source.used]
-                    getattr(layer, name)[start:end, :, used - width : used] = old[taken_R]
+                    target = getattr(layer, name)[start:end]
+                    # Zeros, not what memory holds: a hidden column weighs nothing, but nothing times NaN is NaN.
+                    target[:, :, : used - width] = 0
+                    target[:, :, used - width : used] = getattr(source, name)[:, :, source.used - width : source.used][taken_R]
                 start = end
             layer.used, layer.is_initialized = used, True
         return whole

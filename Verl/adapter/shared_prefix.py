@@ -24,6 +24,8 @@ from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_utils import AttentionInterface
 
+from Verl.adapter.nested import places
+
 ATTENTION = "bandit_shared_prefix"
 
 
@@ -54,8 +56,8 @@ class Padding:
 
     @classmethod
     def of(cls, lengths: torch.Tensor) -> "Padding":
-        rows, longest = len(lengths), max(int(lengths.max()), 0) if len(lengths) else 0
-        start = lengths.cumsum(0) - lengths
+        rows, longest = len(lengths), int(lengths.max())
+        start, _ = places(lengths)
         column = torch.arange(longest)
         real = column < lengths[:, None]
         last = max(int(lengths.sum()) - 1, 0)
@@ -110,11 +112,10 @@ class Layout:
         positions += [torch.arange(start, start + length) for start, length in zip(starts, inner_S.tolist())]
         count, total = len(prompts), int(prompt_G.sum())
         # Response s is predicted by its prompt's last token, then by its own tokens: rows of the kept logits.
-        own_S = (inner_S.cumsum(0) - inner_S) + count
-        first_T = whole_S.cumsum(0) - whole_S
-        place_T = torch.arange(int(whole_S.sum())) - torch.repeat_interleave(first_T, whole_S)
+        own_S = places(inner_S)[0] + count
+        first_S, place_T = places(whole_S)
         row_T = torch.repeat_interleave(own_S, whole_S) + place_T - 1
-        row_T[first_T] = prompt_of_S
+        row_T[first_S] = prompt_of_S
         return cls(
             input_ids_N=torch.cat([*prompts, *inner]),
             position_ids_N=torch.cat(positions),

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from Verl.analysis.layout import lay_out, save, settings
-from Verl.analysis.run_files import LEDGER, listed
+from Verl.analysis.run_files import LEDGER, TEST, listed
 from Verl.analysis.runs import Runs
 from Verl.analysis.stats import seed_interval
 from Verl.analysis.style import COLUMN_WIDTH, PAGE_WIDTH, arm_look
@@ -35,7 +35,7 @@ AXES = {
     "gradient_samples": "gradient samples",
     "hours": "hours",
 }
-ROWS = {"train Pass@1": ("eval/train/pass@1", "train/reward_mean"), "test Pass@1": ("eval/test/pass@1",)}
+ROWS = {"train Pass@1": ("eval/train/pass@1", "train/reward_mean"), "test Pass@1": (TEST,)}
 _BAND_LIMIT = 3  # more bands than this hide each other: then every arm gets one error bar at its end
 _LOG_FROM = 10.0  # arms whose budgets differ by more than this factor need a logarithmic axis to be seen side by side
 _BAR_ROOM = 0.03  # of the panel's width, for each bar

@@ -15,25 +15,12 @@ from matplotlib.ticker import MaxNLocator
 
 from Verl.analysis.figures import ArmsOfPairs, Drawn, missing_note, new_figure, our_style, seed_note
 from Verl.analysis.layout import lay_out, save
-from Verl.analysis.run_files import arm_numbers, listed
-from Verl.analysis.runs import Runs
+from Verl.analysis.run_files import TEST, arm_numbers, listed
+from Verl.analysis.runs import Runs, last_scores
 from Verl.analysis.stats import seed_interval
 from Verl.analysis.style import arm_look
 
-TEST = "eval/test/pass@1"
 LEVELS = {"queries": "queries per step", "rollouts": "rollouts per query"}
-
-
-def _last(rows: pd.DataFrame, arm: str) -> tuple[int, np.ndarray] | None:
-    """The arm's last evaluated step and the test Pass@1 of its seeds there."""
-    of_arm = rows[rows["arm"] == arm]
-    if TEST not in of_arm:
-        return None
-    of_arm = of_arm[np.isfinite(of_arm[TEST].astype(float))]
-    if of_arm.empty:
-        return None
-    last = int(of_arm["step"].max())
-    return last, of_arm.loc[of_arm["step"] == last, TEST].to_numpy(dtype=float)
 
 
 def _level(arm: str, level: str) -> int:
@@ -45,7 +32,7 @@ def _draw_panel(ax, rows: pd.DataFrame, arms: Sequence[str], level: str, narrow:
     """One panel, the start as a line; returns the steps at which the arms end."""
     ends = []
     for place, arm in enumerate(arms):
-        last = _last(rows, arm)
+        last = last_scores(rows[rows["arm"] == arm])
         if last is None:
             continue
         step, values = last

@@ -18,18 +18,19 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from Verl import RESULT_DIR
 from Verl.analysis.braille import Series, chart, sparkline
 from Verl.analysis.live_runs import Looker, RunNow
+from Verl.analysis.run_files import TEST
 from Verl.analysis.style import arm_label
 from Verl.errors import UserError
 from Verl.trainer.console import duration
 
-RESULT_DIR = Path(__file__).resolve().parents[2] / "Running-Results" / "result"
 _SHARES = (  # of the chart: metric, name, style
     ("train/reward_mean", "reward", "dim"),
     ("eval/train/pass@1", "train", "cyan"),
     ("eval/validation/pass@1", "validation", "yellow"),
-    ("eval/test/pass@1", "test", "bold magenta"),
+    (TEST, "test", "bold magenta"),
 )
 _LINES = (  # of the sparklines: metric, name, format
     ("train/response_length_mean", "length", ".1f"),
@@ -106,7 +107,7 @@ def _table(runs: Sequence[RunNow], width: int, ascii_only: bool) -> Table:
     bars = max(4, (width - 60) // 4)
     for run in runs:
         cells = []
-        for metric in ("train/reward_mean", "eval/test/pass@1"):
+        for metric in ("train/reward_mean", TEST):
             curve = run.curve(metric)
             cells.append(f"{_number(curve.last)} {sparkline(curve.values, bars, ascii_only)}")
         step = f"{run.step}/{run.total}" if run.total else str(run.step)

@@ -13,21 +13,19 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
+from Verl import FIGURE_DIR, RESULT_DIR
 from Verl.analysis.figures import AXES, plot_question
 from Verl.analysis.levels import plot_levels
 from Verl.analysis.questions import QUESTIONS, family_of, pairs_of, question
-from Verl.analysis.run_files import LEDGER
+from Verl.analysis.run_files import LEDGER, TEST
 from Verl.analysis.runs import Runs, load_runs
 from Verl.analysis.summary import summary_table, to_markdown
 from Verl.analysis.verdict import compare, gains
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULT_DIR = ROOT / "Running-Results" / "result"
-FIGURE_DIR = ROOT / "Running-Results" / "Figure"
 TABLE = "table"
 _PLOTTED = {
     "eval/train/pass@1",
-    "eval/test/pass@1",
+    TEST,
     "train/reward_mean",
     "train/response_length_mean",
     "timing_s/step",

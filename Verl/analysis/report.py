@@ -14,7 +14,9 @@ from typing import Any
 
 import jinja2  # torch requires it
 
+from Verl import RESULT_DIR
 from Verl.analysis.configs import first_runs, flat_config, why_mixed
+from Verl.analysis.plot_cli import shown_path
 from Verl.analysis.questions import BASE_LINE, declared
 from Verl.analysis.report_runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
 from Verl.analysis.report_samples import samples
@@ -26,9 +28,7 @@ from Verl.analysis.verdict_text import number, p_text
 from Verl.errors import UserError
 from Verl.files import write_atomic
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULT_DIR = ROOT / "Running-Results" / "result"
-OUT = ROOT / "Running-Results" / "report.html"
+OUT = RESULT_DIR.with_name("report.html")
 _PREFIXES = ("eval/", "ledger/total_", "reward/", "actor/", "training/rollout_probs_diff")
 _METRICS = {"train/reward_mean", "train/response_length_mean", "timing_s/step"}
 _NONE = "\N{EN DASH}"
@@ -175,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"error: --out {options.out} can't be written: {error.strerror}", file=sys.stderr)
         return 2
-    print(f"{options.out}: {len(text.encode()) / 1e6:.1f} MB")
+    print(f"{shown_path(options.out)}: {len(text.encode()) / 1e6:.1f} MB")
     return 0
 
 

@@ -15,9 +15,8 @@ import pandas as pd
 
 from Verl.analysis import stats
 from Verl.analysis.questions import BASE_LINE, declared
-from Verl.analysis.run_files import listed
-from Verl.analysis.runs import Runs
-from Verl.analysis.verdict import TEST
+from Verl.analysis.run_files import TEST, listed
+from Verl.analysis.runs import Runs, last_scores
 
 COSTS = {  # column of the ledger's table -> metric
     "queries": "ledger/total_queries",
@@ -41,11 +40,8 @@ def arms_in_order(table: pd.DataFrame, pair: str) -> list[str]:
 
 def final_scores(table: pd.DataFrame, pair: str, arm: str, metric: str = TEST) -> np.ndarray:
     """The metric at the arm's last evaluation, one value per seed that has it; empty without any."""
-    rows = table[(table["pair"] == pair) & (table["arm"] == arm)]
-    if metric not in rows:
-        return np.array([])
-    rows = rows[np.isfinite(rows[metric].astype(float))]
-    return rows.loc[rows["step"] == rows["step"].max(), metric].to_numpy(dtype=float)
+    last = last_scores(table[(table["pair"] == pair) & (table["arm"] == arm)], metric)
+    return np.array([]) if last is None else last[1]
 
 
 def final_score(table: pd.DataFrame, pair: str, arm: str, metric: str = TEST) -> float:

@@ -15,8 +15,9 @@ from Verl.analysis.configs import ConfigTable, config_table
 from Verl.analysis.questions import QUESTIONS, Question, comparisons_of, family_of, pairs_of
 from Verl.analysis.report_figures import InlineFigure, question_figures
 from Verl.analysis.report_runs import final_score, final_scores
-from Verl.analysis.runs import Runs
-from Verl.analysis.verdict import TEST, Comparison, compare, gains
+from Verl.analysis.run_files import TEST
+from Verl.analysis.runs import Runs, last_scores
+from Verl.analysis.verdict import Comparison, compare, gains
 from Verl.analysis.verdict_text import conclusion, headline
 
 
@@ -68,14 +69,15 @@ class Section:
 def arm_row(table: pd.DataFrame, pair: str, arm: str) -> ArmRow | None:
     """None if the arm has no test evaluation on this pair."""
     rows = table[(table["pair"] == pair) & (table["arm"] == arm)]
-    if TEST not in rows or not np.isfinite(rows[TEST].astype(float)).any():
+    at_the_end = last_scores(rows)
+    if at_the_end is None:
         return None
-    rows = rows[np.isfinite(rows[TEST].astype(float))]
-    means, last = rows.groupby("step")[TEST].mean(), final_scores(table, pair, arm)
+    step, last = at_the_end
+    means = rows.groupby("step")[TEST].mean().dropna()
     interval = stats.seed_interval(last) if last.size > 1 else stats.Interval(float(last.mean()), np.nan, np.nan)
     others = [final_score(table, pair, arm, f"eval/test/{rule}") for rule in ("flexible", "format")]
     start, best = float(means.get(0, np.nan)), float(means.max())
-    return ArmRow(arm, last.size, start, interval, int(rows["step"].max()), best, int(means.idxmax()), *others)
+    return ArmRow(arm, last.size, start, interval, step, best, int(means.idxmax()), *others)
 
 
 def comparison_row(table: pd.DataFrame, one: Comparison) -> ComparisonRow:

@@ -6,13 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from Verl import FIGURE_DIR, RESULT_DIR
 from Verl.analysis import stats
 from Verl.analysis.figures import plot_question
-from Verl.analysis.plot_cli import FIGURE_DIR, RESULT_DIR, shown_path
-from Verl.analysis.run_files import as_table, read_run
+from Verl.analysis.plot_cli import shown_path
+from Verl.analysis.run_files import TEST, as_table, read_run
 from Verl.analysis.runs import Runs, evaluation_files, question_scores
-
-_TEST = "eval/test/pass@1"
 
 
 def _over_questions(result_dir: Path, run: str, first: int, last: int) -> str:
@@ -53,7 +52,7 @@ def draw_run(result_dir: Path | str, run: str, figure_dir: Path | str) -> str:
     arm, pair = table.loc[0, "arm"], table.loc[0, "pair"]
     drawn = plot_question(Runs(table, read.problems), {pair: [arm]}, Path(figure_dir) / run, title=run)
     where = f"{shown_path(drawn.files[1])} (and .pdf) shows train and test Pass@1 of {run} against steps"
-    tested = table[["step", _TEST]].dropna() if _TEST in table else table.iloc[:0]
+    tested = table[["step", TEST]].dropna() if TEST in table else table.iloc[:0]
     if tested.empty:
         return f"{where}; test Pass@1 was never evaluated."
     (first, start), (last, end) = tested.iloc[0], tested.iloc[-1]

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 IDENTITY = ("run", "pair", "arm", "model", "data", "seed", "status", "config_hash")
+TEST = "eval/test/pass@1"
 LEDGER = {  # budget axis -> column
     "queries": "ledger/total_queries",
     "responses": "ledger/total_responses_generated",
@@ -26,8 +27,8 @@ LEDGER = {  # budget axis -> column
 _CONSOLE = re.compile(r"\bstep:(\d+) - (.*)")
 _CONSOLE_VALUE = re.compile(r"^(?:np\.\w+\()?([-+]?(?:[0-9.]+(?:[eE][-+]?\d+)?|nan|inf))\)?$", re.IGNORECASE)
 _VERL_NAMES = (  # verl's and the published package's metric names -> ours
-    (re.compile(r"^val-core/.*/(?:acc|reward|score)/mean@1$"), "eval/test/pass@1"),
-    (re.compile(r"^val/test_score/"), "eval/test/pass@1"),
+    (re.compile(r"^val-core/.*/(?:acc|reward|score)/mean@1$"), TEST),
+    (re.compile(r"^val/test_score/"), TEST),
     (re.compile(r"^critic/score/mean$"), "train/reward_mean"),
     (re.compile(r"^response_length/mean$"), "train/response_length_mean"),
 )

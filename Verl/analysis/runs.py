@@ -12,10 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from Verl.analysis.run_files import RunFile, as_table, listed, read_run
+from Verl.analysis.run_files import TEST, RunFile, as_table, listed, read_run
 
 
 class Runs(NamedTuple):
@@ -118,3 +119,18 @@ def question_scores(path: Path, split: str = "test", rule: str = "strict") -> pd
 def _question_scores(path: Path, changed: int, split: str, rule: str) -> pd.Series:
     table = pq.read_table(path, columns=["split", "index", rule], filters=[("split", "=", split)])
     return table.to_pandas().groupby("index")[rule].mean().sort_index()
+
+
+def last_scores(rows: pd.DataFrame, metric: str = TEST) -> tuple[int, np.ndarray] | None:
+    """The last step at which an arm was evaluated, and its seeds' values there; None if it never was.
+
+    Args:
+        rows: of one arm on one pair.
+    """
+    if metric not in rows:
+        return None
+    rows = rows[np.isfinite(rows[metric].astype(float))]
+    if rows.empty:
+        return None
+    last = int(rows["step"].max())
+    return last, rows.loc[rows["step"] == last, metric].to_numpy(dtype=float)

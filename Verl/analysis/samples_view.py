@@ -18,10 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from Verl import REPO_ROOT
+from Verl import REPO_ROOT, RESULT_DIR
 from Verl.errors import UserError
 
-RESULT_DIR = REPO_ROOT / "Running-Results" / "result"
 _SHOWN = ("step", "data_source", "index", "rollout", "reward", "strict", "flexible", "failure", "timeout", "log_prob",
           "response_length", "text")  # fmt: skip
 _FILES = {None: "train_files", "train": "train_files", "validation": "val_files", "test": "test_files"}  # of config.yaml

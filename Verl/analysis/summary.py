@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from Verl.analysis.runs import Runs
+from Verl.analysis.run_files import TEST
+from Verl.analysis.runs import Runs, last_scores
 from Verl.analysis.stats import seed_interval
-from Verl.analysis.verdict import BASE_LINE, TEST, gains, verdicts
+from Verl.analysis.verdict import BASE_LINE, gains, verdicts
 
 NOTE = (
     "Test Pass@1, mean over seeds. Final: last evaluation, 95 % t interval over seeds. Best: the highest mean over the "
@@ -21,14 +22,11 @@ NOTE = (
 
 def _row(table: pd.DataFrame, pair: str, arm: str, marginal, gain) -> dict | None:
     rows = table[(table["pair"] == pair) & (table["arm"] == arm)]
-    if rows.empty or TEST not in rows:
+    at_the_end = last_scores(rows)
+    if at_the_end is None:
         return None
-    rows = rows[np.isfinite(rows[TEST].astype(float))]
-    if rows.empty:
-        return None
-    last = int(rows["step"].max())
-    final = rows.loc[rows["step"] == last, TEST].to_numpy(dtype=float)
-    means = rows.groupby("step")[TEST].mean()
+    last, final = at_the_end
+    means = rows.groupby("step")[TEST].mean().dropna()
     low, high = seed_interval(final)[1:] if len(final) > 1 else (np.nan, np.nan)
     row = {"pair": pair, "arm": arm, "seeds": len(final), "last_step": last, "start": means.get(0, np.nan)}
     row |= {"final": final.mean(), "final_low": low, "final_high": high, "best": means.max()}

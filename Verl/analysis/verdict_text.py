@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from Verl.analysis.run_files import TEST
 from Verl.analysis.style import arm_label
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def headline(comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
     return f"{told[0].upper()}{told[1:]}{': ' + _joined(named) if named else ''}{untold}."
 
 
-def conclusion(comparisons: Sequence[Comparison], metric: str = "eval/test/pass@1", alpha: float = 0.05) -> str:
+def conclusion(comparisons: Sequence[Comparison], metric: str = TEST, alpha: float = 0.05) -> str:
     """All comparisons of a question on one pair in a sentence, with n, intervals and Holm's p; then what it could miss.
 
     ``comparisons``: of one pair and one family; an empty list gives an empty text.

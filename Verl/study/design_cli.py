@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from Verl import REPO_ROOT
+from Verl import RESULT_DIR
 from Verl.errors import UserError
 from Verl.study import design, report, scripts, shipped
 from Verl.study.differences import check_factors, differences
@@ -64,7 +64,7 @@ def _plan_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed-std", type=float, help="std over seeds of the difference of two arms' Pass@1")
     command.add_argument("--gpu-gib", type=float, help="memory of another GPU")
     command.add_argument("--efficiency", type=float, help="share of the data sheet's speed, instead of study.yaml's")
-    command.add_argument("--result", help="folder of finished runs to take the speed from")
+    command.add_argument("--result", type=Path, default=RESULT_DIR, help="folder of finished runs to take the speed from")
 
 
 def _pairs(study: design.Study, options: argparse.Namespace) -> list[design.Pair]:
@@ -137,7 +137,7 @@ def _plan(study: design.Study, options: argparse.Namespace) -> int:
         costs = report.Plan(study, pair, rows, {
             "steps": options.steps,
             "seeds": options.seeds or study.detectable["seeds"],
-            "result_dir": report.result_dir_of(options.result, REPO_ROOT),
+            "result_dir": options.result,
             "machine": report.machine_with(study, pair, options.gpu_gib, options.efficiency),
             "detectable": study.detectable | std,
         })  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from Verl.study import memory, plan
@@ -165,7 +164,3 @@ def machine_with(study: Study, pair: Pair, gpu_gib: float | None, efficiency: fl
     if efficiency is not None and "efficiency" in machine:
         machine["efficiency"] = efficiency
     return machine
-
-
-def result_dir_of(text: str | None, root: Path) -> Path:
-    return Path(text) if text else root / "Running-Results" / "result"

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from Verl import REPO_ROOT
+from Verl import RESULT_DIR
 from Verl.errors import UserError
 from Verl.study import design, here, jobs, plan, shipped
 from Verl.study.places import LocalPlaces, Places, RayPlaces
@@ -78,7 +78,7 @@ def _study(options: argparse.Namespace) -> int:
     study = design.load(options.folder / design.DESIGN_FILE.name)
     pair = study.pair(options.pair)
     name = options.name or pair.name
-    result_dir = (options.result or REPO_ROOT / "Running-Results" / "result").resolve()
+    result_dir = (options.result or RESULT_DIR).resolve()
     queue = _queue(study, pair, options, result_dir)
     if options.dry_run:
         for job in queue:

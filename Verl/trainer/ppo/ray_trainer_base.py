@@ -158,9 +158,7 @@ class RayTrainer(PPOTrainerSync):
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._update_actor(batch, metrics)
-        named = own_log_probs.renamed(metrics)
-        metrics.clear()
-        metrics.update(named)
+        own_log_probs.rename(metrics)
         return batch
 
     # ---- advantage --------------------------------------------------------------------------------------------
