@@ -105,7 +105,7 @@ def _open_run(config: DictConfig) -> bool:
         for ending in (".jsonl", ".log"):
             Path(f"{folder}{ending}").unlink(missing_ok=True)
     elif before.is_file():
-        old, new = comparable(OmegaConf.load(before), True), comparable(config, True)
+        old, new = (comparable(one, True) for one in (OmegaConf.load(before), OmegaConf.create(_recorded(config))))
         changed = sorted(key for key in set(old) | set(new) if old.get(key) != new.get(key))
         if changed:
             raise UserError(
@@ -158,9 +158,7 @@ def _run(config: DictConfig, algorithm: str) -> int:
 
 
 def _record(config: DictConfig, algorithm: str, run_log: RunLog) -> None:
-    # Paths below the repository as from its root: the record reads the same wherever the repository lies.
-    text = OmegaConf.to_yaml(config, resolve=True).replace(f"{REPO_ROOT}{os.sep}", "")
-    write_atomic(Path(config.run.dir) / "config.yaml", text)
+    write_atomic(Path(config.run.dir) / "config.yaml", _recorded(config))
     run_log.describe(
         run=config.run.name,
         arm=config.run.arm,
@@ -173,6 +171,12 @@ def _record(config: DictConfig, algorithm: str, run_log: RunLog) -> None:
         status="running",
         **provenance.describe(),
     )
+
+
+def _recorded(config: DictConfig) -> str:
+    """The resolved config as a run keeps it, paths below the repository as from its root: it then reads the same, and is
+    the same run, wherever the repository lies."""
+    return OmegaConf.to_yaml(config, resolve=True).replace(f"{REPO_ROOT}{os.sep}", "")
 
 
 def _greet(config: DictConfig, console: Console) -> None:

@@ -164,5 +164,19 @@ def test_a_long_answer_holds_nobody_up(model):
     assert [c.token_ids for c in done] == [decoder.generate([request])[0].token_ids for request in requests]
 
 
+def test_what_memory_held_before_is_not_read(decoder):
+    """Short prompts among long ones leave columns that nothing was written to; deterministic mode fills them with NaN."""
+    requests = [Request(PROMPTS[n % 4], max_tokens=6 + 3 * (n % 3), seed=n, ignore_eos=True) for n in range(24)]
+    expected = [c.token_ids for c in decoder.generate(requests)]
+    try:
+        torch.use_deterministic_algorithms(True)
+        assert torch.empty(1).isnan()
+        done = Decoder(decoder.model, [EOS], max_rows=8).generate(requests)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert [c.token_ids for c in done] == expected
+    assert all(np.isfinite(c.log_probs).all() for c in done)
+
+
 def test_no_requests(decoder):
     assert decoder.generate([]) == []
