@@ -3,14 +3,14 @@
 Not `model.generate`: it has no seed per request, prefills a prompt once per rollout, and carries every ended sequence
 to the end of the batch. Here
 
-* a prompt shared by n requests is prefilled once and its key-value rows are copied to the n;
+* a prompt shared by n requests is prefilled once, and its keys and values are read once for all n (row_cache.py);
 * rows that have ended make room for requests that wait (continuous batching), so that a long answer holds nobody up;
 * every request draws its tokens from its own random stream (`seed`), one uniform number per token through the inverse
   of the cumulative distribution, so what it says does not depend on its neighbours, and two arms that ask for the same
   (query, rollout) share their random numbers;
 * rows that have ended leave the batch as soon as they are a fifth of it.
 
-Shapes: R rows being decoded, V vocabulary, C columns of the cache (left padding, prompt, response so far).
+Shapes: R rows being decoded, V vocabulary, G prompts, P columns of the prompts (padded on the left).
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
-from Verl.adapter.row_cache import RowCache
+from Verl.adapter.row_cache import ATTENTION, Prompts, RowCache
+from Verl.adapter.shared_prefix import attention_swapped, why_attention_is_not_ours
 
 _COMPACT_BELOW = 0.8  # drop ended rows once fewer than this share of the batch is still decoding
 _ADMIT_BELOW = 0.75  # take in requests that wait once this share of max_rows or less is still decoding
@@ -119,46 +120,50 @@ class Decoder:
     """Decodes requests with one model.
 
     Args:
-        model: a causal language model with attention that takes a 4-D boolean mask (sdpa).
+        model: a causal language model whose layers attend to everything before, by sdpa.
         eos_ids: end tokens.
         max_rows: most rows decoded at once; further requests wait until rows have ended.
+
+    Raises:
+        ValueError: the model attends in another way.
     """
 
     def __init__(self, model: PreTrainedModel, eos_ids: Sequence[int], max_rows: int):
+        reason = why_attention_is_not_ours(model, model.config)
+        if reason:
+            raise ValueError(f"rollout.name=hf can't decode this model: {reason}; take rollout.name=vllm")
         self.model, self.max_rows = model.eval(), max_rows
         self.eos = torch.tensor(sorted(eos_ids), dtype=torch.long)
-        self.layers = model.config.get_text_config().num_hidden_layers
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Completions in the order of the requests. Requests with the same prompt should be neighbours."""
         return _Rows(self, requests).run() if requests else []
 
-    def prefill(self, prompts: list[Sequence[int]]) -> tuple[RowCache, torch.Tensor, torch.Tensor]:
-        """Prompts P through the model once, left-padded: cache, visible columns and next-token logits per prompt."""
+    def prefill(self, prompts: list[Sequence[int]]) -> tuple[Prompts, torch.Tensor]:
+        """Prompts through the model once, padded on the left; next-token logits (G, V)."""
         width = max(len(prompt) for prompt in prompts)
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        visible_PC = torch.zeros(len(prompts), width, dtype=torch.bool)
+        visible_GP = torch.zeros(len(prompts), width, dtype=torch.bool)
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            visible_PC[row, width - len(prompt) :] = True
+            visible_GP[row, width - len(prompt) :] = True
         parts, logits = [], []
         chunk = max(1, _PREFILL_TOKENS // width)
         for start in range(0, len(prompts), chunk):
             rows = slice(start, start + chunk)
-            cache = RowCache(self.layers, width)
+            cache = DynamicCache()
             output = self.model(
                 input_ids=ids[rows],
-                attention_mask=None if bool(visible_PC[rows].all()) else visible_PC[rows],
-                position_ids=(visible_PC[rows].cumsum(1) - 1).clamp(min=0),
+                attention_mask=None if bool(visible_GP[rows].all()) else visible_GP[rows],
+                position_ids=(visible_GP[rows].cumsum(1) - 1).clamp(min=0),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-            parts.append((cache, torch.arange(len(output.logits))))
+            parts.append(Prompts([(layer.keys, layer.values) for layer in cache.layers], visible_GP[rows]))
             logits.append(output.logits[:, -1])
-        whole = parts[0][0] if len(parts) == 1 else RowCache.laid(parts, width, width)
-        return whole, visible_PC, torch.cat(logits)
+        return Prompts.joined(parts), torch.cat(logits)
 
 
 class _Rows:
@@ -188,8 +193,6 @@ class _Rows:
         self.token_R = torch.zeros(0, dtype=torch.long)  # the last of them, not yet in the cache
         self.position_R = torch.zeros(0, dtype=torch.long)  # of the next token
         self.alive_R = torch.zeros(0, dtype=torch.bool)
-        self.visible_RC = torch.zeros(0, 0, dtype=torch.bool)
-        self.all_visible = True
 
     def run(self) -> list[Completion]:
         while True:
@@ -199,7 +202,7 @@ class _Rows:
             elif not alive:
                 return self.done
             elif alive < _COMPACT_BELOW * len(self.alive_R):
-                self._lay(None, torch.zeros(0, dtype=torch.long), torch.zeros(0, 0, dtype=torch.bool))
+                self._lay(None)
             if bool(self.alive_R.any()):
                 self._draw(self._forward(), slice(None))
 
@@ -210,32 +213,26 @@ class _Rows:
         # One row per prompt goes through the model; its requests share what comes out.
         rows: dict[tuple[int, ...], int] = {}
         prompt_R = torch.tensor([rows.setdefault(tuple(self.requests[n].prompt_ids), len(rows)) for n in numbers])
-        cache, visible_PC, logits_PV = self.decoder.prefill(list(rows))
+        prompts, logits_GV = self.decoder.prefill(list(rows))
         old = int(self.alive_R.sum())
-        self._lay(cache, prompt_R, visible_PC)
+        self._lay((prompts, prompt_R), int(self.limit[numbers.start : numbers.stop].max()))
         self.request_R = torch.cat([self.request_R, torch.tensor(list(numbers))])
         new = torch.zeros(count, dtype=torch.long)
         self.said_R, self.token_R = torch.cat([self.said_R, new]), torch.cat([self.token_R, new])
-        self.position_R = torch.cat([self.position_R, visible_PC.sum(1)[prompt_R]])
+        self.position_R = torch.cat([self.position_R, prompts.visible_GP.sum(1)[prompt_R]])
         self.alive_R = torch.cat([self.alive_R, torch.ones(count, dtype=torch.bool)])
-        self._draw(logits_PV[prompt_R], slice(old, None))
+        self._draw(logits_GV[prompt_R], slice(old, None))
 
-    def _lay(self, new: RowCache | None, prompt_R: torch.Tensor, visible_PC: torch.Tensor) -> None:
-        """Lays the cache anew: the rows that are alive, those of `new` below them, no column that nobody sees."""
+    def _lay(self, new: tuple[Prompts, torch.Tensor] | None, left: int = 0) -> None:
+        """Leaves out the rows that have ended; new ones, with at most `left` tokens to say, below those that go on."""
         keep_R = self.alive_R.nonzero().flatten()
-        seen_RC = self.visible_RC[keep_R, : self.cache.used if self.cache else 0]
-        own = seen_RC.shape[1] - int(seen_RC.any(0).int().argmax()) if len(keep_R) else 0
-        used = max(own, visible_PC.shape[1])
-        left = [int((self.limit[self.request_R] - self.said_R)[keep_R].max())] if len(keep_R) else []
-        left += [int(self.limit[self.waiting - len(prompt_R) : self.waiting].max())] if new else []
-        parts = [(self.cache, keep_R)] if len(keep_R) else []
-        self.cache = RowCache.laid(parts + ([(new, prompt_R)] if new else []), used, used + max(left))
-        visible_RC = torch.ones(len(keep_R) + len(prompt_R), used + max(left), dtype=torch.bool)
-        visible_RC[:, :used] = False
-        visible_RC[: len(keep_R), used - own : used] = seen_RC[:, seen_RC.shape[1] - own :]
-        if new:
-            visible_RC[len(keep_R) :, used - visible_PC.shape[1] : used] = visible_PC[prompt_R]
-        self.visible_RC, self.all_visible = visible_RC, bool(visible_RC.all())
+        if len(keep_R):
+            left = max(left, int((self.limit[self.request_R] - self.said_R)[keep_R].max()))
+        if self.cache is None:
+            prompts, prompt_R = new
+            self.cache = RowCache(prompts, prompt_R, torch.zeros_like(prompt_R), left)
+        else:
+            self.cache = self.cache.kept(keep_R, new, left)
         for name in ("request_R", "said_R", "token_R", "position_R"):
             setattr(self, name, getattr(self, name)[keep_R])
         self.alive_R = torch.ones(len(keep_R), dtype=torch.bool)
@@ -276,13 +273,14 @@ class _Rows:
 
     def _forward(self) -> torch.Tensor:
         """Each row's last token into the cache; the logits of its next."""
-        columns = self.cache.used + 1
-        output = self.decoder.model(
-            input_ids=self.token_R[:, None],
-            attention_mask=None if self.all_visible else self.visible_RC[:, None, None, :columns],
-            position_ids=self.position_R[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
+        with attention_swapped(self.decoder.model.config, ATTENTION):
+            output = self.decoder.model(
+                input_ids=self.token_R[:, None],
+                attention_mask=None,
+                position_ids=self.position_R[:, None],
+                past_key_values=self.cache,
+                use_cache=True,
+                rows=self.cache,
+            )
         self.position_R = self.position_R + 1
         return output.logits[:, -1]

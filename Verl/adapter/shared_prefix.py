@@ -16,6 +16,7 @@ micro batch, K rows of logits, T response tokens.
 """
 
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -166,6 +167,18 @@ def shared_prefix_attention(module, query, key, value, attention_mask, scaling=N
 AttentionInterface.register(ATTENTION, shared_prefix_attention)
 
 
+@contextmanager
+def attention_swapped(config, name: str):
+    """A model's attention function, by its config, swapped meanwhile for a registered one of ours. It is not in
+    transformers' table of masks, so that no causal mask over the whole row is built."""
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
 def forward_logits(model: torch.nn.Module, config, layout: Layout) -> torch.Tensor:
     """(K, vocabulary): the logits at `layout.kept_K`.
 
@@ -173,10 +186,7 @@ def forward_logits(model: torch.nn.Module, config, layout: Layout) -> torch.Tens
         model: the causal language model, maybe wrapped (FSDP).
         config: its Hugging Face config, whose attention is switched for the time of this pass.
     """
-    before = config._attn_implementation
-    # Not in transformers' table of masks, so that no causal mask over the whole row is built.
-    config._attn_implementation = ATTENTION
-    try:
+    with attention_swapped(config, ATTENTION):
         output = model(
             input_ids=layout.input_ids_N[None],
             attention_mask=None,
@@ -185,8 +195,6 @@ def forward_logits(model: torch.nn.Module, config, layout: Layout) -> torch.Tens
             logits_to_keep=layout.kept_K,
             layout=layout,
         )
-    finally:
-        config._attn_implementation = before
     return output.logits[0]
 
 
@@ -239,8 +247,8 @@ def micro_batches(prompts: Sequence[Sequence[int]], lengths: Sequence[int], most
     return batches
 
 
-def why_not(model: PreTrainedModel | torch.nn.Module, config) -> str | None:
-    """Why this model's prompts can't be shared; None if they can."""
+def why_attention_is_not_ours(model: PreTrainedModel | torch.nn.Module, config) -> str | None:
+    """Why an attention function of ours can't take the place of this model's; None if it can."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         return f"its layers attend in other ways than to everything before ({', '.join(sorted(kinds))})"
@@ -250,6 +258,14 @@ def why_not(model: PreTrainedModel | torch.nn.Module, config) -> str | None:
         return f"its attention is {config._attn_implementation}, not sdpa"
     if not getattr(model, "_supports_attention_backend", False):
         return "its attention can't be replaced (transformers' _supports_attention_backend)"
+    return None
+
+
+def why_not(model: PreTrainedModel | torch.nn.Module, config) -> str | None:
+    """Why this model's prompts can't be shared in training; None if they can."""
+    reason = why_attention_is_not_ours(model, config)
+    if reason:
+        return reason
     if getattr(model, "is_gradient_checkpointing", False):
         return "gradient checkpointing recomputes the attention after this pass"
     if getattr(config, "attention_dropout", 0.0):

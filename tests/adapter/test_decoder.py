@@ -178,5 +178,14 @@ def test_what_memory_held_before_is_not_read(decoder):
     assert all(np.isfinite(c.log_probs).all() for c in done)
 
 
+def test_a_model_that_attends_in_another_way_is_refused(model):
+    config = Qwen2Config(
+        vocab_size=24, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        use_sliding_window=True, sliding_window=8, max_window_layers=1, attn_implementation="sdpa",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="sliding.*rollout.name=vllm"):
+        Decoder(Qwen2ForCausalLM(config), [EOS], max_rows=4)
+
+
 def test_no_requests(decoder):
     assert decoder.generate([]) == []
