@@ -11,6 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from Verl.data.sources import KNOWN_DATA_SOURCES
+from Verl.reward.score import score_fully
+
 ROLES = ("system", "user", "assistant")
 
 
@@ -48,6 +51,8 @@ def check_table(table: pa.Table, file: str, known_data_sources: Collection[str] 
     for path in ("data_source", "reward_model.style", "reward_model.ground_truth", "extra_info.split"):
         _refuse(_blank(columns[path]), file, path, "is empty", mend)
     _check_sources(columns["data_source"], known_data_sources, file, mend)
+    if known_data_sources is not None:
+        _check_truths(columns["reward_model.ground_truth"], columns["data_source"], file, mend)
     _check_prompts(columns["prompt"], file, mend)
     _check_index(columns["extra_info.index"], columns["data_source"], file, mend)
 
@@ -106,6 +111,20 @@ def _check_sources(values: pa.Array, known: Collection[str] | None, file: str, m
         value = values[int(np.argmax(unknown))].as_py()
         what = f"is {value!r}, which no scorer accepts (known: {', '.join(sorted(known))})"
         _refuse(unknown, file, "data_source", what, f"{mend}, or give reward.custom_reward_function")
+
+
+def _check_truths(truths: pa.Array, sources: pa.Array, file: str, mend: str) -> None:
+    """Each true answer can be read by its scorer; else every response to that question would be a failure, reward 0."""
+    seen: set[tuple[str, str]] = set()
+    for row, pair in enumerate(zip(sources.to_pylist(), truths.to_pylist(), strict=True)):
+        if pair in seen or pair[0] not in KNOWN_DATA_SOURCES:  # a source of the caller's own has a scorer of its own
+            continue
+        seen.add(pair)
+        try:
+            score_fully(pair[0], "", pair[1])  # an empty response: the truth is read, and math-verify not asked
+        except ValueError:
+            what = f"is {pair[1]!r}, which the scorer of {pair[0]} can't read"
+            raise DataError(f"{file}: row {row + 1}, field 'reward_model.ground_truth' {what}; {mend}") from None
 
 
 def _check_prompts(prompts: pa.Array, file: str, mend: str) -> None:

@@ -15,10 +15,12 @@ from Verl.data.hub import load_hub_split
 from Verl.data.prepare import DataSet
 from Verl.data.readers import RawRow, RawSplit, find_split, read_files, split_of_file
 from Verl.data.schema import normalise_question
-from Verl.data.splits import Published, Question
+from Verl.data.splits import Published, Question, parse_rows
 
 HUB_CONFIG = "main"
-_FINAL_NUMBER = re.compile(r"####\s*(-?(?:\d[\d,]*(?:\.\d+)?|\.\d+))\s*\Z")
+# The digits 0-9 only: no scorer reads others.
+_NUMBER = r"-?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)"
+_FINAL_NUMBER = re.compile(rf"####\s*({_NUMBER})\s*\Z")
 
 
 def final_number(answer: str) -> str | None:
@@ -32,7 +34,10 @@ def to_question(row: RawRow) -> Question:
     if row.in_verl_schema:
         text, index = row.verl_question(prompts.GSM8K_INSTRUCTION), row.verl_index()
         answer = row.text("extra_info.answer", may_be_empty=True) if row.get("extra_info.answer", "") else ""
-        truth = row.text("reward_model.ground_truth").replace(",", "")
+        truth = row.text("reward_model.ground_truth").strip()
+        if not re.fullmatch(_NUMBER, truth):
+            raise row.error("reward_model.ground_truth", f"is {truth!r}, not a number")
+        truth = truth.replace(",", "")
         return Question(sources.GSM8K, text, truth, answer, index)
     text, answer = row.text("question"), row.text("answer")
     truth = final_number(answer)
@@ -55,7 +60,7 @@ def load(args: argparse.Namespace) -> Published:
 
 
 def _published(raw: dict[str, RawSplit]) -> Published:
-    questions = {split: [to_question(row) for row in one.rows] for split, one in raw.items()}
+    questions = {split: parse_rows(one.rows, to_question) for split, one in raw.items()}
     origin = [entry for one in raw.values() for entry in one.origin]
     return Published(questions.get("train"), questions.get("test"), origin=origin)
 

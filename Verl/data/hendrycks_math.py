@@ -19,7 +19,7 @@ from Verl.data.hub import load_hub_split
 from Verl.data.prepare import DataSet
 from Verl.data.readers import RawRow, RawSplit, find_split, read_files, split_of_file
 from Verl.data.schema import normalise_question
-from Verl.data.splits import Published, Question
+from Verl.data.splits import Published, Question, parse_rows
 from Verl.reward.hendrycks import boxed as last_boxed  # one rule for the truth and for the response
 
 
@@ -65,7 +65,7 @@ def _level(row: RawRow) -> str:
         return f"Level {level}"
     if not isinstance(level, str):
         raise row.error("level", f"is {type(level).__name__}, not a number or text")
-    return level
+    return row.whole("level", level)
 
 
 def _subject(row: RawRow) -> str:
@@ -84,6 +84,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def load(args: argparse.Namespace) -> Published:
     """Train and test from `--source` or the Hub. A single file gives its own split, as it is."""
+    if args.math500 is not None and (args.source is None or args.source.is_file() or args.test == "full"):
+        raise DataError(f"--math500 {args.math500}: only used with a folder as --source and without --test full")
+    if args.math500 is not None and not args.math500.exists():
+        raise DataError(f"--math500 {args.math500}: no such file or folder; give MATH-500's test.jsonl")
     if args.source is None:
         train, full = (load_hub_split(sources.MATH, split) for split in ("train", "test"))
         return _published(train, full, full if args.test == "full" else load_hub_split(sources.MATH_500, "test"))
@@ -127,9 +131,9 @@ def _read_split(folders: list[Path], split: str) -> RawSplit | None:
 def _published(train: RawSplit | None, full: RawSplit | None, test: RawSplit | None) -> Published:
     """`full` is the full test set: it is held out of train even where the test set is MATH-500."""
     return Published(
-        train=None if train is None else [to_question(row) for row in train.rows],
-        test=None if test is None else [to_question(row) for row in test.rows],
-        held_out=[] if full is None or full is test else [to_question(row) for row in full.rows],
+        train=None if train is None else parse_rows(train.rows, to_question),
+        test=None if test is None else parse_rows(test.rows, to_question),
+        held_out=[] if full is None or full is test else parse_rows(full.rows, to_question),
         origin=[entry for one in (train, full, test if test is not full else None) if one for entry in one.origin],
     )
 

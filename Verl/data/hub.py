@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import json
 import os
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -50,6 +51,9 @@ def go_offline_unless_reachable(repository: str) -> None:
         return
     if not _answers(f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/{repository}/resolve/main/README.md"):
         os.environ.update(dict.fromkeys(_OFFLINE_VARIABLES, "1"))
+        # The variables are read once, at import: who imported it before us would go on asking, five times with pauses.
+        if constants := sys.modules.get("huggingface_hub.constants"):
+            constants.HF_HUB_OFFLINE = True
 
 
 def _answers(url: str) -> bool:

@@ -123,10 +123,15 @@ def _parse(data_set: DataSet, default_out: Path, argv: Sequence[str] | None) -> 
     parser.add_argument("--seed", type=int, default=0, help="which questions become validation (default 0)")
     parser.add_argument("--validation", type=int, default=512, help="questions cut from train (default 512)")
     parser.add_argument("--tokenizer", metavar="PATH", help="count overlong prompts with this model's tokenizer")
-    parser.add_argument("--max-prompt-length", type=int, default=512, help="in tokens, with --tokenizer (default 512)")
+    parser.add_argument("--max-prompt-length", type=int, help="in tokens, with --tokenizer (default 512)")
     if data_set.add_options is not None:
         data_set.add_options(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.max_prompt_length is None:
+        args.max_prompt_length = 512
+    elif args.tokenizer is None:
+        parser.error(f"--max-prompt-length {args.max_prompt_length}: give --tokenizer too, whose tokens are counted")
+    return args
 
 
 def _say(line: str, stream: Any = None) -> None:

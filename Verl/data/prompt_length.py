@@ -29,6 +29,8 @@ def count_overlong(rows: dict[str, list[dict[str, Any]]], tokenizer: str, limit:
 
 def _load(tokenizer: str) -> Any:
     local = Path(tokenizer).is_dir()
+    if not local and (Path(tokenizer).exists() or tokenizer.startswith((".", "/", "~"))):
+        raise DataError(f"--tokenizer {tokenizer}: no such folder; give a model's folder or its name on the Hub")
     if not local:
         go_offline_unless_reachable(tokenizer)
     from transformers import AutoTokenizer  # late: seconds, and only where it is asked for
@@ -36,7 +38,10 @@ def _load(tokenizer: str) -> Any:
     try:
         encoder = AutoTokenizer.from_pretrained(tokenizer, local_files_only=local)
     except (OSError, ValueError) as error:
-        raise DataError(f"--tokenizer {tokenizer}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        raise DataError(
+            f"--tokenizer {tokenizer}: cannot be loaded ({str(error).splitlines()[0]}); "
+            "give a folder that holds a model's tokenizer, or its name on the Hub"
+        ) from error
     if not getattr(encoder, "chat_template", None):
         raise DataError(f"--tokenizer {tokenizer}: has no chat template, so verl cannot build a prompt with it")
     return encoder

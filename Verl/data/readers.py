@@ -53,7 +53,15 @@ class RawRow:
             raise self.error(path, f"is {type(value).__name__}, not text")
         if not may_be_empty and not value.strip():
             raise self.error(path, "is empty")
-        return value
+        return self.whole(path, value)
+
+    def whole(self, path: str, text: str) -> str:
+        r"""The text itself, unless it holds half a character: JSON may spell "\ud800" alone, which no file can hold."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise self.error(path, "holds half of a character (a surrogate without its partner)") from None
+        return text
 
     @property
     def in_verl_schema(self) -> bool:
@@ -72,7 +80,7 @@ class RawRow:
         # Kept whole, a prompt with some other instruction would get ours on top of it.
         if question == content or not question.strip():
             raise self.error("prompt", f"is not a question followed by {instruction.strip()!r}")
-        return question
+        return self.whole("prompt", question)
 
     def verl_index(self) -> int:
         """The original row number that a row in verl's schema carries, or its place in the file."""
@@ -94,7 +102,10 @@ def read_files(paths: Sequence[Path]) -> RawSplit:
     """Read the files of one split, in order. Raises DataError for a file that is not what its name says."""
     rows: list[RawRow] = []
     for path in paths:
-        values = list(_read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path))
+        try:
+            values = list(_read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); give a file that can") from error
         if not values:
             raise DataError(f"{path}: the file has no rows; fetch it again")
         rows += [RawRow(str(path), n, len(rows) + n - 1, row) for n, row in enumerate(values, start=1)]

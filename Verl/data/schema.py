@@ -130,7 +130,8 @@ def write_split_set(
 
     Everything is checked and encoded before the folder is touched, so a refused set leaves the old one in place.
     The same arguments give the same bytes: keep clocks, machine paths and host names out of `source` and
-    `settings`, which go into the manifest. Raises DataError; a question (normalised) in two splits is one.
+    `settings`, which go into the manifest. Raises DataError; a question (normalised) in two splits is one, a folder
+    that can't be written to another.
     """
     _check_splits(splits)
     blobs = {f"{name}.parquet": _encode(rows, f"{name}.parquet", name) for name, rows in splits.items()}
@@ -150,7 +151,17 @@ def write_split_set(
     }
     manifest_bytes = (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
-    folder = Path(out_dir)
+    try:
+        _write_set(Path(out_dir), blobs, manifest_bytes)
+    except OSError as error:
+        raise DataError(
+            f"{out_dir}: cannot be written to ({error.strerror}); give another folder with --out, or free some space"
+        ) from error
+    return manifest
+
+
+def _write_set(folder: Path, blobs: dict[str, bytes], manifest: bytes) -> None:
+    """The files, then the manifest; in between the folder says that it is unfinished."""
     folder.mkdir(parents=True, exist_ok=True)
     with _only_writer(folder):
         stale = _files_of(folder) - set(blobs)
@@ -161,9 +172,8 @@ def write_split_set(
             _write_atomically(folder / name, blob)
         for name in stale:
             (folder / name).unlink(missing_ok=True)
-        _write_atomically(folder / MANIFEST, manifest_bytes)
+        _write_atomically(folder / MANIFEST, manifest)
         (folder / UNFINISHED).unlink()
-    return manifest
 
 
 def check_parquet(path: str | Path, *, known_data_sources: Collection[str] | None) -> int:

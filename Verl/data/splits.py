@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from Verl.data.checks import DataError
+from Verl.data.readers import RawRow
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,19 @@ class Published:
     test: list[Question] | None
     held_out: list[Question] = field(default_factory=list)
     origin: list[dict[str, str]] = field(default_factory=list)
+
+
+def parse_rows(rows: Sequence[RawRow], to_question: Callable[[RawRow], Question]) -> list[Question]:
+    """The questions of one split. Raises DataError for a row that is none, or that carries another row's index."""
+    by_index: dict[int, RawRow] = {}
+    questions = []
+    for row in rows:
+        question = to_question(row)
+        first = by_index.setdefault(question.index, row)
+        if first is not row:
+            raise row.error("extra_info.index", f"is {question.index}, which row {first.number} has too")
+        questions.append(question)
+    return questions
 
 
 @dataclass

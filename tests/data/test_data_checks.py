@@ -72,6 +72,7 @@ def test_ten_thousand_rows_take_well_under_a_second(tmp_path):
         ("prompt", [{"role": "assistant", "content": "x"}], "row 3, field 'prompt' does not end with the user"),
         ("reward_model", None, "row 3, field 'reward_model.style' is empty"),
         ("reward_model.ground_truth", "", "row 3, field 'reward_model.ground_truth' is empty"),
+        ("reward_model.ground_truth", "two", "row 3, field 'reward_model.ground_truth' is 'two', which the scorer of"),
         ("reward_model.ground_truth", None, "row 3, field 'reward_model.ground_truth' is empty"),
         ("extra_info.split", "", "row 3, field 'extra_info.split' is empty"),
         ("extra_info.index", None, "row 3, field 'extra_info.index' is not a row number"),

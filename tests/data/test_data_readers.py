@@ -12,6 +12,7 @@ from Verl.data import gsm8k, hendrycks_math, prompts, sources
 from Verl.data.hendrycks_math import last_boxed, latex_key
 from Verl.data.readers import find_split, read_files
 from Verl.data.schema import DataError
+from Verl.data.splits import parse_rows
 
 GOOD_GSM8K = {"question": "One and one?", "answer": "Add.\n#### 2"}
 GOOD_MATH = {"problem": "Find $x$.", "solution": "So $\\boxed{2}$.", "level": "Level 1", "type": "Algebra"}
@@ -31,8 +32,12 @@ GOOD_VERL = {
         (gsm8k, GOOD_GSM8K, {"question": "  "}, "question", "empty"),
         (gsm8k, GOOD_GSM8K, {"answer": "It is 2."}, "answer", "#### <number>"),
         (gsm8k, GOOD_GSM8K, {"answer": "#### two"}, "answer", "#### <number>"),
+        (gsm8k, GOOD_GSM8K, {"answer": "#### \u0661\u0668"}, "answer", "#### <number>"),
+        (gsm8k, GOOD_GSM8K, {"question": "One \ud83d?"}, "question", "half of a character"),
         (gsm8k, GOOD_VERL, {"reward_model": None}, "reward_model.ground_truth", "missing"),
         (gsm8k, GOOD_VERL, {"reward_model": {"ground_truth": 2}}, "reward_model.ground_truth", "int, not text"),
+        (gsm8k, GOOD_VERL, {"reward_model": {"ground_truth": "two"}}, "reward_model.ground_truth", "not a number"),
+        (gsm8k, GOOD_VERL, {"reward_model": {"ground_truth": "2 eggs"}}, "reward_model.ground_truth", "not a number"),
         (gsm8k, GOOD_VERL, {"prompt": []}, "prompt", "does not end with a user message"),
         (gsm8k, GOOD_VERL, {"prompt": [{"role": "user", "content": "Answer: 1+1"}]}, "prompt", "followed by"),
         (gsm8k, GOOD_VERL, {"extra_info": {"index": "0"}}, "extra_info.index", "not a row number"),
@@ -40,19 +45,35 @@ GOOD_VERL = {
         (hendrycks_math, GOOD_MATH, {"solution": 3}, "solution", "int, not text"),
         (hendrycks_math, GOOD_MATH, {"solution": "So 2."}, "solution", "boxed"),
         (hendrycks_math, GOOD_MATH, {"solution": "So \\boxed{2"}, "solution", "boxed"),
+        (hendrycks_math, GOOD_MATH, {"level": "\udc00"}, "level", "half of a character"),
         (hendrycks_math, GOOD_MATH, {"level": 1.5}, "level", "float, not a number or text"),
         (hendrycks_math, GOOD_MATH, {"answer": 2}, "answer", "int, not text"),
     ],
 )
-def test_a_malformed_row_is_named(tmp_path, write_jsonl, parse, good, changes, field, words):
+def test_a_malformed_row_is_named(tmp_path, parse, good, changes, field, words):
     bad = {name: value for name, value in {**good, **changes}.items() if value is not None}
-    path = write_jsonl(tmp_path / "train.jsonl", [good, good, bad])
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (good, good, bad)))
     read = read_files([path]).rows
     assert parse.to_question(read[1])
     with pytest.raises(DataError) as caught:
         parse.to_question(read[2])
     message = str(caught.value)
     assert message.startswith(f"{path}: row 3, field {field!r} ") and words in message
+
+
+def test_an_index_that_two_rows_carry_is_named(tmp_path, write_jsonl):
+    rows = [{**GOOD_VERL, "extra_info": {"index": index}} for index in (5, 7, 5)]
+    path = write_jsonl(tmp_path / "train.jsonl", rows)
+    with pytest.raises(DataError, match=rf"{path}: row 3, field 'extra_info.index' is 5, which row 1 has too"):
+        parse_rows(read_files([path]).rows, gsm8k.to_question)
+
+
+def test_a_source_that_cannot_be_read_is_told(tmp_path):
+    for name in ("train.jsonl", "train.parquet"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(DataError, match=f"{name}: "):
+            read_files([tmp_path / name])
 
 
 @pytest.mark.parametrize(

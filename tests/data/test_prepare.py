@@ -148,6 +148,35 @@ def test_validation_zero_writes_none_and_too_many_are_refused(prepare, tmp_path,
     assert not (tmp_path / "many").exists()
 
 
+@pytest.mark.parametrize("name", ["gsm8k", "arithmetic"])
+def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(tmp_path, gsm8k_folder, run_script, name):
+    (tmp_path / "file").touch()
+    source = ["--source", gsm8k_folder, "--validation", 4] if name == "gsm8k" else ["--train-size", 9]
+    for out in (tmp_path / "file", "/proc/nowhere"):
+        done = run_script(name, *source, "--out", out)
+        assert done.returncode != 0 and "Traceback" not in done.stderr
+        assert f"{out}: cannot be written to (" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--tokenizer", "/no/such/model"], "--tokenizer /no/such/model: no such folder; give"),
+        (["--max-prompt-length", "100"], "--max-prompt-length 100: give --tokenizer too"),
+        (["--math500", "/no/such.jsonl"], "--math500 /no/such.jsonl: no such file or folder"),
+        (
+            ["--math500", "/no/such.jsonl", "--test", "full"],
+            "only used with a folder as --source and without --test full",
+        ),
+    ],
+)
+def test_an_option_that_would_do_nothing_or_fail_is_refused(tmp_path, math_folder, run_script, arguments, words):
+    done = run_script("MATH", "--source", math_folder, "--validation", 2, "--out", tmp_path / "out", *arguments)
+    assert done.returncode in (1, 2) and "Traceback" not in done.stderr
+    assert words in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_refused_source_leaves_the_old_set(tmp_path, gsm8k_folder, run_script):
     out = tmp_path / "out"
     assert run_script("gsm8k", "--source", gsm8k_folder, "--out", out, "--validation", 4).returncode == 0

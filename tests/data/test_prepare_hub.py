@@ -51,6 +51,23 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch):
         assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"
 
 
+def test_offline_holds_for_a_library_that_is_imported_already(tmp_path):
+    """It reads the variable once; without our word it asks six times, with pauses, in half a minute."""
+    code = (
+        "import huggingface_hub.constants as constants\n"
+        "from Verl.data.hub import go_offline_unless_reachable\n"
+        "go_offline_unless_reachable('owner/model')\n"
+        "import huggingface_hub\n"
+        "print(constants.HF_HUB_OFFLINE, huggingface_hub.is_offline_mode())"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=root, timeout=60,
+        env={**os.environ, **NO_HUB},
+    )  # fmt: skip
+    assert done.stdout.split() == ["True", "True"], done.stderr
+
+
 def test_what_the_hub_gives_is_what_local_files_give(prepare, tmp_path, math_folder, monkeypatch):
     """`datasets.load_dataset` replaced by one that reads the same rows from files under the Hub's names."""
     import datasets

@@ -95,7 +95,7 @@ def test_unreadable_true_answer_is_named_with_its_row(arguments, test_set, tmp_p
     copy.write_bytes(test_set.read_bytes())
     bad_row(copy)
     assert main(arguments(data=copy)) == 2
-    assert "row 4 can't be scored" in capsys.readouterr().err
+    assert "row 4, field 'reward_model.ground_truth' is 'seven', which the scorer" in capsys.readouterr().err
 
 
 def test_interruption_says_that_it_goes_on(arguments, capsys, monkeypatch):
