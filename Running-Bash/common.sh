@@ -24,6 +24,8 @@ for argument in "$@"; do
     esac
 done
 
+typed=${user[*]:-}
+
 # The script's own settings. Read from the script itself: a slip in a name is then an error and not a default that runs
 # in silence, and what the caller's environment happens to hold is no setting.
 refuse() { echo "error: $script: $1" >&2 && exit 2; }
@@ -85,7 +87,12 @@ arguments+=(
 [[ -n ${extra_sampling_size:-} ]] && arguments+=(data.extra_sampling_size="$extra_sampling_size")
 [[ -n ${window_size:-} ]] && arguments+=(data.window_size="$window_size" trainer.total_epochs=1000)
 [[ -n ${variant:-} ]] && arguments+=(run.variant="$variant")
-[[ -n ${own_arguments:-} ]] && arguments+=("${own_arguments[@]}")
+# What a script sets beyond this file is named by its variant; without one, as if it had been typed.
+if [[ -n ${own_arguments:-} && -n ${variant:-} ]]; then
+    arguments+=("${own_arguments[@]}")
+elif [[ -n ${own_arguments:-} ]]; then
+    user=("${own_arguments[@]}" ${user[@]+"${user[@]}"})
+fi
 
 module=Verl.trainer.main_ppo_$algorithm
 if [[ $print_args == yes ]]; then
@@ -102,7 +109,7 @@ if [[ ${#flags[@]} == 0 ]] && { [[ ${needs_gpu:-no} == no ]] || compgen -G "/dev
     (cd "$root" && prepare_model && prepare_data) || exit $?
 fi
 
-export BANDIT_COMMAND="bash Running-Bash/$script${user[*]:+ ${user[*]}}" # recorded with the run
+export BANDIT_COMMAND="bash Running-Bash/$script${typed:+ $typed}" # recorded with the run
 command=("$python" -m "$module" ${flags[@]+"${flags[@]}"} "${arguments[@]}" @ ${user[@]+"${user[@]}"})
 cd "$root"
 if [[ $background == yes ]]; then

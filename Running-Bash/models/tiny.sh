@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# tiny: a Qwen2 of 0.8 M parameters with a 31-character vocabulary, built and warm-started here in about two minutes.
+# tiny: a Qwen2 of half a million parameters with a 31-character vocabulary, built and warm-started here in about two minutes.
 # It answers sums at once or writes the steps first; reinforcement finds out which is better.
 # Its learning rate, its number of steps and its check points are its own, not the study's: it is a thousand times smaller.
 arguments+=(
