@@ -99,6 +99,10 @@ class Pair:
         members = self.members(factor)
         return [(members[a], members[b]) for a, b in factor.comparisons(members)]
 
+    def compared(self, factor: Factor) -> list[str]:
+        """The same, each cell once."""
+        return list(dict.fromkeys(cell for two in self.comparisons(factor) for cell in two))
+
 
 @dataclass(frozen=True)
 class Study:
@@ -132,6 +136,18 @@ class Study:
         if name not in pair.cells:
             raise UserError(f"the cell {name} is not declared for {pair.name}: its cells are {', '.join(pair.cells)}")
         return self.cells[name]
+
+    def chosen(self, pair: Pair, names: Iterable[str], factors: Iterable[str]) -> list[Cell]:
+        """Cells by name and by factor (or `all`), each once."""
+        names = list(names)
+        for factor in factors:
+            if factor == "all":
+                names += pair.cells
+            elif factor not in self.factors:
+                raise UserError(f"--factor {factor} is unknown: choose all, {', '.join(self.factors)}")
+            else:
+                names += pair.compared(self.factors[factor])
+        return [self.cell(name, pair) for name in dict.fromkeys(names)]
 
     def split_script(self, text: str) -> tuple[Cell, Pair]:
         """Cell and pair of `run_grpo_0032_8_tiny_arith.sh`, `grpo_0032_8_tiny_arith` and the like."""
@@ -190,6 +206,8 @@ def _cell(name: str, entry: dict[str, Any], where: str) -> Cell:
     cell = Cell(name, **{**entry, "settings": tuple(entry.get("settings", ()))})
     if cell.estimator not in ENTRY_POINTS:
         raise UserError(f"{where}: cell {name} names the estimator {cell.estimator!r}{_hint(cell.estimator, ENTRY_POINTS)}")
+    if cell.settings and not cell.variant:
+        raise UserError(f"{where}: cell {name} has settings of its own: give it a variant, a word that names them")
     if cell.named_by_its_settings != name:
         raise UserError(f"{where}: cell {name} has the settings of {cell.named_by_its_settings}: correct one of them")
     return cell

@@ -58,7 +58,8 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def _plan_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--cells", nargs="+", help="only these cells")
+    command.add_argument("--cells", nargs="+", default=[], help="only these cells")
+    command.add_argument("--factor", action="append", default=[], metavar="NAME", help="only a factor's cells (repeatable)")
     command.add_argument("--steps", type=int, help="steps of each run; default: the script's")
     command.add_argument("--seeds", type=int, help="number of seeds; default: study.yaml's")
     command.add_argument("--seed-std", type=float, help="std over seeds of the difference of two arms' Pass@1")
@@ -130,8 +131,9 @@ def _plan(study: design.Study, options: argparse.Namespace) -> int:
         if value is not None and value <= 0:
             raise UserError(f"--{name.replace('_', '-')} {value} must be above 0")
     small: list[str] = []
+    plans: list[report.Plan] = []
     for pair in _pairs(study, options):
-        cells = [study.cell(name, pair) for name in options.cells or pair.cells]
+        cells = study.chosen(pair, options.cells, options.factor or ([] if options.cells else ["all"]))
         rows = [(c, shipped.prepare(design.script_name(c.name, pair.name), folder=options.folder)) for c in cells]
         std = {"seed_std": options.seed_std} if options.seed_std is not None else {}
         costs = report.Plan(study, pair, rows, {
@@ -143,6 +145,8 @@ def _plan(study: design.Study, options: argparse.Namespace) -> int:
         })  # fmt: skip
         _say([*costs.lines(), ""])
         small += costs.too_small()
+        plans.append(costs)
+    _say(report.whole_study(plans))
     if small:
         more = f" (and {len(small) - 1} more cells)" if len(small) > 1 else ""
         raise UserError(small[0] + more)

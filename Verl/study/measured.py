@@ -9,13 +9,14 @@ from statistics import median
 SKIPPED_STEPS = 1  # the first step pays for compilation and caches
 
 
-def seconds_per_response(result_dir: Path, pair: str) -> tuple[float, int] | None:
+def seconds_per_response(result_dir: Path, pair: str, cell: str = "*") -> tuple[float, int] | None:
     """(seconds of a step / responses drawn in it, median over steps and then over runs; runs), None without runs.
 
-    Only training steps count: `timing_s/step` without the evaluations that fall into it (`timing_s/testing`).
+    Of one cell, or of all of a pair. Only training steps count: `timing_s/step` without the evaluations that fall into
+    it (`timing_s/testing`).
     """
     values = []
-    for path in sorted(result_dir.glob(f"*_{pair}_seed*.jsonl")):
+    for path in sorted(result_dir.glob(f"{cell}_{pair}_seed*.jsonl")):
         of_run = [value for line in path.read_text().splitlines() if (value := _of_line(line)) is not None]
         if len(of_run) > SKIPPED_STEPS:
             values.append(median(of_run[SKIPPED_STEPS:]))

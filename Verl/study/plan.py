@@ -120,13 +120,13 @@ def reckoned_hours(size: ModelSize, work: Workload, at_once: int, machine: Mappi
     )
 
 
-def measured_hours(work: Workload, seconds_per_response: float, runs: int) -> Hours:
+def measured_hours(work: Workload, seconds_per_response: float) -> Hours:
     """From runs of the pair: a step's seconds go with its responses; evaluation is reckoned at the same pace."""
     return Hours(
         generate=work.steps * work.responses * seconds_per_response / 3600,
         train=0.0,
         evaluate=work.evaluated * seconds_per_response / 3600,
-        source=f"measured, {runs} run{'s' if runs > 1 else ''}",
+        source="measured",
     )
 
 

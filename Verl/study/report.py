@@ -65,15 +65,17 @@ class Plan:
         self.questions = study.data[pair.data]
         self.machine = options["machine"]
         self.measured = seconds_per_response(options["result_dir"], pair.name)
-        self.rows = [(cell, *self._cost(one)) for cell, one in prepared]
+        self.rows = [(cell, *self._cost(cell, one)) for cell, one in prepared]
 
-    def _cost(self, one: Prepared) -> tuple[plan.Workload, memory.Memory | None, plan.Hours | None]:
+    def _cost(self, cell: Cell, one: Prepared) -> tuple[plan.Workload, memory.Memory | None, plan.Hours | None]:
         work = plan.workload(one.config, self.questions, self.options["steps"])
         found, machine = None, self.machine
         if "memory_gib" in machine:
             found = memory.memory(self.size, one.config, machine["memory_gib"], machine["reserve_gib"])
+        if own := seconds_per_response(self.options["result_dir"], self.pair.name, cell.name):
+            return work, found, plan.measured_hours(work, own[0])
         if self.measured:
-            return work, found, plan.measured_hours(work, *self.measured)
+            return work, found, plan.measured_hours(work, self.measured[0])
         if found is None or "bandwidth_gb_s" not in machine:
             return work, found, None
         at_once = max(1, min(found.at_once, one.config.actor_rollout_ref.rollout.max_num_seqs))
@@ -83,6 +85,17 @@ class Plan:
         """A sentence per cell that does not fit the machine."""
         sentences = [memory.too_small(f"{c.name} on {self.pair.name}", found) for c, _, found, _ in self.rows if found]
         return [sentence for sentence in sentences if sentence]
+
+    @property
+    def hours(self) -> float | None:
+        """Of all cells and seeds; None if a cell's are not known."""
+        known = [hours.total for _, _, _, hours in self.rows if hours]
+        return sum(known) * self.options["seeds"] if len(known) == len(self.rows) else None
+
+    @property
+    def per_100_steps(self) -> float:
+        """Hours of 100 steps of one seed of every cell, evaluation apart."""
+        return sum(_per_100(work, hours) for _, work, _, hours in self.rows if hours)
 
     def lines(self) -> list[str]:
         bound = any(work.steps_are_bound for _, work, _, _ in self.rows)
@@ -97,7 +110,7 @@ class Plan:
         return ("cell", "steps", "queries", "responses/step", "tokens <=", "GiB", "at once", "hours", "h/100 steps")
 
     def _row(self, cell: Cell, work: plan.Workload, found: memory.Memory | None, hours: plan.Hours | None) -> tuple:
-        per_100 = (hours.generate + hours.train) / work.steps * 100 if hours else None
+        per_100 = _per_100(work, hours) if hours else None
         return (
             cell.name, work.steps, work.steps * work.queries, work.responses, _big(work.tokens),
             f"{found.peak:.1f}{'' if found.fits else ' (!)'}" if found else "-", found.at_once if found else "-",
@@ -106,9 +119,11 @@ class Plan:
 
     def _totals(self) -> list[str]:
         seeds, tokens = self.options["seeds"], sum(work.tokens for _, work, _, _ in self.rows)
-        hours = [row[3].total for row in self.rows if row[3]]
         text = f"all {len(self.rows)} cells x {seeds} seeds: {_big(tokens * seeds)} tokens at most"
-        return [text + (f", {_hours(sum(hours) * seeds)} hours" if hours else "")]
+        if self.hours is None:
+            return [text]
+        return [f"{text}, {_hours(self.hours)} hours; each 100 steps of one seed of all: {_hours(self.per_100_steps)} hours "
+                "without evaluation"]  # fmt: skip
 
     def _memory_lines(self) -> list[str]:
         known = [row for row in self.rows if row[2]]
@@ -126,10 +141,10 @@ class Plan:
         hours = next((row[3] for row in self.rows if row[3]), None)
         if hours is None:
             return [f"hours: {self.pair.name} has no runs yet to measure; run a few steps of a cell first"]
-        formula = "the formula: Verl/study/plan.py; every response counted as long as it may be"
-        if hours.source.startswith("measured"):
-            formula = "seconds per response drawn, median over steps and runs, at the lengths those runs had"
-        return [f"hours: {hours.source}; {formula}"]
+        if not self.measured:
+            return [f"hours: {hours.source}; the formula: Verl/study/plan.py; every response counted as long as it may be"]
+        return [f"hours: measured, {_runs(self.measured[1])} of this pair: seconds per response drawn, median over steps and "
+                "runs, at the lengths those runs had; a cell's own runs where it has any"]  # fmt: skip
 
     def _detectable(self) -> list[str]:
         chosen, seeds, questions = self.options["detectable"], self.options["seeds"], self.questions["test"]
@@ -143,6 +158,29 @@ class Plan:
         return [*lines, f"  power {chosen['power']:g} at level {chosen['alpha']:g}; error^2 = seed_std^2 / S + 2 p (1 - p) / "
                 f"(S Q) with S = {seeds}, Q = {questions}, p = {chosen['pass_at_1']:g}, seed_std = {chosen['seed_std']:g}"
                 f"{best}"]  # fmt: skip
+
+
+def whole_study(plans: Sequence[Plan]) -> list[str]:
+    """A line for all pairs together, where there are several."""
+    if len(plans) < 2:
+        return []
+    runs = sum(len(one.rows) * one.options["seeds"] for one in plans)
+    tokens = sum(work.tokens * one.options["seeds"] for one in plans for _, work, _, _ in one.rows)
+    known = [one for one in plans if one.hours is not None]
+    line = f"all {len(plans)} pairs: {runs} runs, {_big(tokens)} tokens at most"
+    if known:
+        line += f", {_hours(sum(one.hours for one in known))} hours"
+    if known and len(known) < len(plans):
+        line += f" (without {', '.join(one.pair.name for one in plans if one not in known)}: not measured yet)"
+    return [line]
+
+
+def _per_100(work: plan.Workload, hours: plan.Hours) -> float:
+    return (hours.generate + hours.train) / work.steps * 100
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' if count > 1 else ''}"
 
 
 def _big(value: float) -> str:

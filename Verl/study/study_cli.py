@@ -153,20 +153,6 @@ def _budgets(texts: Sequence[str]) -> list[str]:
     return overrides
 
 
-def _cells(study: design.Study, pair: design.Pair, options: argparse.Namespace) -> list[design.Cell]:
-    names = list(options.cells)
-    for factor in options.factor:
-        if factor == "all":
-            names += pair.cells
-        elif factor not in study.factors:
-            raise UserError(f"--factor {factor} is unknown: choose all, {', '.join(study.factors)}")
-        else:
-            names += [cell for two in pair.comparisons(study.factors[factor]) for cell in two]
-    if not names:
-        raise UserError("no cell to run: give --cells or --factor (design.py show lists them)")
-    return [study.cell(name, pair) for name in dict.fromkeys(names)]
-
-
 def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, result_dir: Path) -> list[jobs.Job]:
     """Every (cell, seed) once; a cut study holds whole seeds, so that its arms can already be compared."""
     # Given only where it is asked for: a run's recorded command then is one that anybody can give.
@@ -175,7 +161,10 @@ def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, 
     if options.steps:
         shared.append(f"trainer.total_training_steps={options.steps}")
     chosen = []
-    for cell in _cells(study, pair, options):
+    cells = study.chosen(pair, options.cells, options.factor)
+    if not cells:
+        raise UserError("no cell to run: give --cells or --factor (design.py show lists them)")
+    for cell in cells:
         one = shipped.prepare(design.script_name(cell.name, pair.name), [*shared, "seed=0"], options.folder)
         if not options.command:
             _refuse_if_missing(one)

@@ -134,9 +134,10 @@ def test_measured_speed_is_the_median_over_steps_and_runs(tmp_path):
     write("b_tiny_arith_seed0", 100.0, 5.0, 5.0)
     write("c_other_arith_seed0", 100.0, 9.0, 9.0)
     assert seconds_per_response(tmp_path, "tiny_arith") == (pytest.approx((0.3 + 0.5) / 2), 2)
+    assert seconds_per_response(tmp_path, "tiny_arith", "b") == (pytest.approx(0.5), 1)
     assert last_step(tmp_path / "a_tiny_arith_seed0.jsonl") == 9 and last_step(tmp_path / "none.jsonl") == -1
     work = plan.Workload(2, 5, 0, 10, 20, steps=36, steps_are_bound=False, evaluated=40)
-    assert plan.measured_hours(work, 0.4, 2).total == pytest.approx((36 * 10 + 40) * 0.4 / 3600)
+    assert plan.measured_hours(work, 0.4).total == pytest.approx((36 * 10 + 40) * 0.4 / 3600)
 
 
 def test_the_smallest_detectable_difference_has_the_stated_power():
@@ -147,3 +148,23 @@ def test_the_smallest_detectable_difference_has_the_stated_power():
     assert nct.sf(critical, 2, found / error) == pytest.approx(0.8, abs=0.01)
     assert plan.detectable(1, 1319, 1, chosen) == math.inf
     assert plan.detectable(5, 1319, 1, chosen) < found < plan.detectable(3, 1319, 21, chosen)
+
+
+def test_a_cell_s_own_runs_come_before_its_pair_s(study, tmp_path):
+    """Two cells of 32 and 256 responses a step; only the first has runs, of 3.2 s a step."""
+    from Verl.study import report, shipped
+
+    lines = [f'{{"step": {i}, "ledger/responses_generated": 32, "timing_s/step": 3.2}}' for i in range(3)]
+    (tmp_path / "grpo_0032_1_tiny_arith_seed0.jsonl").write_text("\n".join(lines))
+    lines = [f'{{"step": {i}, "ledger/responses_generated": 64, "timing_s/step": 19.2}}' for i in range(3)]
+    (tmp_path / "asyttgrpo_0064_1_8_tiny_arith_seed0.jsonl").write_text("\n".join(lines))
+    pair = study.pairs["tiny_arith"]
+    cells = study.chosen(pair, [], ["advantage"])
+    rows = [(cell, shipped.prepare(f"run_{cell.name}_tiny_arith.sh")) for cell in cells]
+    options = {"steps": 100, "seeds": 2, "result_dir": tmp_path, "detectable": study.detectable,
+               "machine": report.machine_with(study, pair, None, None)}  # fmt: skip
+    found = report.Plan(study, pair, rows, options)
+    # 0.1 s a response of its own runs; the other takes the pair's median of 0.1 and 0.3
+    assert found.per_100_steps == pytest.approx(100 * (32 * 0.1 + 256 * 0.2) / 3600)
+    text = "\n".join([*found.lines(), *report.whole_study([found, found])])
+    assert "measured, 2 runs of this pair" in text and "all 2 pairs: 8 runs" in text
