@@ -26,6 +26,7 @@ from Verl.trainer.console import Console, duration
 from Verl.trainer.naming import comparable, config_hash, name_run
 from Verl.trainer.run_log import RunLog
 from Verl.trainer.runner import Runner, last_line, set_environment, stop_ray
+from Verl.trainer.verl_checks import check_with_verl
 
 
 def main(algorithm: str, arguments: list[str] | None = None) -> None:
@@ -38,6 +39,7 @@ def main(algorithm: str, arguments: list[str] | None = None) -> None:
     try:
         config, missing = prepare(algorithm, scripted, user, to_the_end=options.dry_run)
         if options.dry_run:
+            check_with_verl(config)
             print(OmegaConf.to_yaml(config, resolve=True))
             for sentence in missing:
                 print(f"not ready on this machine: {sentence}", file=sys.stderr)

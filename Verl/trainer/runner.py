@@ -14,9 +14,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from Verl import REPO_ROOT
-from Verl.errors import UserError
 from Verl.seeds import derive
 from Verl.trainer.run_log import RunLog
+from Verl.trainer.verl_checks import check_with_verl
 
 TRAINERS = {
     "grpo": ("Verl.trainer.ppo.ray_trainer_grpo", "RayTrainerGRPO"),
@@ -71,7 +71,7 @@ class Runner:
         self.config, self.algorithm, self.run_log = config, algorithm, run_log
 
     def run(self) -> None:
-        self._validate()
+        check_with_verl(self.config)
         # Ray comes up in other processes and the imports go on in this one: side by side they take three seconds less.
         module, name = TRAINERS[self.algorithm]
         with ThreadPoolExecutor(1) as background:
@@ -107,15 +107,6 @@ class Runner:
         from Verl.adapter.hf_rollout import start_server
 
         return start_server(config.actor_rollout_ref.rollout, config.actor_rollout_ref.model)
-
-    def _validate(self) -> None:
-        from verl.trainer.ppo.utils import need_critic, need_reference_policy
-        from verl.utils.config import validate_config
-
-        try:
-            validate_config(self.config, need_reference_policy(self.config), need_critic(self.config))
-        except (AssertionError, ValueError, TypeError) as error:
-            raise UserError(f"verl rejects the settings: {last_line(error)}") from error
 
     def _start_ray(self) -> None:
         import ray

@@ -7,6 +7,7 @@ from Verl.study import design_cli, shipped
 from Verl.study.design import script_name
 from Verl.study.differences import check_factors
 from Verl.trainer import launch
+from Verl.trainer.verl_checks import check_with_verl
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,22 @@ def test_every_script_is_named_by_what_it_does(study, prepared):
     for name, (cell, pair) in study.scripts.items():
         assert prepared[name].name == f"{cell.name}_{pair.name}_seed0"
         assert prepared[name].algorithm == cell.entry
+
+
+@pytest.mark.slow
+def test_verl_itself_accepts_every_script(prepared):
+    for one in prepared.values():
+        check_with_verl(one.config)
+
+
+def test_what_verl_rejects_is_one_sentence(capsys):
+    data = [f"data.{key}_files=x" for key in ("train", "val", "test")]
+    wrong = "actor_rollout_ref.actor.loss_agg_mode=token_mean"
+    with pytest.raises(SystemExit) as ended:
+        launch.main("grpo", ["--dry-run", "trainer.device=cpu", "actor_rollout_ref.model.path=/x", *data, wrong])
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.err == "error: verl rejects the settings: Invalid loss_agg_mode: token_mean\n" and said.out == ""
 
 
 @pytest.mark.slow

@@ -1,0 +1,29 @@
+"""verl's own validation of a config. It imports verl, and so torch: seconds, which our checks (checks.py) do without."""
+
+import contextlib
+import io
+import warnings
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from Verl.errors import UserError
+
+
+def check_with_verl(config: DictConfig) -> None:
+    """What verl 0.9.1 validates before it starts, in silence.
+
+    Raises:
+        UserError: with verl's own sentence.
+    """
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # it warns that there is no critic, which is meant
+        from verl.trainer.ppo.utils import need_critic, need_reference_policy
+        from verl.utils.config import validate_config
+
+        try:
+            validate_config(config, need_reference_policy(config), need_critic(config))
+        except (AssertionError, ValueError, TypeError, HydraException) as error:
+            reason = error.__cause__ or error  # Hydra wraps what verl's own classes raise
+            said = [line.strip() for line in str(reason).splitlines() if line.strip()]
+            raise UserError(f"verl rejects the settings: {said[-1] if said else type(reason).__name__}") from error
