@@ -60,7 +60,7 @@ class RunSamples:
 def _answer(sample: Sample) -> Answer:
     text = visible(sample["text"])
     cut = f"{text[:_LONG]} \N{HORIZONTAL ELLIPSIS} ({len(text):,} characters)" if len(text) > _LONG else text
-    kind = "right" if sample["strict"] else "almost" if sample["flexible"] else "wrong"
+    kind = "right" if sample["strict"] else "almost" if sample["flexible"] > 0 else "wrong"
     return Answer(sample["step"], cut or "(empty)", facts(sample), kind)
 
 

@@ -83,7 +83,7 @@ def _entry(entry: Entry, view: View, several: bool, width: int) -> RenderableTyp
 
 
 def _panel(sample: Sample, title: str) -> Panel:
-    colour = "green" if sample["strict"] else "yellow" if sample["flexible"] else "red"
+    colour = "green" if sample["strict"] else "yellow" if sample["flexible"] > 0 else "red"
     text = Text(visible(sample["text"])) if sample["text"] else Text("(empty)", style="dim")
     # In the body, where a long line wraps: a title would be cut off.
     body = Group(Text(facts(sample), style=f"dim {colour}"), text)

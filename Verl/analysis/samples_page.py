@@ -96,7 +96,7 @@ def _entry(entry: Entry, view: View) -> str:
 
 
 def _answer(sample: Sample, run: str) -> str:
-    kind = "right" if sample["strict"] else "almost" if sample["flexible"] else "wrong"
+    kind = "right" if sample["strict"] else "almost" if sample["flexible"] > 0 else "wrong"
     text = _text(sample["text"]) if sample["text"] else "(empty)"
     body = f'<p class="text" dir="auto">{text}</p>'
     if len(sample["text"]) > _LONG:

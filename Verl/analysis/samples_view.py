@@ -83,6 +83,7 @@ class View:
         filters: in words.
         found: how many responses (or pairs) match; `entries` holds the first of them.
         unpaired: responses of the first run without a partner in the second.
+        scores_only: steps whose files hold scores and no texts, since samples.max_gb was reached; they are left out.
         history: for one question, per run, what its answers did over the steps.
         questions: (data source, index) -> (question, true answer), where the run's data is still there.
     """
@@ -92,6 +93,7 @@ class View:
     entries: list[Entry] = field(default_factory=list)
     found: int = 0
     unpaired: int = 0
+    scores_only: int = 0
     history: list[list[StepSummary]] = field(default_factory=list)
     questions: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
 
@@ -145,7 +147,8 @@ def build_view(folder: Path, filters: Filters, limit: int | None, against: Path 
         UserError: nothing matches.
     """
     view = View([folder.name] if against is None else [folder.name, against.name], describe(filters))
-    first, second = step_files(folder, filters), step_files(against, filters) if against is not None else {}
+    first = _with_texts(step_files(folder, filters), view)
+    second = _with_texts(step_files(against, filters), view) if against is not None else {}
     for step, path in first.items():
         table = read_step(path, filters)
         others = read_step(second[step], filters, use_reward=False) if step in second else None
@@ -160,6 +163,22 @@ def build_view(folder: Path, filters: Filters, limit: int | None, against: Path 
     wanted = {(entry.sample["data_source"], entry.sample["index"]) for entry in view.entries}
     view.questions = find_questions(folder, wanted, filters.evaluation)
     return view
+
+
+def _with_texts(files: dict[int, Path], view: View) -> dict[int, Path]:
+    """The files that say something. All of them where none does: `read_step` then tells why there is nothing to show."""
+    said = {step: path for step, path in files.items() if _has_texts(path)}
+    if not said:
+        return files
+    view.scores_only = max(view.scores_only, len(files) - len(said))
+    return said
+
+
+def _has_texts(path: Path) -> bool:
+    try:
+        return "text" in pq.read_schema(path).names
+    except (pa.ArrowException, OSError):
+        return True  # not a file of ours: `read_step` names it
 
 
 def _entries(table: pa.Table, others: pa.Table | None, paired: bool, view: View) -> Iterator[Entry]:
@@ -237,7 +256,7 @@ def verdict(sample: Sample) -> str:
         return "scoring failed"
     if sample["strict"]:
         return "right"
-    return "right, but not in the format" if sample["flexible"] else "wrong"
+    return "right, but not in the format" if sample["flexible"] > 0 else "wrong"
 
 
 def visible(text: str) -> str:
@@ -265,7 +284,8 @@ def heading(view: View) -> str:
         f"{len(view.entries)} of {view.found:,} {what}" if len(view.entries) < view.found else f"{view.found:,} {what}"
     )
     unpaired = f"; {view.unpaired:,} without a partner" if view.unpaired else ""
-    return f"{' | '.join(view.runs)}: {view.filters}, {shown}{unpaired}"
+    silent = f"; steps with scores only: {view.scores_only:,}" if view.scores_only else ""
+    return f"{' | '.join(view.runs)}: {view.filters}, {shown}{unpaired}{silent}"
 
 
 def facts(sample: Sample) -> str:

@@ -1,12 +1,16 @@
 """What a step cost, counted by hand; budgets; the shuffled-reward control."""
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from Verl.trainer.ppo.controls import shuffled_rewards
+from Verl.trainer.ppo.evaluation import _metrics
 from Verl.trainer.ppo.ledger import Ledger, advantage_metrics, rollout_metrics
-from Verl.trainer.ppo.rollouts import SCORES, Rollouts
+from Verl.trainer.ppo.rollouts import SCORES, Rollouts, _score
 
 
 def rollouts(rewards, uids, lengths, sessions=None):
@@ -29,6 +33,20 @@ def test_metrics_by_hand():
     assert metrics["train/response_length_mean"] == 4 and metrics["train/response_length_max"] == 5
     assert metrics["train/constant_groups"] == 0.5  # a: 1 0 1; b: 0 0
     assert metrics["reward/failures"] == 1  # an extra response that could not be scored counts too
+
+
+def test_a_data_set_without_rules_of_ours_is_scored_by_its_reward():
+    nothing = dict.fromkeys(("strict", "flexible", "format"), math.nan)
+    assert [_score("strict", nothing, reward) for reward in (1.0, 0.0)] == [1.0, 0.0]
+    assert _score("strict", {"strict": 0.0}, 0.7) == 0.0  # a rule of ours applies: whatever trains, Pass@1 is its score
+    assert _score("strict", {}, 1.0) == 1.0 and _score("failure", {}, 1.0) == 0.0
+    theirs = rollouts([1, 0, 0], "aab", [3, 5, 4])
+    for name in ("flexible", "format"):
+        theirs.scores[name] = [_score(name, nothing, 1.0)] * 3
+    drawn = SimpleNamespace(temperature=1, top_p=1, top_k=-1)
+    for metrics in (rollout_metrics(theirs), _metrics("test", theirs, drawn)):
+        assert all(math.isfinite(value) for value in metrics.values())
+        assert not [key for key in metrics if key.endswith(("flexible", "format"))]
 
 
 def test_a_single_response_per_query_has_no_groups():

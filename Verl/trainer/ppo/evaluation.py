@@ -95,8 +95,7 @@ def _metrics(name: str, rollouts: Rollouts, val_kwargs: Any) -> dict[str, float]
     samples = max(len(values) for values in by_query.values())
     metrics = {
         f"eval/{name}/pass@1": float(np.mean([np.mean(values) for values in by_query.values()])),
-        f"eval/{name}/flexible": float(np.mean(rollouts.scores["flexible"])),
-        f"eval/{name}/format": float(np.mean(rollouts.scores["format"])),
+        **{f"eval/{name}/{score}": mean for score, mean in rollouts.other_scores().items()},
         f"eval/{name}/questions": float(len(by_query)),
         f"eval/{name}/samples": float(samples),
         f"eval/{name}/temperature": float(val_kwargs.temperature),

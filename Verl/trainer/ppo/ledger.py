@@ -24,8 +24,7 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
     return {
         "train/reward_mean": float(np.mean(rollouts.rewards)),
         "train/pass@1": float(np.mean(rollouts.scores["strict"])),
-        "train/flexible": float(np.mean(rollouts.scores["flexible"])),
-        "train/format": float(np.mean(rollouts.scores["format"])),
+        **{f"train/{name}": mean for name, mean in rollouts.other_scores().items()},
         "train/response_length_mean": float(lengths.mean()),
         "train/response_length_max": float(lengths.max()),
         "reward/failures": float(sum(sum(part.scores["failure"]) for part in everything)),

@@ -1,9 +1,11 @@
 """What one step's rollouts brought back, read once from the transfer queue and kept in plain lists."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
@@ -46,11 +48,7 @@ class Rollouts:
             indices=[int(index) for index in plain(data["index"])],
             data_sources=[str(source) for source in plain(data["data_source"])],
             rewards=rewards,
-            scores={
-                # A custom reward function may return nothing but a number: it then is the strict score.
-                name: [float(info.get(name, reward if name == "strict" else 0.0)) for info, reward in zip(infos, rewards)]
-                for name in SCORES
-            },
+            scores={name: [_score(name, *both) for both in zip(infos, rewards)] for name in SCORES},
             prompt_lengths=[int(tag["prompt_len"]) for tag in batch.tags],
             response_lengths=[int(tag["response_len"]) for tag in batch.tags],
             responses=[row.tolist() for row in data["responses"].unbind()],
@@ -83,6 +81,11 @@ class Rollouts:
                 result.uids[row], result.rewards[row], result.response_lengths[row] = f"padding-{row}", 0.0, 0
         return result
 
+    def other_scores(self) -> dict[str, float]:
+        """Mean flexible and format score; a user's own data set, which has no such rules, has none."""
+        means = {name: float(np.mean(self.scores[name])) for name in ("flexible", "format")}
+        return {name: mean for name, mean in means.items() if not math.isnan(mean)}
+
     def query_keys(self) -> list[QueryKey]:
         """(data source, dataset index) of each response: what a reward history is kept by."""
         return list(zip(self.data_sources, self.indices, strict=True))
@@ -96,6 +99,13 @@ class Rollouts:
 
     def with_rewards(self, rewards: Sequence[float]) -> "Rollouts":
         return replace(self, rewards=list(rewards))
+
+
+def _score(name: str, info: Mapping[str, Any], reward: float) -> float:
+    """One score of one response. Where no rule of ours applies (a data set of the user's, scored by the user's own
+    function), the reward is the strict score: Pass@1 then is the mean reward."""
+    value = float(info.get(name, math.nan if name == "strict" else 0.0))
+    return reward if name == "strict" and math.isnan(value) else value
 
 
 def plain(column: Any) -> list:
