@@ -1,98 +1,183 @@
-"""How to add a model, a data set, an arm, an estimator: what the README's examples say, done."""
+"""How to add a model, a data set, an arm, an estimator: every block of EXTENDING.md, carried out in a copy of the tree."""
 
-import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from Verl.data.schema import make_row, write_split_set
-from Verl.study import design, memory, shipped
+from Verl.study import shipped
 
-SIZES = {"layers": 2, "hidden": 64, "intermediate": 128, "heads": 4, "kv_heads": 2, "head_dim": 16, "vocabulary": 99,
-         "tied": True, "context": 128}  # fmt: skip
+_COPIED = {"Verl": [], "Running-Bash": [], "Dataset": ["data"]}
+_BLOCK = re.compile(r"^```(\w+)\n# (\S+/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def declare(folder: Path, old: str, new: str) -> None:
-    """Adds an entry to study.yaml before the line `old`."""
-    path = folder / "study.yaml"
+class Tree:
+    """A copy of the repository, and what a user does to it."""
+
+    def __init__(self, folder: Path, root: Path):
+        self.folder, self.root = folder, root
+        for name, left_out in _COPIED.items():
+            shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", *left_out))
+        for path in root.glob("requirements*.txt"):
+            shutil.copy(path, folder)
+
+    def add(self, kind: str) -> None:
+        """Carries out the blocks of a section of EXTENDING.md, then writes the scripts as it says."""
+        text = (self.root / "EXTENDING.md").read_text()
+        section = re.search(rf"^## {kind}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL).group(1)
+        blocks = _BLOCK.findall(section)
+        assert len(blocks) == section.count("\n```\n"), "a block that names no file is not carried out"
+        for language, path, content in blocks:
+            target = self.folder / path
+            if language == "diff":
+                _change(target, content)
+            elif path.endswith("study.yaml"):
+                whole = yaml.safe_load(target.read_text())
+                target.write_text(yaml.safe_dump(_merged(whole, yaml.safe_load(content)), sort_keys=False))
+            else:
+                assert not target.exists(), path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(content)
+        self.run(sys.executable, "Running-Bash/generate_scripts.py")
+
+    def run(self, *command: str) -> subprocess.CompletedProcess:
+        more = {"PYTHONPATH": str(self.folder), "BANDIT_VENV": sys.prefix, "HF_HUB_OFFLINE": "1"}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("VERL_")} | more
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, env=environment)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    def design(self, *arguments: str) -> str:
+        return self.run(sys.executable, "Running-Bash/design.py", *arguments).stdout
+
+    def dry_run(self, script: str) -> tuple[dict, str]:
+        """(resolved config, what is said beside it)."""
+        done = self.run("bash", f"Running-Bash/{script}", "--dry-run")
+        return yaml.safe_load(done.stdout), done.stderr
+
+
+def _merged(whole, more):
+    """Entries are added to mappings, and names to lists."""
+    if isinstance(whole, dict) and isinstance(more, dict):
+        return whole | {key: _merged(whole[key], value) if key in whole else value for key, value in more.items()}
+    return [*whole, *more]
+
+
+def _change(path: Path, diff: str) -> None:
+    """Lines with a minus become those with a plus that follow them; unmarked lines say where."""
+    lines = diff.splitlines()
     text = path.read_text()
-    assert text.count(old) == 1, old
-    path.write_text(text.replace(old, f"{new}{old}"))
+    for i, line in enumerate(lines):
+        if line[0] == "+":
+            old = lines[i - 1][1:]
+            assert text.count(old) == 1, f"{path.name} has {old!r} {text.count(old)} times"
+            text = text.replace(old, line[1:] if lines[i - 1][0] == "-" else f"{old}\n{line[1:]}")
+    path.write_text(text)
 
 
-def generate(folder: Path, root: Path) -> None:
-    command = [sys.executable, str(root / "Running-Bash/generate_scripts.py"), "--folder", str(folder)]
-    subprocess.run(command, check=True, capture_output=True)
+@pytest.fixture
+def tree(tmp_path, root) -> Tree:
+    return Tree(tmp_path / "tree", root)
 
 
-def add_pair(folder: Path, name: str, model: str, data: str) -> None:
-    entry = f"  {name}: {{model: {model}, data: {data}, machine: cpu, only: [grpo_0032_1, grpo_0032_8]}}\n"
-    declare(folder, "# ---- what the plan reckons with", entry)
+@pytest.mark.slow
+def test_a_model(tree):
+    tree.add("A model")
+    assert len(list((tree.folder / "Running-Bash").glob("run_*_qwen1.5b_gsm.sh"))) == 22
+    config, said = tree.dry_run("run_grpo_0032_8_qwen1.5b_gsm.sh")
+    assert config["run"]["name"] == "grpo_0032_8_qwen1.5b_gsm_seed0"
+    assert config["actor_rollout_ref"]["model"]["path"] == "Qwen/Qwen2.5-1.5B-Instruct"
+    assert "memory by plan" in said
+    plan = tree.design("plan", "--pair", "qwen1.5b_gsm", "--steps", "100")
+    assert "1.54 G parameters" in plan and "(!)" not in plan  # as published, and every cell fits
+    # What the comment in its file says.
+    path = tree.folder / "Running-Bash/models/qwen1.5b.sh"
+    path.write_text(path.read_text().replace("micro_batch_size_per_gpu=2", "micro_batch_size_per_gpu=4"))
+    with pytest.raises(AssertionError, match="does not fit by plan: updating"):
+        tree.design("plan", "--pair", "qwen1.5b_gsm", "--steps", "100", "--cells", "grpo_0032_8")
 
 
-def test_a_model_is_one_file_and_two_entries(bash_folder, root, tmp_path):
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
-    (checkpoint / "config.json").write_text("{}")
-    (bash_folder / "models" / "mine.sh").write_text(
-        f"arguments+=(actor_rollout_ref.model.path={checkpoint} trainer.device=cpu)\nprepare_model() {{ :; }}\n"
-    )
-    declare(bash_folder, "data:   # questions", f"  mine: {json.dumps({'title': 'my model', **SIZES})}\n")
-    add_pair(bash_folder, "mine_arith", "mine", "arith")
-    generate(bash_folder, root)
-
-    one = shipped.prepare("run_grpo_0032_8_mine_arith.sh", folder=bash_folder)
-    assert one.name == "grpo_0032_8_mine_arith_seed0"
-    assert one.config.actor_rollout_ref.model.path == str(checkpoint)
-    assert not any("model.path" in sentence for sentence in one.missing)
-    study = design.load(bash_folder / "study.yaml")
-    assert memory.ModelSize.of(study.models["mine"]).parameters > 0
-    assert "my model on sums" in (bash_folder / one.script).read_text()
+@pytest.mark.slow
+def test_a_data_set(tree):
+    tree.add("A data set")
+    prepare = "python=$0; source Running-Bash/data/longsums.sh; prepare_data"
+    tree.run("bash", "-c", prepare, sys.executable)
+    config, said = tree.dry_run("run_grpo_0032_8_tiny_longsums.sh")
+    assert config["run"]["name"] == "grpo_0032_8_tiny_longsums_seed0"
+    assert "data." not in said  # only the model is not there yet
+    done = tree.run(sys.executable, "-c", _SCORED, "run_grpo_0032_8_tiny_longsums.sh")
+    assert done.stdout.split() == ["1.0", "1.0", "0.0", "0.0"]
 
 
-def test_a_data_set_is_one_file_and_two_entries(bash_folder, root, tmp_path):
-    splits = {
-        split: [
-            make_row(data_source="mine/dates", ability="dates", split=split, index=i, answer="", question=f"{split} {i}",
-                     prompt=f"What day follows day {start + i}?", ground_truth=str(start + i + 1))
-            for i in range(40)
-        ]
-        for start, split in ((0, "train"), (100, "validation"), (200, "test"))
-    }  # fmt: skip
-    write_split_set(tmp_path / "dates", splits, source="made up", settings={})
-    (tmp_path / "score.py").write_text("def compute_score(data_source, solution_str, ground_truth, extra_info): return 0.0\n")
-    files = " ".join(f"data.{key}_files={tmp_path}/dates/{name}.parquet"
-                     for key, name in (("train", "train"), ("val", "validation"), ("test", "test")))  # fmt: skip
-    (bash_folder / "data" / "dates.sh").write_text(
-        f"arguments+=({files} reward.custom_reward_function.path={tmp_path}/score.py)\nprepare_data() {{ :; }}\n"
-    )
-    declare(bash_folder, "machines:\n", "  dates: {title: dates, train: 40, validation: 40, test: 40}\n")
-    add_pair(bash_folder, "tiny_dates", "tiny", "dates")
-    generate(bash_folder, root)
+# The reward manager with the documented function, on the first training question: rewards of a right and a wrong answer,
+# and the strict scores that Pass@1 is made of.
+_SCORED = """
+import asyncio, math, sys
+from types import SimpleNamespace
+import pandas as pd, torch
+from Verl.adapter import plugin
+from Verl.reward.manager import BanditRewardManager
+from Verl.study import shipped
+from Verl.trainer.ppo.rollouts import _score
+sys.path.insert(0, "Dataset/longsums")
+from score import compute_score
 
-    one = shipped.prepare("run_grpo_0032_1_tiny_dates.sh", folder=bash_folder)
-    assert one.name == "grpo_0032_1_tiny_dates_seed0"
-    assert not any("data." in sentence for sentence in one.missing), one.missing
+config = shipped.prepare(sys.argv[1]).config
+row = pd.read_parquet(config.data.train_files).iloc[0].to_dict()
+for answer in (row["reward_model"]["ground_truth"], "99"):
+    tokenizer = SimpleNamespace(decode=lambda *_, **__: f"1+1=2;#{answer}")
+    manager = BanditRewardManager(config, tokenizer, compute_score)
+    batch = {"responses": torch.ones(1, dtype=torch.long), "attention_mask": torch.ones(1, dtype=torch.long)}
+    found = asyncio.run(manager.run_single([SimpleNamespace(batch=batch, non_tensor_batch=row)]))
+    assert math.isnan(found["reward_extra_info"]["strict"])
+    print(found["reward_score"], _score("strict", found["reward_extra_info"], found["reward_score"]))
+"""
 
 
-def test_an_arm_is_one_entry_and_its_factor(bash_folder, root):
-    declare(bash_folder, "# ---- factors", "  grpo_0032_8_clip03: {estimator: grpo, queries: 32, rollouts: 8,\n"
-            "    variant: clip03, settings: [actor_rollout_ref.actor.clip_ratio=0.3]}\n")  # fmt: skip
-    declare(bash_folder, "# Keys that follow", "  clip:\n    title: PPO clip\n    keys: [actor_rollout_ref.actor.clip_ratio]\n"
-            "    cells: [grpo_0032_8, grpo_0032_8_clip03]\n")  # fmt: skip
-    path = bash_folder / "study.yaml"
-    path.write_text(path.read_text().replace("    more: [arpo_0032_8,", "    more: [grpo_0032_8_clip03, arpo_0032_8,"))
-    generate(bash_folder, root)
+@pytest.mark.slow
+def test_an_arm(tree):
+    tree.add("An arm")
+    config, _ = tree.dry_run("run_grpo_0032_8_clip03_tiny_arith.sh")
+    assert config["run"]["name"] == "grpo_0032_8_clip03_tiny_arith_seed0"
+    assert config["actor_rollout_ref"]["actor"]["clip_ratio"] == 0.3
+    said = tree.design("diff", "grpo_0032_8", "grpo_0032_8_clip03", "--pair", "tiny_arith")
+    assert "one factor: clip (PPO clip)" in said
 
-    one = shipped.prepare("run_grpo_0032_8_clip03_tiny_arith.sh", folder=bash_folder)
-    assert one.name == "grpo_0032_8_clip03_tiny_arith_seed0"
-    assert one.config.actor_rollout_ref.actor.clip_ratio == 0.3
-    command = [sys.executable, str(root / "Running-Bash/design.py"), "--folder", str(bash_folder), "diff", "grpo_0032_8",
-               "grpo_0032_8_clip03", "--pair", "tiny_arith"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert "one factor: clip (PPO clip)" in done.stdout, done.stdout + done.stderr
+
+@pytest.mark.slow
+def test_an_estimator(tree):
+    tree.add("An estimator")
+    config, _ = tree.dry_run("run_signgrpo_0032_8_tiny_arith.sh")
+    assert config["run"]["name"] == "signgrpo_0032_8_tiny_arith_seed0"
+    said = tree.design("diff", "grpo_0032_8", "signgrpo_0032_8", "--pair", "tiny_arith")
+    assert "one factor: sign (the sign of the advantage)" in said
+    tree.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/trainer/test_core_algos_sign.py")
+    done = tree.run(sys.executable, "-c", _TRAINED, "run_signgrpo_0032_8_tiny_arith.sh")
+    assert done.stdout.split() == ["1.0", "-1.0", "-1.0"]
+
+
+# What the trainer makes of three responses to one query under the new name.
+_TRAINED = """
+import sys
+from types import SimpleNamespace
+import torch
+from Verl.adapter import plugin
+from Verl.study import shipped
+from Verl.trainer.ppo.ray_trainer_grpo import RayTrainerGRPO
+
+trainer = SimpleNamespace(config=shipped.prepare(sys.argv[1]).config)
+rewards, mask = torch.tensor([[1.0], [0.0], [0.0]]), torch.ones(3, 1)
+advantages, _ = RayTrainerGRPO.advantages(trainer, rewards, mask, SimpleNamespace(uids=["a"] * 3))
+print(*advantages.flatten().tolist())
+"""
+
+
+# ---- what is not in a block -------------------------------------------------------------------------------------------
 
 
 def test_a_number_edited_in_a_script_names_the_run(bash_folder):
@@ -101,12 +186,27 @@ def test_a_number_edited_in_a_script_names_the_run(bash_folder):
     assert shipped.prepare(path.name, folder=bash_folder).name == "grpo_0032_16_tiny_arith_seed0"
 
 
+def test_a_setting_added_to_a_script_names_the_run(bash_folder):
+    path = bash_folder / "run_grpo_0032_8_tiny_arith.sh"
+    own = "own_arguments=(actor_rollout_ref.actor.clip_ratio=0.3)"
+    path.write_text(path.read_text().replace("model=", f"{own}\nmodel="))
+    one = shipped.prepare(path.name, ["seed=1"], folder=bash_folder)
+    assert one.name == "grpo_0032_8_clip_ratio-0.3_tiny_arith_seed1"
+    path.write_text(path.read_text().replace("model=", "variant=wide\nmodel=", 1))
+    assert shipped.prepare(path.name, folder=bash_folder).name == "grpo_0032_8_wide_tiny_arith_seed0"
+    # What is typed comes last.
+    typed = shipped.prepare(path.name, ["actor_rollout_ref.actor.clip_ratio=0.4"], folder=bash_folder)
+    assert typed.config.actor_rollout_ref.actor.clip_ratio == 0.4
+
+
 @pytest.mark.parametrize("estimator", ["rloo", "opo"])
 def test_an_estimator_of_verl_s_is_one_entry(bash_folder, root, estimator):
-    declare(bash_folder, "# ---- factors", f"  {estimator}_0032_8: {{estimator: {estimator}, queries: 32, rollouts: 8}}\n")
     path = bash_folder / "study.yaml"
-    path.write_text(path.read_text().replace("    more: [arpo_0032_8,", f"    more: [{estimator}_0032_8, arpo_0032_8,"))
-    generate(bash_folder, root)
+    text = path.read_text().replace("    more: [arpo_0032_8,", f"    more: [{estimator}_0032_8, arpo_0032_8,")
+    entry = f"  {estimator}_0032_8: {{estimator: {estimator}, queries: 32, rollouts: 8}}\n"
+    path.write_text(text.replace("# ---- factors", f"{entry}# ---- factors"))
+    command = [sys.executable, str(root / "Running-Bash/generate_scripts.py"), "--folder", str(bash_folder)]
+    subprocess.run(command, check=True, capture_output=True)
     one = shipped.prepare(f"run_{estimator}_0032_8_tiny_arith.sh", folder=bash_folder)
     assert one.algorithm == "grpo" and one.config.algorithm.adv_estimator == estimator
     assert one.name == f"{estimator}_0032_8_tiny_arith_seed0"

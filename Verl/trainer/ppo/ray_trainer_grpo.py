@@ -6,15 +6,17 @@ from Verl.trainer.ppo.core_algos_grpo import compute_grpo_outcome_advantage
 from Verl.trainer.ppo.ray_trainer_base import RayTrainer
 from Verl.trainer.ppo.rollouts import Rollouts
 
+ESTIMATORS = {"grpo": compute_grpo_outcome_advantage}
+
 
 class RayTrainerGRPO(RayTrainer):
-    """grpo by our estimator; any other name is one of verl's and goes to verl."""
+    """An estimator of ours by its name; any other name is one of verl's and goes to verl."""
 
     def advantages(self, token_level_rewards: torch.Tensor, response_mask: torch.Tensor, rollouts: Rollouts):
         algorithm = self.config.algorithm
-        if algorithm.adv_estimator != "grpo":
+        if algorithm.adv_estimator not in ESTIMATORS:
             return None
-        advantages, _ = compute_grpo_outcome_advantage(
+        advantages, _ = ESTIMATORS[algorithm.adv_estimator](
             token_level_rewards,
             response_mask,
             rollouts.uids,
