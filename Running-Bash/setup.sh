@@ -5,6 +5,7 @@
 #
 #   bash Running-Bash/setup.sh            pick by what is there
 #   bash Running-Bash/setup.sh --cpu      the CPU packages, also on a machine with a GPU
+#   bash Running-Bash/setup.sh --venv     the empty environment only
 #   PYTHON=python3.11 bash Running-Bash/setup.sh     another Python (3.10 to 3.12)
 
 set -euo pipefail
@@ -31,13 +32,15 @@ if [[ -z $python ]]; then
     exit 2
 fi
 
-echo "setting up $venv with $("$python" --version) from $requirements: $size to download, a few minutes, once" >&2
+[[ ${1:-} == --venv ]] ||
+    echo "setting up $venv with $("$python" --version) from $requirements: $size to download, a few minutes, once" >&2
 if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
     "$python" -m venv --clear "$venv" || {
         echo "error: $python can't make a virtual environment: install its venv package (on Debian: python3-venv)" >&2
         exit 2
     }
 fi
+[[ ${1:-} == --venv ]] && exit 0
 "$venv/bin/python" -m pip install --quiet --upgrade "pip>=24" 2>&1 | grep -v "^WARNING" >&2 || true
 "$venv/bin/python" -m pip install -qq --disable-pip-version-check -r "$root/$requirements" >&2 || {
     echo "error: the packages could not be installed; check the network and run the same command again: it goes on" >&2
