@@ -1,0 +1,48 @@
+"""The README's table of factors says what the design and the plan say."""
+
+import itertools
+import re
+
+import pytest
+
+from Verl.study import report, shipped
+from Verl.study.design import script_name
+
+PAIR = "qwen0.5b_gsm"
+
+
+@pytest.fixture(scope="module")
+def rows(root) -> dict[str, list[str]]:
+    """Factors of a row: its other columns."""
+    table = (root / "README.md").read_text().split("| factor | question |")[1].split("\n\n")[0]
+    lines = [line.strip("|").split("|") for line in table.splitlines()[2:]]
+    return {factors.strip(): [column.strip() for column in rest] for factors, *rest in lines}
+
+
+def names(text: str) -> list[str]:
+    """What stands between backticks, with its braces written out."""
+    found = []
+    for name in re.findall(r"`([^`]+)`", text):
+        parts = [part.split(",") if i % 2 else [part] for i, part in enumerate(re.split(r"[{}]", name))]
+        found += ["".join(one) for one in itertools.product(*parts)]
+    return found
+
+
+def test_every_factor_has_a_row_with_its_figure(study, rows, root):
+    assert sorted(name for factors in rows for name in names(factors)) == sorted(study.factors)
+    for question, arms, _, cpu_hours, figure in rows.values():
+        assert question.endswith(("?", "trained on", "without")) and float(cpu_hours) > 0
+        assert all(name in study.cells for name in names(arms) if not name[0].isdigit()), arms
+        assert (root / f"Running-Results/plot_{figure.strip('`')}.py").is_file()
+
+
+@pytest.mark.slow
+def test_hours_on_the_a100_are_the_plan_s(study, rows, tmp_path):
+    pair = study.pairs[PAIR]
+    prepared = {name: shipped.prepare(script_name(name, PAIR)) for name in pair.cells}
+    options = {"steps": 100, "seeds": 1, "result_dir": tmp_path, "detectable": study.detectable,
+               "machine": report.machine_with(study, pair, None, None)}  # fmt: skip
+    for factors, (_, _, hours, _, _) in rows.items():
+        cells = study.chosen(pair, [] if names(factors) else [study.base_line], names(factors))
+        expected = report.Plan(study, pair, [(cell, prepared[cell.name]) for cell in cells], options).per_100_steps
+        assert hours == (f"{expected:.2g}" if cells else ""), factors
