@@ -146,7 +146,8 @@ def _plan(study: design.Study, options: argparse.Namespace) -> int:
         _say([*costs.lines(), ""])
         small += costs.too_small()
         plans.append(costs)
-    _say(report.whole_study(plans))
+    if len(plans) > 1:
+        _say(report.whole_study(plans))
     if small:
         more = f" (and {len(small) - 1} more cells)" if len(small) > 1 else ""
         raise UserError(small[0] + more)

@@ -161,9 +161,7 @@ class Plan:
 
 
 def whole_study(plans: Sequence[Plan]) -> list[str]:
-    """A line for all pairs together, where there are several."""
-    if len(plans) < 2:
-        return []
+    """A line for all pairs together."""
     runs = sum(len(one.rows) * one.options["seeds"] for one in plans)
     tokens = sum(work.tokens * one.options["seeds"] for one in plans for _, work, _, _ in one.rows)
     known = [one for one in plans if one.hours is not None]

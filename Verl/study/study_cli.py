@@ -18,6 +18,7 @@ from Verl.study.places import LocalPlaces, Places, RayPlaces
 from Verl.study.runner import Runner
 from Verl.trainer.console import duration
 from Verl.trainer.settings import gpu_present
+from Verl.trainer.verl_checks import check_with_verl
 
 BUDGETS = {"tokens": "generated_tokens", "generated_tokens": "generated_tokens", "gradient_samples": "gradient_samples",
            "hours": "hours"}  # fmt: skip
@@ -170,6 +171,7 @@ def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, 
             _refuse_if_missing(one)
             if (planned := here.memory_by_plan(one.config, study)) and planned[1]:
                 raise UserError(planned[1])
+            check_with_verl(one.config)
         chosen.append((cell, one, plan.workload(one.config, study.data[pair.data], options.steps)))
     queue: dict[str, jobs.Job] = {}
     for seed in dict.fromkeys(options.seeds):

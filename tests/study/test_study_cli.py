@@ -110,6 +110,7 @@ def test_budgets_reach_the_trainer(tmp_path, fake):
         ([*CELLS, "--steps", "0"], "--steps 0 must be at least 1"),
         ([*CELLS, "--", "seed=3"], "give --seeds instead"),
         ([*CELLS, "--", "data.train_batch_sice=3"], "did you mean data.train_batch_size?"),
+        ([*CELLS, "actor_rollout_ref.actor.loss_agg_mode=token_mean"], "verl rejects the settings: Invalid loss_agg_mode"),
         ([*CELLS, "data.train_batch_size=many"], "must be a whole number"),
         (["--pair", "qwen0.5b_gsm", "--cells", "grpo_0032_8"], "no NVIDIA GPU was found"),
         ([*CELLS, "actor_rollout_ref.model.path=/no/such/model"], "/no/such/model does not exist"),
