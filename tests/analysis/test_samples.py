@@ -167,6 +167,20 @@ def test_scores_without_texts_are_told(result):
         view_of(result, evaluation="test")
 
 
+def test_steps_after_the_size_cap_do_not_hide_those_before(result):
+    log = RunLog("one", result, Console(file=io.StringIO()), {"enable": True, "max_gb": 1.0})
+    log._decode = lambda ids: "".join(chr(code) for code in ids)
+    for step in (0, 5, 10):
+        log._samples["enable"] = step == 0  # as once samples.max_gb is reached
+        log.evaluation("test", step, rollouts({(17, 0): (f"y{step}", 0.0)}))
+    view = view_of(result, evaluation="test", index=17)
+    assert texts(view) == ["y0"] and view.scores_only == 2 and [row.step for row in view.history[0]] == [0]
+    assert "steps with scores only: 2" in run(result, "one", "--eval", "test")[1]
+    assert texts(view_of(result, evaluation="test", against="one")) == ["y0"]
+    with pytest.raises(UserError, match="step_000005.parquet holds scores only"):
+        view_of(result, evaluation="test", first=5)
+
+
 def test_extra_responses_are_marked_and_older_files_can_be_read(result):
     log = RunLog("three", result, Console(file=io.StringIO()), {"enable": True, "max_gb": 1.0})
     log._decode = lambda ids: "".join(chr(code) for code in ids)
