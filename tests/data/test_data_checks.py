@@ -54,9 +54,9 @@ def test_rows_are_counted(tmp_path):
 
 def test_ten_thousand_rows_take_well_under_a_second(tmp_path):
     path = write(tmp_path / "a.parquet", rows(10_000), PARQUET_SCHEMA)
-    start = time.perf_counter()
+    start = time.process_time()  # of the processor: what else the machine does is not measured
     assert check(path) == 10_000
-    assert time.perf_counter() - start < 0.5  # 0.01 to 0.06 s measured on two shared cores
+    assert time.process_time() - start < 0.5  # 0.08 to 0.15 s measured on two shared cores
 
 
 @pytest.mark.parametrize(
