@@ -124,6 +124,9 @@ def test_metrics_of_several_samples_and_the_line_that_shows_them():
     metrics = _metrics("test", rollouts([1.0, 0.0, 0.0, 0.0], [0, 1, 0, 1], [17, 17, 4, 4]), drawn)
     assert metrics["eval/test/pass@1"] == 0.25 and metrics["eval/test/pass@2"] == 0.5
     assert (metrics["eval/test/samples"], metrics["eval/test/temperature"]) == (2.0, 0.6)
+    # rewards of a user's own, which are neither right nor wrong
+    own = _metrics("test", rollouts([-1.0, 0.5, 3.0, 2.5], [0, 1, 0, 1], [17, 17, 4, 4]), drawn)
+    assert own["eval/test/pass@1"] == 1.25 and "eval/test/pass@2" not in own
     out = io.StringIO()
     Progress(Console(out), total_steps=5).evaluation(3, metrics)
     assert out.getvalue() == "  step 3: Pass@1, the mean of 2 samples at temperature 0.6: test 0.250 (2 questions)\n"

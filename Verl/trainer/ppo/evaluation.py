@@ -104,7 +104,8 @@ def _metrics(name: str, rollouts: Rollouts, val_kwargs: Any) -> dict[str, float]
         f"eval/{name}/response_length_mean": float(np.mean(rollouts.response_lengths)),
         f"eval/{name}/failures": float(sum(rollouts.scores["failure"]) + sum(rollouts.scores["timeout"])),
     }
-    if samples > 1:
+    # A user's data set has its user's reward here, of any size: right or wrong is then not defined, nor is pass@k.
+    if samples > 1 and all(value in (0.0, 1.0) for values in by_query.values() for value in values):
         metrics[f"eval/{name}/pass@{samples}"] = float(
             np.mean([pass_at_k(len(values), int(sum(values)), len(values)) for values in by_query.values()])
         )
