@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from Verl.data.schema import DataError, check_parquet
 from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
+from Verl.trainer.reward_checks import check_custom_function
 from Verl.trainer.settings import gpu_present
 
 
@@ -218,14 +219,20 @@ def _batches(config: DictConfig) -> None:
         path = config.trainer.resume_from_path
         if not path or not Path(path).is_dir():
             raise UserError(f"trainer.resume_from_path={path} is not a folder: give a .../global_step_<k> of a checkpoint")
+    evaluation = config.actor_rollout_ref.rollout.val_kwargs
+    if not evaluation.do_sample and evaluation.temperature > 0:
+        raise UserError(
+            f"actor_rollout_ref.rollout.val_kwargs.do_sample={evaluation.do_sample} with temperature="
+            f"{evaluation.temperature:g}: nothing reads do_sample; for greedy answers set val_kwargs.temperature=0"
+        )
 
 
 def _reward(config: DictConfig) -> None:
     if config.reward.rule not in REWARD_RULES:
         raise UserError(f"reward.rule={config.reward.rule} is unknown: choose one of {', '.join(REWARD_RULES)}")
-    path = config.reward.custom_reward_function.path
-    if path and not str(path).startswith("pkg://") and not Path(path).is_file():
-        raise UserError(f"reward.custom_reward_function.path={path} does not exist: give a Python file")
+    custom = config.reward.custom_reward_function
+    if custom.path:
+        check_custom_function(str(custom.path), str(custom.name))
     if OmegaConf.select(config, "custom_reward_function.path"):
         raise UserError("custom_reward_function.path is verl's old name: set reward.custom_reward_function.path")
 

@@ -51,6 +51,7 @@ BAD = {
     "actor_rollout_ref.rollout.n=0": ["actor_rollout_ref.rollout.n=0", "at least 1"],
     "actor_rollout_ref.rollout.temperature=-1": ["temperature=-1", "above 0"],
     "actor_rollout_ref.rollout.val_kwargs.temperature=-0.5": ["val_kwargs.temperature=-0.5", "at least 0"],
+    "actor_rollout_ref.rollout.val_kwargs.do_sample=False": ["do_sample=False", "set val_kwargs.temperature=0"],
     "actor_rollout_ref.rollout.top_p=1.5": ["top_p=1.5", "at most 1"],
     "data.train_batch_size=64": ["data.train_batch_size=64", "48 questions", "lower it"],
     "actor_rollout_ref.actor.ppo_mini_batch_size=5": ["ppo_mini_batch_size=5", "train_batch_size=16", "divisor"],
