@@ -21,7 +21,7 @@ import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import TensorDict
-from tensordict.tensorclass import NonTensorStack
+from tensordict.tensorclass import NonTensorData, NonTensorStack
 from verl.trainer.ppo.reward import load_reward_manager
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tokenizer import normalize_token_ids
@@ -128,11 +128,11 @@ class BatchedAgentLoopManager:
             "loss_mask": nested(masks),
             "rollout_log_probs": nested([torch.tensor(output.log_probs) for output in outputs]),
             "rm_scores": nested(scores),
-            "num_turns": NonTensorStack(*[2] * len(rows)),
-            "multi_modal_inputs": NonTensorStack(*[{} for _ in rows]),
-            "extra_fields": NonTensorStack(*extra),
+            "num_turns": _stack([2] * len(rows)),
+            "multi_modal_inputs": _stack([{}] * len(rows)),
+            "extra_fields": _stack(extra),
             **{
-                name: NonTensorStack(*[query[name] for query, _ in rows])
+                name: _stack([query[name] for query, _ in rows])
                 for name in ("uid", "index", "data_source", "reward_model")
             },
         }
@@ -173,6 +173,12 @@ def without_load_balancer(config: DictConfig) -> Iterator[None]:
         yield
     finally:
         LLMServerManager._init_global_load_balancer = original
+
+
+def _stack(values: list) -> NonTensorStack:
+    """One value per row; one that several rows share is wrapped once, which is nearly all of what a stack costs."""
+    wrapped = {id(value): NonTensorData(value) for value in values}
+    return NonTensorStack(*[wrapped[id(value)] for value in values])
 
 
 def _rows(batch: TensorDict) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
 from Verl.adapter import own_log_probs, shared_prefix
-from Verl.adapter.nested import places
+from Verl.adapter.nested import nested, places, rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -116,20 +116,24 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
 def _grouped_micro_batches(data: TensorDict, dp_group=None, **kwargs) -> tuple[list[TensorDict], list[list[int]]]:
     """In the place of verl's `prepare_micro_batches`: the same answer, prompts kept together."""
     rows = shared_prefix.micro_batches(
-        [ids.tolist() for ids in data["prompts"].unbind()],
+        [ids.tolist() for ids in rows_of(data["prompts"])],
         data["responses"].offsets().diff().tolist(),
         data["max_token_len_per_gpu"],
     )
-    # Fields of the micro batch, and what is the same for all rows (temperature, sizes, switches).
-    plain = data.select(*[key for key, value in data.items() if key in _FIELDS or isinstance(value, NonTensorData)])
-    batches = [tu.index_select_tensor_dict(plain, indices) for indices in rows]
-    for batch, indices in zip(batches, rows, strict=True):
-        tu.assign_non_tensor_data(batch, own_log_probs.ROWS, indices)
+    # Fields of the micro batch, and what is the same for all rows (temperature, sizes, switches). Each field is taken apart
+    # once: verl's own selection does it once per micro batch.
+    fields = {key: rows_of(value) for key, value in data.items() if key in _FIELDS}
+    same = {key: value for key, value in data.items() if isinstance(value, NonTensorData)}
+    batches = []
+    for indices in rows:
+        chosen = {key: nested([values[row] for row in indices]) for key, values in fields.items()}
+        batches.append(TensorDict({**chosen, **same}, batch_size=len(indices)))
+        tu.assign_non_tensor_data(batches[-1], own_log_probs.ROWS, indices)
     return batches, rows
 
 
 def _layout(micro_batch: TensorDict) -> shared_prefix.Layout:
-    prompts, responses = micro_batch["prompts"].unbind(), micro_batch["responses"].unbind()
+    prompts, responses = rows_of(micro_batch["prompts"]), rows_of(micro_batch["responses"])
     groups = shared_prefix.group_by_prompt([ids.tolist() for ids in prompts])
     prompt_of = [0] * len(prompts)
     for number, rows in enumerate(groups.values()):

@@ -11,7 +11,8 @@ The same config keys as for vLLM apply: temperature, top_p, top_k, `n`, lengths,
 
 import asyncio
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -70,15 +71,23 @@ class HFServer:
     """
 
     def __init__(self, config: RolloutConfig, model_config: dict, threads: int):
-        torch.set_num_threads(threads)
         self.config: RolloutConfig = omega_conf_to_dataclass(config)
         self.model_config: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
         self.tokenizer = self.model_config.tokenizer
-        self.decoder = Decoder(self._load_model(), self._eos_ids(), max_rows=self.config.max_num_seqs)
+        # All that computes does so in this one thread: OpenMP keeps a team of threads for each thread that ever called it,
+        # and with more of them than cores it lets them sleep between two operations, 40 microseconds a time.
+        self._thread = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(threads,))
+        self.decoder = self._thread.submit(self._make_decoder).result()
         self.global_steps: int | None = None
         self._waiting: list[tuple[Request, Any, asyncio.Future]] = []
         self._arrived = asyncio.Event()
         self._loop: asyncio.Task | None = None
+
+    def _make_decoder(self) -> Decoder:
+        return Decoder(self._load_model(), self._eos_ids(), max_rows=self.config.max_num_seqs)
+
+    def _compute(self, function: Callable, *args: Any) -> asyncio.Future:
+        return asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     def _load_model(self):
         from transformers import AutoModelForCausalLM
@@ -123,7 +132,7 @@ class HFServer:
     async def generate_batch(self, prompts: list[list[int]], sampling_params: list[dict]) -> list[TokenOutput]:
         """Many responses in one call: one message instead of one per response."""
         requests = [to_request(ids, params, self.config) for ids, params in zip(prompts, sampling_params, strict=True)]
-        done = await asyncio.to_thread(self.decoder.generate, requests)
+        done = await self._compute(self.decoder.generate, requests)
         return [self._output(completion) for completion in done]
 
     def _output(self, completion: Completion) -> TokenOutput:
@@ -143,7 +152,7 @@ class HFServer:
             taken, self._waiting = self._waiting, []
             taken.sort(key=lambda item: item[1] or ("", 0, 0))
             try:
-                done = await asyncio.to_thread(self.decoder.generate, [request for request, _, _ in taken])
+                done = await self._compute(self.decoder.generate, [request for request, _, _ in taken])
             except Exception as error:  # handed to every caller, who then reports it: nothing is swallowed
                 for _, _, future in taken:
                     if not future.done():
@@ -173,6 +182,11 @@ class HFServer:
 
     async def load_weights(self, flat: np.ndarray, layout: list[tuple[str, tuple[int, ...]]], global_steps: int | None):
         """Copies new weights in. `flat` lies in Ray's shared memory and holds the tensors of `layout` end to end."""
+        await self._compute(self._copy_weights, flat, layout)
+        if global_steps is not None:
+            self.global_steps = global_steps
+
+    def _copy_weights(self, flat: np.ndarray, layout: list[tuple[str, tuple[int, ...]]]) -> None:
         state, start = {}, 0
         flat = torch.from_numpy(flat)
         own = dict(self.decoder.model.state_dict())
@@ -186,8 +200,6 @@ class HFServer:
         with torch.no_grad():
             for name, tensor in state.items():
                 own[name].copy_(tensor)
-        if global_steps is not None:
-            self.global_steps = global_steps
 
     async def set_global_steps(self, global_steps: int) -> None:
         self.global_steps = global_steps

@@ -31,6 +31,7 @@ _TRAINER = "verl.trainer.ppo.v1.trainer_base"
 RELIED_ON = (
     Name(_TRAINER, "PPOTrainer.fit", ("self", "agent_loop_manager"), "the loop that calls everything below"),
     Name(_TRAINER, "PPOTrainer._balance_batch", ("self", "batch", "metrics"), "first call after the rollout"),
+    Name(_TRAINER, "calculate_workload", ("seqlen_list",), "turned into plain numbers meanwhile"),
     Name(_TRAINER, "PPOTrainer._compute_advantage", ("self", "batch", "metrics"), "our estimators go in here"),
     Name(_TRAINER, "PPOTrainer._compute_metrics", ("self", "batch", "metrics", "timing_raw", "global_steps", "epoch"),
          "the ledger goes in here"),

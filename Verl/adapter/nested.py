@@ -1,14 +1,25 @@
 """Rows of different lengths in one tensor, as verl's batches hold them."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 
 
 def nested(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """A jagged tensor of the rows. Made from a list: one made by `nested_tensor_from_jagged` does not know its longest row
-    and pads to the sum of all."""
-    return torch.nested.as_nested_tensor(list(rows), layout=torch.jagged)
+    """A jagged tensor of the rows. It is told its longest row: one that does not know pads to the sum of all."""
+    lengths = [len(row) for row in rows]
+    offsets = torch.tensor([0, *accumulate(lengths)])
+    return torch.nested.nested_tensor_from_jagged(
+        torch.cat(list(rows)), offsets, min_seqlen=min(lengths), max_seqlen=max(lengths)
+    )
+
+
+def rows_of(jagged: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Its rows, as views; `unbind` does the same row by row through Python's dispatch, several times slower."""
+    if jagged.lengths() is not None:  # rows with gaps between them
+        return jagged.unbind()
+    return jagged.values().split(jagged.offsets().diff().tolist())
 
 
 def places(length_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ from verl.trainer.ppo.core_algos import agg_loss
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug.metrics import calculate_debug_metrics
 
-from Verl.adapter.nested import nested
+from Verl.adapter.nested import nested, rows_of
 
 ROWS = "rows_of_the_batch"
 REFERENCE_SECONDS = "timing_s/ref"
@@ -39,7 +39,7 @@ class Collector:
 
     def take(self, log_probs: torch.Tensor, entropies: torch.Tensor) -> None:
         """A whole batch's, nested."""
-        self.log_probs, self.entropies = dict(enumerate(log_probs.unbind())), dict(enumerate(entropies.unbind()))
+        self.log_probs, self.entropies = dict(enumerate(rows_of(log_probs))), dict(enumerate(rows_of(entropies)))
 
     def metrics(self, data: TensorDict, actor_config, reference_seconds: float) -> dict[str, list[float]]:
         """Entropy, the gap to the rollout and the reference's time, under names that `rename` turns into verl's."""

@@ -142,21 +142,20 @@ def _visible(prompt_S: torch.Tensor, longest_prompt: int, longest_response: int)
 
 def shared_prefix_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, layout=None, **kwargs):
     """transformers' call of an attention function: (1, heads, N, width) in, (1, N, heads, width) out."""
-    # Token by token: (N, heads, width).
-    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    # Token by token: (N, heads, width). Split, not sliced: the gradient of a slice is a row of zeros as long as the whole.
     cut, groups = layout.prompt_tokens, query.shape[1] // key.shape[1]
-    prompt_key, prompt_value = (repeat_kv(layout.prompts.pad(x[:cut]), groups) for x in (key, value))
+    ends = [cut, query.shape[2] - cut]
+    (query, own_query), (key, own_key), (value, own_value) = (x[0].transpose(0, 1).split(ends) for x in (query, key, value))
+    key, value = (repeat_kv(layout.prompts.pad(x), groups) for x in (key, value))
     # Prompts are padded on the right, where the causal order hides the padding from all that is real.
-    output = scaled_dot_product_attention(
-        layout.prompts.pad(query[:cut]), prompt_key, prompt_value, is_causal=True, scale=scaling
-    )
+    output = scaled_dot_product_attention(layout.prompts.pad(query), key, value, is_causal=True, scale=scaling)
     parts = [layout.prompts.unpad(output)]
     if layout.responses.longest:
-        own_key, own_value = (repeat_kv(layout.responses.pad(x[cut:]), groups) for x in (key, value))
+        own_key, own_value = (repeat_kv(layout.responses.pad(x), groups) for x in (own_key, own_value))
         output = scaled_dot_product_attention(
-            layout.responses.pad(query[cut:]),
-            torch.cat([prompt_key[layout.prompt_of_S], own_key], dim=2),
-            torch.cat([prompt_value[layout.prompt_of_S], own_value], dim=2),
+            layout.responses.pad(own_query),
+            torch.cat([key.index_select(0, layout.prompt_of_S), own_key], dim=2),
+            torch.cat([value.index_select(0, layout.prompt_of_S), own_value], dim=2),
             attn_mask=layout.visible,
             scale=scaling,
         )

@@ -24,6 +24,7 @@ from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import response_to_nested
 
 from Verl.adapter import own_log_probs
+from Verl.adapter.balance import plain_workloads
 from Verl.adapter.batched_loop import without_load_balancer
 from Verl.trainer.checks import OUR_ESTIMATORS
 from Verl.trainer.ppo import ledger
@@ -132,7 +133,8 @@ class RayTrainer(PPOTrainerSync):
         if extra_keys:
             tq.kv_clear(keys=extra_keys, partition_id=PARTITION)
         metrics.update(ledger.rollout_metrics(self.rollouts))
-        return super()._balance_batch(trained, metrics, *args, **kwargs)
+        with plain_workloads():
+            return super()._balance_batch(trained, metrics, *args, **kwargs)
 
     # ---- old log-probabilities ---------------------------------------------------------------------------------
 
