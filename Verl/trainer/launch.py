@@ -18,14 +18,14 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from Verl import REPO_ROOT
-from Verl.errors import RunStopped, UserError
+from Verl.errors import RunStopped, UserError, last_line
 from Verl.files import write_atomic
 from Verl.trainer import provenance, settings
 from Verl.trainer.checks import check
 from Verl.trainer.console import Console, duration
 from Verl.trainer.naming import comparable, config_hash, name_run
 from Verl.trainer.run_log import RunLog
-from Verl.trainer.runner import Runner, last_line, set_environment, stop_ray
+from Verl.trainer.runner import Runner, set_environment, stop_ray
 from Verl.trainer.verl_checks import check_with_verl
 
 

@@ -25,12 +25,6 @@ TRAINERS = {
 }
 
 
-def last_line(error: Exception) -> str:
-    """The last line of an error's text: with Ray, that is what went wrong; the rest is where."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else ""
-
-
 def set_environment(config: DictConfig) -> None:
     """What this process and, through Ray, every worker must know before verl is imported."""
     threads = str(os.environ.get("BANDIT_THREADS", os.cpu_count() or 1))

@@ -7,7 +7,7 @@ import warnings
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from Verl.errors import UserError
+from Verl.errors import UserError, last_line
 
 
 def check_with_verl(config: DictConfig) -> None:
@@ -25,5 +25,4 @@ def check_with_verl(config: DictConfig) -> None:
             validate_config(config, need_reference_policy(config), need_critic(config))
         except (AssertionError, ValueError, TypeError, HydraException) as error:
             reason = error.__cause__ or error  # Hydra wraps what verl's own classes raise
-            said = [line.strip() for line in str(reason).splitlines() if line.strip()]
-            raise UserError(f"verl rejects the settings: {said[-1] if said else type(reason).__name__}") from error
+            raise UserError(f"verl rejects the settings: {last_line(reason) or type(reason).__name__}") from error
