@@ -20,59 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
-from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_utils import AttentionInterface
 
 from Verl.adapter.nested import places
+from Verl.adapter.shared_attention import Attention, Padding, Part
 
 ATTENTION = "bandit_shared_prefix"
-
-
-class _Rearrange(torch.autograd.Function):
-    """Rows of x in another order, some twice as filling. `back` says where each row of x went, so that the gradient is
-    a selection too; index_select's own gradient adds row by row, which is several times slower on a CPU."""
-
-    @staticmethod
-    def forward(ctx, x, there, back):
-        ctx.save_for_backward(back)
-        return x.index_select(0, there)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (back,) = ctx.saved_tensors
-        return gradient.index_select(0, back), None, None
-
-
-@dataclass(frozen=True)
-class Padding:
-    """Between ragged rows end to end and a rectangle (rows x longest): `there` fills the rectangle from the flat tokens
-    (gaps hold the row's first token), `back` finds each flat token in the rectangle."""
-
-    rows: int
-    longest: int
-    there: torch.Tensor
-    back: torch.Tensor
-
-    @classmethod
-    def of(cls, lengths: torch.Tensor) -> "Padding":
-        rows, longest = len(lengths), int(lengths.max())
-        start, _ = places(lengths)
-        column = torch.arange(longest)
-        real = column < lengths[:, None]
-        last = max(int(lengths.sum()) - 1, 0)
-        there = torch.where(real, start[:, None] + column, start[:, None].clamp(max=last))
-        return cls(rows, longest, there.reshape(-1), real.reshape(-1).nonzero().flatten())
-
-    def pad(self, x: torch.Tensor) -> torch.Tensor:
-        """(tokens, heads, width) -> (rows, heads, longest, width)."""
-        return _Rearrange.apply(x, self.there, self.back).view(self.rows, self.longest, *x.shape[1:]).transpose(1, 2)
-
-    def unpad(self, x: torch.Tensor) -> torch.Tensor:
-        """(rows, heads, longest, width) -> (tokens, heads, width)."""
-        flat = x.transpose(1, 2).reshape(self.rows * self.longest, x.shape[1], x.shape[3])
-        return flat.index_select(0, self.back)
 
 
 @dataclass(frozen=True)
@@ -84,14 +38,7 @@ class Layout:
     kept_K: torch.Tensor  # tokens whose logits are wanted: the prompts' last, then all response tokens of the row
     row_T: torch.Tensor  # which row of the logits predicts each response token, responses in the caller's order
     label_T: torch.Tensor
-    prompt_of_S: torch.Tensor
-    prompts: Padding
-    responses: Padding
-    visible: torch.Tensor  # (S, 1, R, P + R)
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.prompts.back)
+    parts: tuple[Part, ...]
 
     @classmethod
     def of(cls, prompts: Sequence[torch.Tensor], responses: Sequence[torch.Tensor], prompt_of: Sequence[int]) -> "Layout":
@@ -107,7 +54,6 @@ class Layout:
         whole_S = torch.tensor([len(ids) for ids in responses])
         inner_S = whole_S - 1
         inner = [ids[:-1] for ids in responses]
-        rows, columns = Padding.of(prompt_G), Padding.of(inner_S)
         positions = [torch.arange(length) for length in prompt_G.tolist()]
         starts = prompt_G[prompt_of_S].tolist()
         positions += [torch.arange(start, start + length) for start, length in zip(starts, inner_S.tolist())]
@@ -123,44 +69,31 @@ class Layout:
             kept_K=torch.cat([prompt_G.cumsum(0) - 1, torch.arange(total, total + int(inner_S.sum()))]),
             row_T=row_T,
             label_T=torch.cat(list(responses)),
-            prompt_of_S=prompt_of_S,
-            prompts=rows,
-            responses=columns,
-            visible=_visible(prompt_G[prompt_of_S], rows.longest, columns.longest),
+            parts=_parts(prompt_G, inner_S, prompt_of_S),
         )
 
 
-def _visible(prompt_S: torch.Tensor, longest_prompt: int, longest_response: int) -> torch.Tensor:
-    """(S, 1, R, P + R): a response token sees its whole prompt, and of its response what is not after it."""
-    prompt = torch.arange(longest_prompt) < prompt_S[:, None, None, None]
-    own = torch.ones(longest_response, longest_response, dtype=torch.bool).tril()
-    rows = len(prompt_S)
-    return torch.cat(
-        [prompt.expand(rows, 1, longest_response, -1), own.expand(rows, 1, longest_response, longest_response)], dim=3
-    )
+def _parts(prompt_G: torch.Tensor, inner_S: torch.Tensor, prompt_of_S: torch.Tensor) -> tuple[Part, ...]:
+    """Prompts to themselves; responses to their prompt, those of a prompt side by side; responses to themselves."""
+    total = int(prompt_G.sum())
+    # Rows are padded on the right, where the causal order hides the padding from all that is real.
+    prompts = Padding.of(prompt_G)
+    parts = [Part(prompts, prompts, causal=True)]
+    if int(inner_S.sum()):
+        prompt_of_T = torch.repeat_interleave(prompt_of_S, inner_S)
+        tokens_G = torch.bincount(prompt_of_T, minlength=len(prompt_G))
+        gaps_GP = torch.arange(prompts.longest) >= prompt_G[:, None]
+        hidden = torch.zeros(gaps_GP.shape).masked_fill(gaps_GP, -torch.inf)[:, None, None] if bool(gaps_GP.any()) else None
+        together = Padding.of(tokens_G, total, prompt_of_T.argsort(stable=True))
+        responses = Padding.of(inner_S, total)
+        parts += [Part(together, prompts, causal=False, hidden=hidden), Part(responses, responses, causal=True)]
+    return tuple(parts)
 
 
 def shared_prefix_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, layout=None, **kwargs):
     """transformers' call of an attention function: (1, heads, N, width) in, (1, N, heads, width) out."""
-    # Token by token: (N, heads, width). Split, not sliced: the gradient of a slice is a row of zeros as long as the whole.
-    cut, groups = layout.prompt_tokens, query.shape[1] // key.shape[1]
-    ends = [cut, query.shape[2] - cut]
-    (query, own_query), (key, own_key), (value, own_value) = (x[0].transpose(0, 1).split(ends) for x in (query, key, value))
-    key, value = (repeat_kv(layout.prompts.pad(x), groups) for x in (key, value))
-    # Prompts are padded on the right, where the causal order hides the padding from all that is real.
-    output = scaled_dot_product_attention(layout.prompts.pad(query), key, value, is_causal=True, scale=scaling)
-    parts = [layout.prompts.unpad(output)]
-    if layout.responses.longest:
-        own_key, own_value = (repeat_kv(layout.responses.pad(x), groups) for x in (own_key, own_value))
-        output = scaled_dot_product_attention(
-            layout.responses.pad(own_query),
-            torch.cat([key.index_select(0, layout.prompt_of_S), own_key], dim=2),
-            torch.cat([value.index_select(0, layout.prompt_of_S), own_value], dim=2),
-            attn_mask=layout.visible,
-            scale=scaling,
-        )
-        parts.append(layout.responses.unpad(output))
-    return torch.cat(parts)[None], None
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    return Attention.apply(query, key, value, layout.parts, scaling)[None], None
 
 
 AttentionInterface.register(ATTENTION, shared_prefix_attention)
