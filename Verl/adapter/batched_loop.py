@@ -6,8 +6,8 @@ many turns possible; on one machine with one turn it is most of a small model's 
 be replaced (`rollout.agent.agent_loop_manager_class`; it must offer `generate_sequences` and write its outputs to the
 transfer queue, verl/trainer/main_ppo.py), so this one tokenises, asks the server, scores and writes once per batch.
 
-Same requests, same seeds, same scores and same fields as Verl/adapter/agent_loop.py: a test compares the two. For tools,
-several turns or a reward model choose that one.
+Same requests, same seeds and same scores as Verl/adapter/agent_loop.py: a test compares the two. Of its fields those are
+left out that say nothing new (Verl/adapter/batch_fields.py). For tools, several turns or a reward model choose that one.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class BatchedAgentLoopManager:
     """Single-turn rollouts from the `hf` server, a batch at a time. It runs in the trainer's process."""
 
     def __init__(self, config: DictConfig):
-        self.config, self.rollout = config, config.actor_rollout_ref.rollout
+        self.config, self.rollout, self.run_seed = config, config.actor_rollout_ref.rollout, config.seed
         self.tokenizer = omega_conf_to_dataclass(config.actor_rollout_ref.model).tokenizer
         self.reward_manager = load_reward_manager(config, self.tokenizer)
         self.server = ray.get_actor(server_name(0))
@@ -58,7 +58,8 @@ class BatchedAgentLoopManager:
             for session in range(int(query.get("__rollout_n__", self.rollout.val_kwargs.n if validate else self.rollout.n)))
         ]
         prompts = [self._prompt(query) for query, _ in rows]
-        params = [self._params(query, session, validate) for query, session in rows]
+        sampling = self._sampling(validate)
+        params = [sampling | {"seed": self._seed(query, session, validate)} for query, session in rows]
         outputs: list[TokenOutput] = ray.get(self.server.generate_batch.remote(prompts, params))
         rewards = asyncio.run(self._score(rows, outputs))
         partition = "val" if validate else "train"
@@ -79,16 +80,14 @@ class BatchedAgentLoopManager:
             self._prompt_ids[key] = normalize_token_ids(ids)[-self.rollout.prompt_length :]
         return self._prompt_ids[key]
 
-    def _params(self, query: dict[str, Any], session: int, validate: bool) -> dict[str, Any]:
+    def _sampling(self, validate: bool) -> dict[str, Any]:
         source = self.rollout.val_kwargs if validate else self.rollout
-        return {
-            "temperature": source.temperature,
-            "top_p": source.top_p,
-            "top_k": source.top_k,
-            "seed": rollout_seed(
-                self.config.seed, query["global_steps"], query["data_source"], query["index"], session, validate
-            ),
-        }
+        return {"temperature": source.temperature, "top_p": source.top_p, "top_k": source.top_k}
+
+    def _seed(self, query: dict[str, Any], session: int, validate: bool) -> int:
+        return rollout_seed(
+            self.run_seed, query["global_steps"], query["data_source"], query["index"], session, validate
+        )
 
     async def _score(self, rows: list[tuple[dict, int]], outputs: list[TokenOutput]) -> list[dict[str, Any]]:
         # The reward manager reads one response of a DataProto by attribute; building 256 of those costs more than scoring.
@@ -109,7 +108,6 @@ class BatchedAgentLoopManager:
     def _write(self, partition: str, rows, prompts, outputs: list[TokenOutput], rewards: list[dict[str, Any]]) -> None:
         responses = [torch.tensor(output.token_ids) for output in outputs]
         prompt_tensors = [torch.tensor(ids) for ids in prompts]
-        sequences = [torch.cat(pair) for pair in zip(prompt_tensors, responses, strict=True)]
         masks = [torch.ones_like(ids) for ids in responses]
         scores = [torch.zeros(len(ids)) for ids in responses]
         for score, reward in zip(scores, rewards, strict=True):
@@ -122,19 +120,12 @@ class BatchedAgentLoopManager:
         fields = {
             "prompts": nested(prompt_tensors),
             "responses": nested(responses),
-            "input_ids": nested(sequences),
-            "position_ids": nested([torch.arange(len(ids)) for ids in sequences]),
             "response_mask": nested(masks),
-            "loss_mask": nested(masks),
             "rollout_log_probs": nested([torch.tensor(output.log_probs) for output in outputs]),
             "rm_scores": nested(scores),
             "num_turns": _stack([2] * len(rows)),
-            "multi_modal_inputs": _stack([{}] * len(rows)),
             "extra_fields": _stack(extra),
-            **{
-                name: _stack([query[name] for query, _ in rows])
-                for name in ("uid", "index", "data_source", "reward_model")
-            },
+            **{name: _stack([query[name] for query, _ in rows]) for name in ("uid", "index", "data_source")},
         }
         tags = [
             {

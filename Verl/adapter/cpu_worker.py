@@ -12,15 +12,17 @@ do left out.
 4. With one update per round the old policy is the policy that is updated, so its log-probabilities are those of the
    update's own forward pass: where the trainer has written none, they are taken from there (own_log_probs.py). The
    reference's are then computed in the same call: a step's data come to this process once instead of three times.
+5. With one process no gradient is reduced (alone.py).
 """
 
 import logging
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from tensordict import NonTensorData, TensorDict
+from torch.distributed.tensor import DTensor
 from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.base import EngineRegistry
@@ -28,7 +30,8 @@ from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
-from Verl.adapter import own_log_probs, shared_prefix
+from Verl.adapter import alone, own_log_probs, shared_prefix
+from Verl.adapter.batch_fields import complete
 from Verl.adapter.nested import nested, places, rows_of
 
 logger = logging.getLogger(__name__)
@@ -58,7 +61,29 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
 
     def _build_fsdp_module(self, module):
         with _replaced("CPUOffloadPolicy", lambda **kwargs: None):
-            return super()._build_fsdp_module(module)
+            module = super()._build_fsdp_module(module)
+        if alone.is_alone():
+            alone.keep_gradients(module)
+        return module
+
+    def _gradient_sync_context(self, *, is_last_micro_batch: bool):
+        if alone.is_alone():
+            return nullcontext()
+        return super()._gradient_sync_context(is_last_micro_batch=is_last_micro_batch)
+
+    def optimizer_step(self):
+        if alone.is_alone():
+            alone.hand_over_gradients(self.module)
+        return super().optimizer_step()
+
+    def get_per_tensor_param(self, **kwargs):
+        """verl's contract: name and whole tensor of every weight, and the LoRA settings. A shard that is the whole tensor
+        needs no gathering, which would copy it."""
+        if not alone.is_alone() or hasattr(self.module, "peft_config"):
+            return super().get_per_tensor_param(**kwargs)
+        state = transformer_impl.convert_weight_keys(self.module.state_dict(), self.module)
+        whole = ((name, value.to_local() if isinstance(value, DTensor) else value) for name, value in state.items())
+        return transformer_impl.unfuse_moe_params(whole, self.model_config.hf_config.model_type), None
 
     def share_prefixes(self, wanted: str) -> None:
         """Turns sharing on where the model allows it.
@@ -96,7 +121,9 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
         if not self.can_share(micro_batch):
             return super().forward_step(micro_batch, loss_function, forward_only)
         layout = _layout(micro_batch)
-        logits_KV = shared_prefix.forward_logits(self.module, self.module.config, layout) / micro_batch["temperature"]
+        logits_KV = shared_prefix.forward_logits(self.module, self.module.config, layout)
+        if micro_batch["temperature"] != 1.0:
+            logits_KV = logits_KV / micro_batch["temperature"]
         log_prob_T, log_probs_KV = shared_prefix.response_log_probs(logits_KV, layout)
         output = {"log_probs": _in_sequences(log_prob_T, micro_batch)}
         if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
@@ -165,10 +192,21 @@ class CPUWorker(ActorRolloutRefWorker):
             if part is not None:
                 part.engine.share_prefixes(self.config.get("prefix_sharing", "auto"))
 
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="ref"))
+    def compute_ref_log_prob(self, data: TensorDict) -> TensorDict:
+        complete(data)
+        return super().compute_ref_log_prob(data)
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def compute_log_prob(self, data: TensorDict) -> TensorDict:
+        complete(data)
+        return super().compute_log_prob(data)
+
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor(self, data: TensorDict) -> TensorDict:
         """verl's update; where it takes the old log-probabilities from itself, what the trainer wants to know of them
         goes with the metrics."""
+        complete(data)
         if "old_log_probs" in data:
             self.actor.engine.own = None
             return super().update_actor(data)

@@ -180,26 +180,24 @@ class HFServer:
 
     # ---- weights and control ----------------------------------------------------------------------------------
 
-    async def load_weights(self, flat: np.ndarray, layout: list[tuple[str, tuple[int, ...]]], global_steps: int | None):
-        """Copies new weights in. `flat` lies in Ray's shared memory and holds the tensors of `layout` end to end."""
-        await self._compute(self._copy_weights, flat, layout)
+    async def load_weights(self, weights: dict[str, np.ndarray], global_steps: int | None):
+        """Copies new weights in. The arrays lie in Ray's shared memory."""
+        await self._compute(self._copy_weights, weights)
         if global_steps is not None:
             self.global_steps = global_steps
 
-    def _copy_weights(self, flat: np.ndarray, layout: list[tuple[str, tuple[int, ...]]]) -> None:
-        state, start = {}, 0
-        flat = torch.from_numpy(flat)
+    def _copy_weights(self, weights: dict[str, np.ndarray]) -> None:
         own = dict(self.decoder.model.state_dict())
-        for name, shape in layout:
-            size = int(np.prod(shape))
-            state[name] = flat[start : start + size].view(shape)
-            start += size
-        unknown = sorted(set(state) - set(own))
-        if unknown or start != flat.numel():
+        unknown = sorted(set(weights) - set(own))
+        if unknown:
             raise RuntimeError(f"the rollout's model does not have the trainer's weights {unknown[:3]}")
+        written = {own[name].data_ptr() for name in weights}  # tied weights have two names
+        missing = sorted(name for name, tensor in own.items() if tensor.data_ptr() not in written)
+        if missing:
+            raise RuntimeError(f"the trainer has not sent the rollout's weights {missing[:3]}")
         with torch.no_grad():
-            for name, tensor in state.items():
-                own[name].copy_(tensor)
+            for name, array in weights.items():
+                own[name].copy_(torch.from_numpy(array))
 
     async def set_global_steps(self, global_steps: int) -> None:
         self.global_steps = global_steps
@@ -261,10 +259,13 @@ class HFWeightSync(BaseRollout):
     ) -> None:
         if wire_format != "named_tensors":
             raise NotImplementedError(f"rollout.name=hf takes named_tensors only, not {wire_format!r}")
-        named = [(name, tensor.detach()) for name, tensor in weights]
-        # One flat array: Ray keeps it in shared memory, so that the server reads it without a copy of its own.
-        flat = torch.cat([tensor.reshape(-1).float() for _, tensor in named]).numpy()
-        layout = [(name, tuple(tensor.shape)) for name, tensor in named]
+        sent: dict[tuple[int, torch.Size], str] = {}  # tied weights have two names and go once
+        arrays = {}
+        for name, tensor in weights:
+            array = tensor.detach().float().contiguous()
+            if sent.setdefault((tensor.data_ptr(), tensor.shape), name) == name:
+                arrays[name] = array.numpy()  # holds the memory, so that no later tensor has this address
         if self._server is None:
             self._server = ray.get_actor(server_name(self._replica_rank))
-        await self._server.load_weights.remote(flat, layout, global_steps)
+        # Ray copies the arrays into shared memory, where the server reads them.
+        await self._server.load_weights.remote(arrays, global_steps)

@@ -49,7 +49,7 @@ class Padding:
             order: which tokens (counted from `first`) the rows are made of, end to end; by default as they lie.
         """
         rows, longest, total = len(lengths), int(lengths.max()), int(lengths.sum())
-        start, place = places(lengths)
+        _, place = places(lengths)
         back = torch.repeat_interleave(torch.arange(rows), lengths) * longest + place
         if order is None:
             order = torch.arange(total)
@@ -93,11 +93,14 @@ class Part:
     causal: bool
     hidden: torch.Tensor | None = None
 
+    def _bias(self, query: torch.Tensor) -> torch.Tensor | None:
+        return None if self.hidden is None else self.hidden.to(query.dtype)
+
     def forward(self, query, key, value, scale):
         """Output (tokens, H, D) of the queries, and their log-sum-exp (tokens, H, 1)."""
         output, lse = _forward(
             self.queries.fill(query), self.keys.fill(key), self.keys.fill(value), 0.0, self.causal,
-            attn_mask=self.hidden, scale=scale,
+            attn_mask=self._bias(query), scale=scale,
         )  # fmt: skip
         return self.queries.flat(output), self.queries.flat(lse[..., None])
 
@@ -105,7 +108,7 @@ class Part:
         """Gradients of the queries (tokens, H, D), and of keys and values (tokens, K, D)."""
         filled = [self.queries.fill_gradient(gradient), self.queries.fill(query), self.keys.fill(key), self.keys.fill(value)]
         joint = [self.queries.fill(output), self.queries.fill(lse)[..., 0]]
-        found = _backward(*filled, *joint, 0.0, self.causal, attn_mask=self.hidden, scale=scale)
+        found = _backward(*filled, *joint, 0.0, self.causal, attn_mask=self._bias(query), scale=scale)
         return [padding.flat(x) for padding, x in zip((self.queries, self.keys, self.keys), found)]
 
 

@@ -48,6 +48,7 @@ def set_environment(config: DictConfig) -> None:
     if config.trainer.device == "cpu":
         defaults["VERL_PLATFORM"] = "cpu"
         defaults["OMP_NUM_THREADS"] = threads  # Ray would give each worker one thread
+        defaults["RAY_num_workers_soft_limit"] = "0"  # end workers that idle: Ray starts three that none of ours can use
     for key, value in defaults.items():
         os.environ.setdefault(key, value)
 

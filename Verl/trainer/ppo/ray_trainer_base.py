@@ -25,6 +25,7 @@ from verl.workers.utils.padding import response_to_nested
 
 from Verl.adapter import own_log_probs
 from Verl.adapter.balance import plain_workloads
+from Verl.adapter.batch_fields import FOR_THE_UPDATE
 from Verl.adapter.batched_loop import without_load_balancer
 from Verl.trainer.checks import OUR_ESTIMATORS
 from Verl.trainer.ppo import ledger
@@ -159,7 +160,10 @@ class RayTrainer(PPOTrainerSync):
         return batch if self._updates_once() else super()._compute_ref_log_prob(batch, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self._updates_once():
+            batch.fields = list(FOR_THE_UPDATE)
         batch = super()._update_actor(batch, metrics)
+        batch.fields = None
         own_log_probs.rename(metrics)
         return batch
 
