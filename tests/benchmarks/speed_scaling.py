@@ -132,7 +132,7 @@ def draw(kept: dict, path: Path) -> list[Path]:
             panel.plot(dense, fixed + slope * dense, color=GREY, linestyle=DASHED)
             panel.errorbar(x, middle, spread, color=BLUE, linestyle="none", marker="o", capsize=2)
             panel.set(xscale="log", yscale="log", xlabel=axis.label)
-            panel.set_xticks(x, [f"{value:.4g}" if value < 999 else f"{value:.0f}" for value in x])
+            panel.set_xticks(x, [f"{value:.3g}" if value < 999 else f"{value:.0f}" for value in x])
             panel.minorticks_off()
             panel.set_title(f"{fixed:.2f} s + {slope:.2g} s each\nexponent at the end {exponent(x, middle):.2f}")
         panels[0].set_ylabel("seconds per step")
