@@ -259,12 +259,12 @@ class HFWeightSync(BaseRollout):
     ) -> None:
         if wire_format != "named_tensors":
             raise NotImplementedError(f"rollout.name=hf takes named_tensors only, not {wire_format!r}")
-        sent: dict[tuple[int, torch.Size], str] = {}  # tied weights have two names and go once
-        arrays = {}
-        for name, tensor in weights:
-            array = tensor.detach().float().contiguous()
-            if sent.setdefault((tensor.data_ptr(), tensor.shape), name) == name:
-                arrays[name] = array.numpy()  # holds the memory, so that no later tensor has this address
+        named = [(name, tensor.detach()) for name, tensor in weights]  # all held: no two of them share an address by chance
+        sent: dict[tuple[int, torch.Size], str] = {}
+        for name, tensor in named:  # tied weights have two names and go once
+            sent.setdefault((tensor.data_ptr(), tensor.shape), name)
+        once = set(sent.values())
+        arrays = {name: tensor.float().contiguous().numpy() for name, tensor in named if name in once}
         if self._server is None:
             self._server = ray.get_actor(server_name(self._replica_rank))
         # Ray copies the arrays into shared memory, where the server reads them.

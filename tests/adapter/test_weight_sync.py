@@ -18,8 +18,8 @@ def model(seed: int, tied: bool) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(Qwen2Config(**SMALL, tie_word_embeddings=tied))
 
 
-def sent(network: Qwen2ForCausalLM) -> dict:
-    """What the training worker's side sends of a model's weights."""
+def sent(weights) -> dict:
+    """What the training worker's side sends of named weights."""
     found = {}
 
     class Remote:
@@ -28,7 +28,7 @@ def sent(network: Qwen2ForCausalLM) -> dict:
 
     sync = HFWeightSync.__new__(HFWeightSync)
     sync._server = SimpleNamespace(load_weights=Remote())
-    asyncio.run(sync.update_weights(iter(network.state_dict().items()), global_steps=3))
+    asyncio.run(sync.update_weights(iter(weights), global_steps=3))
     return found
 
 
@@ -41,34 +41,26 @@ def server(network: Qwen2ForCausalLM) -> HFServer:
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_server_has_the_trainers_weights(tied):
     trainer, rollout = model(0, tied), model(1, tied)
-    arrays = sent(trainer)
+    arrays = sent(trainer.state_dict().items())
     assert ("lm_head.weight" in arrays) is not tied
     server(rollout)._copy_weights(arrays)
     for name, value in trainer.state_dict().items():
         assert torch.equal(rollout.state_dict()[name], value), name
 
 
-def test_tensors_that_are_made_one_by_one_are_all_sent():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensors_that_are_made_one_by_one_are_all_sent(dtype):
     """A weight that was put together for sending may be freed before the next is made, in the same memory."""
     network = model(0, True)
-    weights = ((name, value.clone()) for name, value in network.state_dict().items())
-    found = {}
-
-    class Remote:
-        async def remote(self, arrays, global_steps):
-            found.update(arrays)
-
-    sync = HFWeightSync.__new__(HFWeightSync)
-    sync._server = SimpleNamespace(load_weights=Remote())
-    asyncio.run(sync.update_weights(weights))
-    assert list(found) == list(network.state_dict())
+    arrays = sent((name, value.clone().to(dtype)) for name, value in network.state_dict().items())
+    assert list(arrays) == list(network.state_dict())
     for name, value in network.state_dict().items():
-        assert torch.equal(torch.from_numpy(found[name]), value)
+        assert torch.equal(torch.from_numpy(arrays[name]), value.to(dtype).float())
 
 
 @pytest.mark.parametrize(("change", "message"), [("missing", "has not sent"), ("unknown", "does not have")])
 def test_other_weights_are_refused_and_nothing_is_written(change, message):
-    arrays, rollout = sent(model(0, False)), model(1, False)
+    arrays, rollout = sent(model(0, False).state_dict().items()), model(1, False)
     before = {name: value.clone() for name, value in rollout.state_dict().items()}
     if change == "missing":
         del arrays["lm_head.weight"]
