@@ -1,7 +1,7 @@
 """FSDP2 in one process: there is nobody to share the work with, so gradients are handed over instead of sent.
 
 verl's fsdp2 engine shards a model whatever the number of processes. With one, a shard is the whole tensor; still torch copies
-every gradient into a buffer, reduces it over one process and copies it out: for 135 M parameters a fifth of an update.
+every gradient into a buffer, reduces it over one process and copies it out: for 135 M parameters 7 % of an update.
 Here the gradients stay where autograd has put them, on the unsharded parameters, and are given to the sharded ones, which
 the optimizer knows, as they are. All of it by FSDP2's public functions.
 """

@@ -1,9 +1,9 @@
 """Which fields of a step's data go to a training worker on a CPU, and which it works out itself.
 
 The transfer queue carries every field of every row as a message part of its own: with 256 rows about 10 ms a field, each
-way. verl 0.9.1 writes five token fields that say the same twice (verl/trainer/ppo/v1/agent_loop_tq.py): a sequence is its
-prompt and its response, a text's positions count from 0, and the loss is taken where the response mask is 1. And unless
-it is told (`KVBatchMeta.fields`), it fetches every field that there is.
+way. Three of those that verl 0.9.1 writes follow from others (verl/trainer/ppo/v1/agent_loop_tq.py): a sequence is its prompt
+and its response, a text's positions count from 0, and the loss is taken where the response mask is 1. And unless it is
+told (`KVBatchMeta.fields`), verl fetches every field that there is.
 """
 
 import torch
@@ -11,9 +11,11 @@ from tensordict import TensorDict
 
 from Verl.adapter.nested import nested, rows_of
 
-# What an update reads. A name that no one has written is passed over.
-FOR_THE_UPDATE = ("prompts", "responses", "response_mask", "old_log_probs", "ref_log_prob", "advantages",
-                  "rollout_log_probs", "rollout_is_weights")  # fmt: skip
+# What the loss reads, and what an update is sent: the rollout's log-probabilities too, for the metrics. A name that no one
+# has written is passed over.
+FOR_THE_LOSS = ("prompts", "responses", "response_mask", "old_log_probs", "ref_log_prob", "advantages",
+                "rollout_is_weights")  # fmt: skip
+FOR_THE_UPDATE = (*FOR_THE_LOSS, "rollout_log_probs")
 
 
 def complete(data: TensorDict) -> None:

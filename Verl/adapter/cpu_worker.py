@@ -31,14 +31,13 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
 from Verl.adapter import alone, own_log_probs, shared_prefix
-from Verl.adapter.batch_fields import complete
+from Verl.adapter.batch_fields import FOR_THE_LOSS, complete
 from Verl.adapter.nested import nested, places, rows_of
 
 logger = logging.getLogger(__name__)
 
 # What a micro batch is made of: the rest of a step's fields would only be copied along.
-_FIELDS = ("input_ids", "prompts", "responses", "response_mask", "loss_mask", "old_log_probs", "ref_log_prob", "advantages",
-           "rollout_is_weights")  # fmt: skip
+_FIELDS = (*FOR_THE_LOSS, "input_ids", "loss_mask")
 
 
 @contextmanager
