@@ -1,15 +1,14 @@
 """Which fields of a step's data go to a training worker on a CPU, and which it works out itself.
 
-The transfer queue carries every field of every row as a message part of its own: with 256 rows about 10 ms a field, each
-way. Three of those that verl 0.9.1 writes follow from others (verl/trainer/ppo/v1/agent_loop_tq.py): a sequence is its prompt
-and its response, a text's positions count from 0, and the loss is taken where the response mask is 1. And unless it is
-told (`KVBatchMeta.fields`), verl fetches every field that there is.
+What is not sent is not packed, copied and unpacked. Three of the fields that verl 0.9.1 writes follow from others
+(verl/trainer/ppo/v1/agent_loop_tq.py): a sequence is its prompt and its response, a text's positions count from 0, and the loss
+is taken where the response mask is 1. And unless it is told (`KVBatchMeta.fields`), verl fetches every field that there is.
 """
 
 import torch
 from tensordict import TensorDict
 
-from Verl.adapter.nested import nested, rows_of
+from Verl.adapter.nested import nested, rows_of, told
 
 # What the loss reads, and what an update is sent: the rollout's log-probabilities too, for the metrics. A name that no one
 # has written is passed over.
@@ -20,7 +19,10 @@ FOR_THE_UPDATE = (*FOR_THE_LOSS, "rollout_log_probs")
 
 def complete(data: TensorDict) -> None:
     """Adds `input_ids`, `position_ids` and `loss_mask`, as verl's agent loop would have written them, where they are
-    missing. Fields are nested, one row per response."""
+    missing; tells every field its longest row, which is lost on the way. Fields are nested, one row per response."""
+    for name, field in list(data.items()):
+        if isinstance(field, torch.Tensor) and field.is_nested and field.lengths() is None:
+            data[name] = told(field)
     if "input_ids" not in data:
         pairs = zip(rows_of(data["prompts"]), rows_of(data["responses"]), strict=True)
         data["input_ids"] = nested([torch.cat(pair) for pair in pairs])

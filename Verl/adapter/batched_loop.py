@@ -21,7 +21,7 @@ import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import TensorDict
-from tensordict.tensorclass import NonTensorData, NonTensorStack
+from tensordict.tensorclass import NonTensorStack
 from verl.trainer.ppo.reward import load_reward_manager
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tokenizer import normalize_token_ids
@@ -29,7 +29,7 @@ from verl.workers.rollout.llm_server import LLMServerManager
 from verl.workers.rollout.replica import TokenOutput
 
 from Verl.adapter.hf_rollout import server_name
-from Verl.adapter.nested import nested
+from Verl.adapter.nested import nested, plain, stacked
 from Verl.seeds import rollout_seed
 
 
@@ -57,7 +57,7 @@ class BatchedAgentLoopManager:
             for query in queries
             for session in range(int(query.get("__rollout_n__", self.rollout.val_kwargs.n if validate else self.rollout.n)))
         ]
-        prompts = [self._prompt(query) for query, _ in rows]
+        prompts = self._prompts([query for query, _ in rows])
         sampling = self._sampling(validate)
         params = [sampling | {"seed": self._seed(query, session, validate)} for query, session in rows]
         outputs: list[TokenOutput] = ray.get(self.server.generate_batch.remote(prompts, params))
@@ -67,18 +67,19 @@ class BatchedAgentLoopManager:
         uids = [query["uid"] for query in queries]
         tq.kv_batch_put(keys=uids, partition_id=partition, tags=[{"status": "finished"}] * len(uids))
 
-    def _prompt(self, query: dict[str, Any]) -> list[int]:
-        """Token ids of the chat prompt, kept: the same questions come back every epoch and at every evaluation."""
-        messages = query["raw_prompt"]
-        key = repr(messages)
-        if key not in self._prompt_ids:
+    def _prompts(self, queries: list[dict[str, Any]]) -> list[list[int]]:
+        """Token ids of the chat prompts, kept: the same questions come back every epoch and at every evaluation."""
+        keys = [repr(query["raw_prompt"]) for query in queries]
+        new = {key: list(query["raw_prompt"]) for key, query in zip(keys, queries) if key not in self._prompt_ids}
+        if new:
             settings = dict(self.config.data.get("apply_chat_template_kwargs") or {})
             ids = self.tokenizer.apply_chat_template(
-                list(messages), add_generation_prompt=True, tokenize=True, return_dict=False, **settings
+                list(new.values()), add_generation_prompt=True, tokenize=True, return_dict=False, **settings
             )
             # As verl caps a text prompt: the dataset has filtered longer ones already.
-            self._prompt_ids[key] = normalize_token_ids(ids)[-self.rollout.prompt_length :]
-        return self._prompt_ids[key]
+            length = self.rollout.prompt_length
+            self._prompt_ids |= {key: normalize_token_ids(one)[-length:] for key, one in zip(new, ids, strict=True)}
+        return [self._prompt_ids[key] for key in keys]
 
     def _sampling(self, validate: bool) -> dict[str, Any]:
         source = self.rollout.val_kwargs if validate else self.rollout
@@ -113,19 +114,19 @@ class BatchedAgentLoopManager:
         for score, reward in zip(scores, rewards, strict=True):
             score[-1] = reward["reward_score"]
         steps = [output.extra_fields.get("global_steps") for output in outputs]
-        extra = [
-            {"reward_extra_info": reward["reward_extra_info"], "global_steps": step}
-            for reward, step in zip(rewards, steps, strict=True)
-        ]
+        shared: dict[str, dict] = {}  # most responses are scored alike: one object for all of a kind
+        extra = [{"reward_extra_info": reward["reward_extra_info"], "global_steps": step}
+                 for reward, step in zip(rewards, steps, strict=True)]  # fmt: skip
+        extra = [shared.setdefault(repr(one), one) for one in extra]
         fields = {
             "prompts": nested(prompt_tensors),
             "responses": nested(responses),
             "response_mask": nested(masks),
             "rollout_log_probs": nested([torch.tensor(output.log_probs) for output in outputs]),
             "rm_scores": nested(scores),
-            "num_turns": _stack([2] * len(rows)),
-            "extra_fields": _stack(extra),
-            **{name: _stack([query[name] for query, _ in rows]) for name in ("uid", "index", "data_source")},
+            "num_turns": stacked([2] * len(rows)),
+            "extra_fields": stacked(extra),
+            **{name: stacked([query[name] for query, _ in rows]) for name in ("uid", "index", "data_source")},
         }
         tags = [
             {
@@ -143,6 +144,12 @@ class BatchedAgentLoopManager:
         tq.kv_batch_put(keys=keys, partition_id=partition, fields=TensorDict(fields, batch_size=len(rows)), tags=tags)
 
 
+def is_chosen(config: DictConfig) -> bool:
+    """Whether a run draws its rollouts with the batched manager."""
+    name = f"{BatchedAgentLoopManager.__module__}.{BatchedAgentLoopManager.__qualname__}"
+    return config.actor_rollout_ref.rollout.agent.agent_loop_manager_class == name
+
+
 @contextmanager
 def without_load_balancer(config: DictConfig) -> Iterator[None]:
     """Around verl's set-up: no load-balancer actor where the batched manager, which asks its server itself, is used.
@@ -150,8 +157,7 @@ def without_load_balancer(config: DictConfig) -> Iterator[None]:
     verl 0.9.1 starts one in any case (verl/workers/rollout/llm_server.py): a process of 0.4 GB that takes six seconds of
     a CPU to import verl and then is never asked.
     """
-    name = f"{BatchedAgentLoopManager.__module__}.{BatchedAgentLoopManager.__qualname__}"
-    if config.actor_rollout_ref.rollout.agent.agent_loop_manager_class != name:
+    if not is_chosen(config):
         yield
         return
     original = LLMServerManager._init_global_load_balancer
@@ -166,12 +172,6 @@ def without_load_balancer(config: DictConfig) -> Iterator[None]:
         LLMServerManager._init_global_load_balancer = original
 
 
-def _stack(values: list) -> NonTensorStack:
-    """One value per row; one that several rows share is wrapped once, which is nearly all of what a stack costs."""
-    wrapped = {id(value): NonTensorData(value) for value in values}
-    return NonTensorStack(*[wrapped[id(value)] for value in values])
-
-
 def _rows(batch: TensorDict) -> list[dict[str, Any]]:
     """A batch of queries as one plain dictionary per query; per-batch values (the step) stand in each."""
     columns: dict[str, list] = {}
@@ -179,7 +179,7 @@ def _rows(batch: TensorDict) -> list[dict[str, Any]]:
         if isinstance(value, torch.Tensor):
             continue
         if isinstance(value, NonTensorStack):
-            columns[name] = [getattr(item, "data", item) for item in value]
+            columns[name] = plain(value)
         else:
             columns[name] = [value.data if hasattr(value, "data") else value] * len(batch)
     return [{name: values[row] for name, values in columns.items()} for row in range(len(batch))]

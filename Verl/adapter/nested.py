@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
+from tensordict.tensorclass import NonTensorData, NonTensorStack
 
 
 def nested(rows: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -12,6 +14,14 @@ def nested(rows: Sequence[torch.Tensor]) -> torch.Tensor:
     offsets = torch.tensor([0, *accumulate(lengths)])
     return torch.nested.nested_tensor_from_jagged(
         torch.cat(list(rows)), offsets, min_seqlen=min(lengths), max_seqlen=max(lengths)
+    )
+
+
+def told(jagged: torch.Tensor) -> torch.Tensor:
+    """The same tensor, told its longest row, which is lost where tensors are packed to be sent."""
+    lengths, offsets = jagged.offsets().diff(), jagged.offsets()
+    return torch.nested.nested_tensor_from_jagged(
+        jagged.values(), offsets, min_seqlen=int(lengths.min()), max_seqlen=int(lengths.max())
     )
 
 
@@ -26,3 +36,16 @@ def places(length_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """For rows laid end to end: where each begins (S,), and each token's place within its row (T,)."""
     first_S = length_S.cumsum(0) - length_S
     return first_S, torch.arange(int(length_S.sum())) - torch.repeat_interleave(first_S, length_S)
+
+
+def stacked(values: Sequence[Any]) -> NonTensorStack:
+    """One plain value per row; one that several rows share is wrapped once, which is nearly all of what a stack costs."""
+    wrapped = {id(value): NonTensorData(value) for value in values}
+    return NonTensorStack(*[wrapped[id(value)] for value in values])
+
+
+def plain(column: Any) -> list:
+    """A non-tensor column of a tensordict as a list of plain values, whichever of its wrappers it came in."""
+    if hasattr(column, "tolist"):
+        return column.tolist()
+    return [getattr(value, "data", value) for value in column]

@@ -8,7 +8,9 @@ import importlib
 import os
 import random
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -81,20 +83,21 @@ class Runner:
         del server
 
     def _train(self, trainer_class, config: DictConfig) -> None:
-        import transfer_queue as tq
+        from Verl.adapter import batched_loop, local_queue
 
-        tq.init(config.transfer_queue)
+        # Where this process alone reads and writes the rollouts they stay in it, and no queue's processes are started.
+        chosen = local_queue.installed() if batched_loop.is_chosen(config) else _transfer_queue(config)
         succeeded = False
-        try:
-            trainer = trainer_class(config, self.run_log)
-            trainer.init()
-            self.run_log.use_tokenizer(trainer.tokenizer)
-            self.run_log.after_line = trainer.after_line
-            trainer.fit(self._agent_loop(trainer, config))
-            succeeded = True
-        finally:
-            self.run_log.finish(exit_code=0 if succeeded else 1)
-            tq.close()
+        with chosen as queue:
+            try:
+                trainer = trainer_class(config, self.run_log, queue)
+                trainer.init()
+                self.run_log.use_tokenizer(trainer.tokenizer)
+                self.run_log.after_line = trainer.after_line
+                trainer.fit(self._agent_loop(trainer, config))
+                succeeded = True
+            finally:
+                self.run_log.finish(exit_code=0 if succeeded else 1)
 
     def _start_server(self, config: DictConfig):
         if config.actor_rollout_ref.rollout.name != "hf":
@@ -142,3 +145,15 @@ class Runner:
             teacher_client=trainer.get_teacher_client(),
             reward_loop_worker_handles=trainer.get_reward_handles(),
         )
+
+
+@contextmanager
+def _transfer_queue(config: DictConfig) -> Iterator[None]:
+    """TransferQueue's controller and storage processes."""
+    import transfer_queue as tq
+
+    tq.init(config.transfer_queue)
+    try:
+        yield
+    finally:
+        tq.close()

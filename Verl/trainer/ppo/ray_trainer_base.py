@@ -27,6 +27,7 @@ from Verl.adapter import own_log_probs
 from Verl.adapter.balance import plain_workloads
 from Verl.adapter.batch_fields import FOR_THE_UPDATE
 from Verl.adapter.batched_loop import without_load_balancer
+from Verl.adapter.local_queue import Ends, LocalQueue
 from Verl.trainer.checks import OUR_ESTIMATORS
 from Verl.trainer.ppo import ledger
 from Verl.trainer.ppo.checkpoints import Checkpoints
@@ -41,9 +42,10 @@ PARTITION = "train"
 class RayTrainer(PPOTrainerSync):
     """Base of RayTrainerGRPO, RayTrainerBandit and RayTrainerReplay."""
 
-    def __init__(self, config, run_log: RunLog):
+    def __init__(self, config, run_log: RunLog, queue: LocalQueue | None = None):
+        """`queue`: where this process keeps the rollouts; None: in the transfer queue's own processes."""
         super().__init__(config)
-        self.run_log = run_log
+        self.run_log, self.queue = run_log, queue
         self.checkpoints = Checkpoints(self)
         self.ledger = ledger.Ledger()
         self.rollouts: Rollouts | None = None  # this step's trained responses, in the order of the batch
@@ -73,6 +75,9 @@ class RayTrainer(PPOTrainerSync):
     def _setup(self) -> None:
         with without_load_balancer(self.config):
             super()._setup()
+        for group in ("actor_rollout_wg", "ref_policy_wg"):
+            if self.queue is not None and hasattr(self, group):
+                setattr(self, group, Ends(getattr(self, group), self.queue))
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()

@@ -15,8 +15,8 @@ from Verl.trainer.ppo.rollouts import Rollouts
 class RayTrainerReplay(RayTrainer):
     """asyttgrpo and banditpo, and their declared variants (`algorithm.replay`)."""
 
-    def __init__(self, config, run_log):
-        super().__init__(config, run_log)
+    def __init__(self, config, *args):
+        super().__init__(config, *args)
         self.history = RewardHistory(config.data.window_size, config.algorithm.replay.decay)
 
     def advantages(self, token_level_rewards: torch.Tensor, response_mask: torch.Tensor, rollouts: Rollouts):

@@ -10,6 +10,7 @@ import torch
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
+from Verl.adapter.nested import plain, rows_of
 from Verl.adapter.replay_buffer import rollout_order
 from Verl.trainer.ppo.reward_history import QueryKey
 
@@ -40,7 +41,7 @@ class Rollouts:
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(_FIELDS))
         order = [rollout_order(key) for key in batch.keys]
         infos = [info.get("reward_extra_info", {}) for info in plain(data["extra_fields"])]
-        rewards = [float(row.sum()) for row in data["rm_scores"].unbind()]
+        rewards = [sum(row) for row in _rows(data["rm_scores"])]
         return cls(
             keys=list(batch.keys),
             uids=[uid for uid, _, _ in order],
@@ -51,8 +52,8 @@ class Rollouts:
             scores={name: [_score(name, *both) for both in zip(infos, rewards)] for name in SCORES},
             prompt_lengths=[int(tag["prompt_len"]) for tag in batch.tags],
             response_lengths=[int(tag["response_len"]) for tag in batch.tags],
-            responses=[row.tolist() for row in data["responses"].unbind()],
-            log_probs=[row.tolist() for row in data["rollout_log_probs"].unbind()],
+            responses=_rows(data["responses"]),
+            log_probs=_rows(data["rollout_log_probs"]),
         )
 
     def __len__(self) -> int:
@@ -101,18 +102,15 @@ class Rollouts:
         return replace(self, rewards=list(rewards))
 
 
+def _rows(jagged: torch.Tensor) -> list[list]:
+    return [row.tolist() for row in rows_of(jagged)]
+
+
 def _score(name: str, info: Mapping[str, Any], reward: float) -> float:
     """One score of one response. Where no rule of ours applies (a data set of the user's, scored by the user's own
     function), the reward is the strict score: Pass@1 then is the mean reward."""
     value = float(info.get(name, math.nan if name == "strict" else 0.0))
     return reward if name == "strict" and math.isnan(value) else value
-
-
-def plain(column: Any) -> list:
-    """A non-tensor column of a tensordict as a list of plain values, whichever of its wrappers it came in."""
-    if hasattr(column, "tolist"):
-        return column.tolist()
-    return [getattr(value, "data", value) for value in column]
 
 
 def split_extra(batch: KVBatchMeta, rollouts: Rollouts, n: int) -> tuple[KVBatchMeta, Rollouts, Rollouts | None]:
