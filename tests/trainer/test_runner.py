@@ -6,13 +6,14 @@ import sys
 
 from Verl.trainer import runner
 
-# Page faults per page of a tensor of 40 MB that is made, filled and freed again and again, once it has been there.
+# Page faults per page of a tensor of 40 MB that is made, filled and freed again and again, once that has gone on for a while.
 FAULTS = """
 import resource, torch
 torch.set_num_threads(1)
 def once():
     torch.empty(10_000_000).fill_(1.0)
-once()
+for _ in range(20):  # until its places in memory have settled
+    once()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     once()
