@@ -1,6 +1,6 @@
 """Linear layers on a CPU by the faster of torch's matrix products.
 
-torch multiplies fp32 matrices by MKL; oneDNN, which it carries too, is 5 to 10 % faster for an output and 11 to 16 % for
+torch multiplies fp32 matrices by MKL; oneDNN, which it carries too, is 4 to 13 % faster for an output and 10 to 17 % for
 an input's gradient (AMD EPYC of the fourth generation, two cores, 4,096 tokens, widths 128 to 704). A weight's gradient
 stays with MKL, where it takes the way round that autograd does not: of (outputs x tokens) (tokens x inputs) and its transpose
 the one with the larger side first is up to a fifth faster. The same sums in another order: results differ by rounding.

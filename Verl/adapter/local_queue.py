@@ -50,8 +50,6 @@ def _picked(column: Any, rows: list[int]) -> Any:
 
 
 def _joined(columns: list[Any]) -> Any:
-    if len(columns) == 1:
-        return columns[0]
     if isinstance(columns[0], torch.Tensor) and columns[0].is_nested:
         return nested([row for column in columns for row in rows_of(column)])
     if isinstance(columns[0], torch.Tensor):
@@ -141,7 +139,8 @@ class LocalQueue:
         numbers = sorted({number for number, _ in parts})
         joined = _joined([blocks[n].rows([key for number, key in parts if number == n], name) for n in numbers])
         written = [key for n in numbers for number, key in parts if number == n]
-        return _picked(joined, [written.index(key) for key in keys])
+        place = {key: row for row, key in enumerate(written)}
+        return _picked(joined, [place[key] for key in keys])
 
     def kv_clear(self, keys: list[str] | str, partition_id: str) -> None:
         """Forgets these keys; one that is not here is passed over."""
@@ -153,9 +152,7 @@ class LocalQueue:
 
     def kv_list(self, partition_id: str | None = None) -> dict[str, dict[str, dict[str, Any]]]:
         """Tags by partition and key."""
-        return {
-            name: dict(tags) for name, tags in self._tags.items() if tags and partition_id in (None, name)
-        }  # fmt: skip
+        return {name: dict(tags) for name, tags in self._tags.items() if tags and partition_id in (None, name)}
 
 
 class Ends:

@@ -30,3 +30,13 @@ def test_what_is_there_stays():
     data = batch(position_ids=nested([torch.tensor([4, 5, 6]), torch.tensor([0, 0, 0, 0])]))
     complete(data)
     assert rows(data["position_ids"]) == [[4, 5, 6], [0, 0, 0, 0]]
+
+
+def test_a_batch_that_was_packed_to_be_sent_pads_to_its_longest_row():
+    """verl packs what goes to a worker (verl/protocol.py, BatchData.chunk): fields then pad to the sum of all rows."""
+    from verl.protocol import BatchData
+
+    packed = BatchData(batch()).chunk(1)[0]
+    complete(packed)
+    padded = packed.to_padded_tensor()
+    assert padded["responses"].tolist() == [[8, 0, 0], [9, 1, 2]] and padded["prompts"].shape == (2, 2)
