@@ -13,7 +13,6 @@ do left out.
    update's own forward pass: where the trainer has written none, they are taken from there (own_log_probs.py). The
    reference's are then computed in the same call: a step's data come to this process once instead of three times.
 5. With one process no gradient is reduced (alone.py).
-6. Linear layers multiply by the faster of torch's libraries (linear.py).
 """
 
 import logging
@@ -31,7 +30,7 @@ from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
-from Verl.adapter import alone, linear, own_log_probs, shared_prefix
+from Verl.adapter import alone, own_log_probs, shared_prefix
 from Verl.adapter.batch_fields import FOR_THE_LOSS, complete
 from Verl.adapter.nested import nested, places, rows_of
 
@@ -60,7 +59,6 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
     own: own_log_probs.Collector | None = None
 
     def _build_fsdp_module(self, module):
-        linear.use_in(module)
         with _replaced("CPUOffloadPolicy", lambda **kwargs: None):
             module = super()._build_fsdp_module(module)
         if alone.is_alone():

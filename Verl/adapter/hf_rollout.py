@@ -23,7 +23,6 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
-from Verl.adapter import linear
 from Verl.adapter.decoder import Completion, Decoder, Request
 
 _QUIET_SECONDS = 0.005  # requests outside a declared batch wait this long for company
@@ -85,9 +84,7 @@ class HFServer:
         self._loop: asyncio.Task | None = None
 
     def _make_decoder(self) -> Decoder:
-        model = self._load_model()
-        linear.use_in(model)
-        return Decoder(model, self._eos_ids(), max_rows=self.config.max_num_seqs)
+        return Decoder(self._load_model(), self._eos_ids(), max_rows=self.config.max_num_seqs)
 
     def _compute(self, function: Callable, *args: Any) -> asyncio.Future:
         return asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

@@ -1,5 +1,7 @@
 """What a worker works out itself is what verl's agent loop would have sent."""
 
+import pickle
+
 import torch
 from tensordict import TensorDict
 
@@ -36,7 +38,7 @@ def test_a_batch_that_was_packed_to_be_sent_pads_to_its_longest_row():
     """verl packs what goes to a worker (verl/protocol.py, BatchData.chunk): fields then pad to the sum of all rows."""
     from verl.protocol import BatchData
 
-    packed = BatchData(batch()).chunk(1)[0]
+    packed = pickle.loads(pickle.dumps(BatchData(batch()).chunk(1)[0]))  # as Ray sends it
     complete(packed)
     padded = packed.to_padded_tensor()
     assert padded["responses"].tolist() == [[8, 0, 0], [9, 1, 2]] and padded["prompts"].shape == (2, 2)
