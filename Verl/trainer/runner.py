@@ -4,6 +4,7 @@ The trainer runs in this process. verl's run_ppo puts it into a Ray actor so tha
 costs a process and ten seconds here, and would put a second process between Ctrl-C and the run.
 """
 
+import ctypes
 import importlib
 import os
 import random
@@ -19,6 +20,8 @@ from Verl import REPO_ROOT
 from Verl.seeds import derive
 from Verl.trainer.run_log import RunLog
 from Verl.trainer.verl_checks import check_with_verl
+
+_M_MMAP_THRESHOLD = -3  # malloc.h
 
 TRAINERS = {
     "grpo": ("Verl.trainer.ppo.ray_trainer_grpo", "RayTrainerGRPO"),
@@ -50,9 +53,25 @@ def set_environment(config: DictConfig) -> None:
     if config.trainer.device == "cpu":
         defaults["VERL_PLATFORM"] = "cpu"
         defaults["OMP_NUM_THREADS"] = threads  # Ray would give each worker one thread
+        defaults |= _keep_freed_memory()
         defaults["RAY_num_workers_soft_limit"] = "0"  # end workers that idle: Ray starts three that none of ours can use
     for key, value in defaults.items():
         os.environ.setdefault(key, value)
+
+
+def _keep_freed_memory() -> dict[str, str]:
+    """Settings of glibc's malloc for the workers: memory that a pass has freed is kept for the next one.
+
+    By default much of it goes back to the system and is taken again at every pass, zeroed page by page: a fifth of a step,
+    whatever the model's size (tests/benchmarks/speed). Older versions refuse to take more than 32 MiB at once from what is
+    kept, and with a threshold that they refuse they would keep nothing, so this one is asked (mallopt(3)).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # no glibc
+        return {}
+    largest = next((size for size in (2**30, 2**25) if mallopt(_M_MMAP_THRESHOLD, size)), None)
+    return {"MALLOC_MMAP_THRESHOLD_": str(largest), "MALLOC_TRIM_THRESHOLD_": str(2**40)} if largest else {}
 
 
 def stop_ray() -> None:
