@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from Verl.adapter import last_layer
 from Verl.adapter.row_cache import ATTENTION, Prompts, RowCache
 from Verl.adapter.shared_prefix import attention_swapped, why_attention_is_not_ours
 
@@ -153,14 +154,15 @@ class Decoder:
         for start in range(0, len(prompts), chunk):
             rows = slice(start, start + chunk)
             cache = DynamicCache()
-            output = self.model(
-                input_ids=ids[rows],
-                attention_mask=None if bool(visible_GP[rows].all()) else visible_GP[rows],
-                position_ids=(visible_GP[rows].cumsum(1) - 1).clamp(min=0),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            with last_layer.only(self.model, torch.tensor([width - 1])):
+                output = self.model(
+                    input_ids=ids[rows],
+                    attention_mask=None if bool(visible_GP[rows].all()) else visible_GP[rows],
+                    position_ids=(visible_GP[rows].cumsum(1) - 1).clamp(min=0),
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
             parts.append(Prompts([(layer.keys, layer.values) for layer in cache.layers], visible_GP[rows]))
             logits.append(output.logits[:, -1])
         return Prompts.joined(parts), torch.cat(logits)

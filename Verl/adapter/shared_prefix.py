@@ -9,7 +9,8 @@ so that everything that works token by token (projections, feed-forward, norms: 
 once. Only the attention knows who belongs to whom: a prompt attends to itself, a response to its prompt and to itself.
 It is handed to transformers as an attention function of its own, so that the model's code stays as it is.
 
-A response's last token predicts nothing and is left out; of the prompts only the last token's logits are computed.
+A response's last token predicts nothing and is left out; of the prompts only the last token's logits are computed, and
+the last layer does no more for the others than that needs (last_layer.py).
 
 Shapes: G prompts, S responses, N tokens of the row, P and R longest prompt and response (its last token left out) of the
 micro batch, K rows of logits, T response tokens.
@@ -23,6 +24,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_utils import AttentionInterface
 
+from Verl.adapter import last_layer
 from Verl.adapter.nested import places
 from Verl.adapter.shared_attention import Attention, Padding, Part
 
@@ -118,7 +120,7 @@ def forward_logits(model: torch.nn.Module, config, layout: Layout) -> torch.Tens
         model: the causal language model, maybe wrapped (FSDP).
         config: its Hugging Face config, whose attention is switched for the time of this pass.
     """
-    with attention_swapped(config, ATTENTION):
+    with attention_swapped(config, ATTENTION), last_layer.only(model, layout.kept_K):
         output = model(
             input_ids=layout.input_ids_N[None],
             attention_mask=None,

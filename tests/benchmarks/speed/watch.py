@@ -16,7 +16,7 @@ from tests.benchmarks.default_run import tree_memory
 
 _LOOK_SECONDS = 0.1
 _SETTLE_SECONDS = 20.0  # a short burst at the start says little about the rest
-_MEMORY_SECONDS = 2.0  # reading a large process's pages costs some hundredths of a second of a core
+_MEMORY_SECONDS = 5.0  # reading a run's ten processes' pages takes a core for 0.06 s, which the step then lacks
 
 
 @dataclass
