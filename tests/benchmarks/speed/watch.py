@@ -73,11 +73,7 @@ def watch(
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         began, busy_before = time.monotonic(), _busy()
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=err)
-        tree, peak, own, next_look = psutil.Process(process.pid), 0.0, 0.0, began
-
-        def others() -> float:
-            return max(0.0, _busy() - busy_before - own) / (time.monotonic() - began) / psutil.cpu_count()
-
+        tree, peak, own, others, next_look = psutil.Process(process.pid), 0.0, 0.0, 0.0, began
         while process.poll() is None:
             for name, happened in (marks or {}).items():
                 if name not in reached and happened():
@@ -85,15 +81,17 @@ def watch(
             if time.monotonic() >= next_look:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     peak, own = max(peak, tree_memory(tree)), max(own, tree_cpu(tree))
-                if time.monotonic() - began > _SETTLE_SECONDS and others() > calm:
+                    passed = (time.monotonic() - began) * psutil.cpu_count()
+                    others = max(0.0, _busy() - busy_before - own) / passed
+                if time.monotonic() - began > _SETTLE_SECONDS and others > calm:
                     _stop(process)
-                    raise Disturbed(f"others took {100 * others():.0f} % of the cores")
+                    raise Disturbed(f"others took {100 * others:.0f} % of the cores")
                 next_look = time.monotonic() + _MEMORY_SECONDS
             time.sleep(_LOOK_SECONDS)
         seconds = time.monotonic() - began
         out.seek(0)
         err.seek(0)
-        return Watched(process.returncode, out.read(), err.read(), seconds, reached, peak, others())
+        return Watched(process.returncode, out.read(), err.read(), seconds, reached, peak, others)
 
 
 def _stop(process: subprocess.Popen) -> None:
