@@ -15,6 +15,7 @@ import psutil
 from tests.benchmarks.default_run import tree_memory
 
 _LOOK_SECONDS = 0.1
+_CPU_SECONDS = 1.0
 _SETTLE_SECONDS = 20.0  # a short burst at the start says little about the rest
 _MEMORY_SECONDS = 5.0  # reading a run's ten processes' pages takes a core for 0.06 s, which the step then lacks
 
@@ -40,16 +41,19 @@ class Disturbed(Exception):
     """Other processes took more of the cores than allowed; the run was stopped."""
 
 
-def tree_cpu(process: psutil.Process) -> float:
-    """Processor seconds of a process and everything below it, ended children included."""
-    total = 0.0
-    for one in [process, *process.children(recursive=True)]:
-        try:
-            times = one.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
+class TreeCPU:
+    """Processor seconds of a process and all that it ever started. What has ended counts as it was last seen: Ray's raylet
+    leaves its children to the system, so nobody is told what they took."""
+
+    def __init__(self, root: psutil.Process):
+        self.root, self.seen = root, {}
+
+    def seconds(self) -> float:
+        for one in [self.root, *self.root.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = one.cpu_times()
+                self.seen[one.pid] = times.user + times.system
+        return sum(self.seen.values())
 
 
 def _busy() -> float:
@@ -73,20 +77,22 @@ def watch(
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         began, busy_before = time.monotonic(), _busy()
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=err)
-        tree, peak, own, others, next_look = psutil.Process(process.pid), 0.0, 0.0, 0.0, began
+        tree, peak, others = psutil.Process(process.pid), 0.0, 0.0
+        cpu, next_cpu, next_memory = TreeCPU(tree), began + _CPU_SECONDS, began
         while process.poll() is None:
+            now = time.monotonic()
             for name, happened in (marks or {}).items():
                 if name not in reached and happened():
-                    reached[name] = time.monotonic() - began
-            if time.monotonic() >= next_look:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    peak, own = max(peak, tree_memory(tree)), max(own, tree_cpu(tree))
-                    passed = (time.monotonic() - began) * psutil.cpu_count()
-                    others = max(0.0, _busy() - busy_before - own) / passed
-                if time.monotonic() - began > _SETTLE_SECONDS and others > calm:
-                    _stop(process)
-                    raise Disturbed(f"others took {100 * others:.0f} % of the cores")
-                next_look = time.monotonic() + _MEMORY_SECONDS
+                    reached[name] = now - began
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if now >= next_memory:
+                    peak, next_memory = max(peak, tree_memory(tree)), now + _MEMORY_SECONDS
+                if now >= next_cpu:
+                    own, next_cpu = cpu.seconds(), now + _CPU_SECONDS
+                    others = max(0.0, _busy() - busy_before - own) / (now - began) / psutil.cpu_count()
+            if now - began > _SETTLE_SECONDS and others > calm:
+                _stop(process)
+                raise Disturbed(f"others took {100 * others:.0f} % of the cores")
             time.sleep(_LOOK_SECONDS)
         seconds = time.monotonic() - began
         out.seek(0)
