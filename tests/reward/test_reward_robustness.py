@@ -105,18 +105,18 @@ def test_work_grows_no_faster_than_the_text() -> None:
     ):
         text = unit * (200_000 // len(unit))
         for source, truth in ((GSM8K, "18"), (CHAIN_SUM, "9"), (MATH, "7")):
-            start = time.perf_counter()
+            start = time.process_time()
             score_fully(source, text, truth, _NeverAsked())
-            assert time.perf_counter() - start < 2.0, (unit, source)
+            assert time.process_time() - start < 2.0, (unit, source)
 
 
 def test_long_contents_of_a_box() -> None:
     for unit in ("\\frac", "\\frac{", "\\frac{}1", "{", "\\sqrt", "x=", "\\text{ ", ".", "^\\circ"):
         for length in (999, 50_000):  # below the limit of `normalise`, and far above it
             text = "\\boxed{" + (unit * length)[:length] + "}" * length
-            start = time.perf_counter()
+            start = time.process_time()
             score_fully(MATH, text, r"\frac{1}{2}", _NeverAsked())
-            assert time.perf_counter() - start < 1.0, (unit, length)
+            assert time.process_time() - start < 1.0, (unit, length)
 
 
 def test_mutated_answers_through_math_verify(guard: MathVerifyGuard) -> None:
