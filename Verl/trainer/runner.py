@@ -63,8 +63,9 @@ def _keep_freed_memory() -> dict[str, str]:
     """Settings of glibc's malloc for the workers: memory that a pass has freed is kept for the next one.
 
     By default much of it goes back to the system and is taken again at every pass, zeroed page by page: a fifth of a step of
-    the default run (0.79 s with it, 0.64 s without). A large model's peak grows by what is kept. Older versions refuse to take more than 32 MiB at once from what is
-    kept, and with a threshold that they refuse they would keep nothing, so this one is asked (mallopt(3)).
+    the default run (0.79 s with it, 0.64 s without). A large model's peak grows by what is kept. Older versions refuse to take
+    more than 32 MiB at once from what is kept, and with a threshold that they refuse they would keep nothing, so this one is
+    asked (mallopt(3)).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
