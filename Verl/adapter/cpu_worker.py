@@ -15,16 +15,20 @@ do left out.
 5. With one process no gradient is reduced (alone.py).
 """
 
+import gc
+import hashlib
 import logging
 import os
 import time
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from tensordict import NonTensorData, TensorDict
 from torch.distributed.tensor import DTensor
 from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
 from verl.utils import tensordict_utils as tu
+from verl.utils.py_functional import temp_env_var
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine_workers import ActorRolloutRefWorker
@@ -190,6 +194,22 @@ class CPUWorker(ActorRolloutRefWorker):
         for part in (self.actor, self.ref):
             if part is not None:
                 part.engine.share_prefixes(self.config.get("prefix_sharing", "auto"))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def renew(self, **settings: Any) -> None:
+        """Become the worker of another run: as if constructed with `settings`, in this process (Verl/trainer/host.py)."""
+        with temp_env_var("DISABLE_WORKER_INIT", "1"):
+            self.__init__(**settings)
+        gc.collect()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def weights_digest(self) -> str:
+        """SHA-256 over the names and bytes of the actor's weights."""
+        digest = hashlib.sha256()
+        for name, value in self.actor.engine.module.state_dict().items():
+            local = value.to_local() if isinstance(value, DTensor) else value
+            digest.update(name.encode() + local.detach().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="ref"))
     def compute_ref_log_prob(self, data: TensorDict) -> TensorDict:

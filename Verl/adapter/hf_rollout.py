@@ -71,20 +71,26 @@ class HFServer:
     """
 
     def __init__(self, config: RolloutConfig, model_config: dict, threads: int):
-        self.config: RolloutConfig = omega_conf_to_dataclass(config)
-        self.model_config: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
-        self.tokenizer = self.model_config.tokenizer
         # All that computes does so in this one thread: OpenMP keeps a team of threads for each thread that ever called it,
         # and with more of them than cores it lets them sleep between two operations, 40 microseconds a time.
         self._thread = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(threads,))
-        self.decoder = self._thread.submit(self._make_decoder).result()
+        self._loaded: tuple[Any, Any] | None = None  # settings and model of the last set-up
+        self._set_up(config, model_config)
+
+    def _set_up(self, config: RolloutConfig, model_config: dict) -> None:
+        self.config: RolloutConfig = omega_conf_to_dataclass(config)
+        self.model_config: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
+        self.tokenizer = self.model_config.tokenizer
+        loaded = self._loaded if self._loaded and self._loaded[0] == model_config else (model_config, None)
+        self.decoder = self._thread.submit(self._make_decoder, loaded[1]).result()
+        self._loaded = (model_config, self.decoder.model)
         self.global_steps: int | None = None
         self._waiting: list[tuple[Request, Any, asyncio.Future]] = []
         self._arrived = asyncio.Event()
         self._loop: asyncio.Task | None = None
 
-    def _make_decoder(self) -> Decoder:
-        return Decoder(self._load_model(), self._eos_ids(), max_rows=self.config.max_num_seqs)
+    def _make_decoder(self, model: Any = None) -> Decoder:
+        return Decoder(model or self._load_model(), self._eos_ids(), max_rows=self.config.max_num_seqs)
 
     def _compute(self, function: Callable, *args: Any) -> asyncio.Future:
         return asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
@@ -198,6 +204,13 @@ class HFServer:
         with torch.no_grad():
             for name, array in weights.items():
                 own[name].copy_(torch.from_numpy(array))
+
+    async def renew(self, config: RolloutConfig, model_config: dict) -> None:
+        """Become the server of another run, in this process (Verl/trainer/host.py). A model of the same settings is kept:
+        the run's first weight sync writes all of its weights."""
+        if self._loop is not None:
+            self._loop.cancel()
+        self._set_up(config, model_config)
 
     async def set_global_steps(self, global_steps: int) -> None:
         self.global_steps = global_steps
