@@ -109,6 +109,7 @@ class Study:
     """The whole of study.yaml."""
 
     base_line: str
+    smallest: str  # the pair on which the effect check trains
     cells: dict[str, Cell]
     factors: dict[str, Factor]
     pairs: dict[str, Pair]
@@ -198,8 +199,11 @@ def _build(raw: dict[str, Any], where: str) -> Study:
                 raise UserError(f"{where}: pair {pair.name} names the {kind} {getattr(pair, kind)!r}, which is not declared")
     if raw["base_line"] not in cells:
         raise UserError(f"{where}: the base line {raw['base_line']!r} is not a declared cell")
+    if raw["smallest"] not in pairs:
+        name = raw["smallest"]
+        raise UserError(f"{where}: smallest names the pair {name!r}, which is not declared{_hint(name, pairs)}")
     rest = {key: raw[key] for key in ("derived", "models", "data", "machines", "detectable")}
-    return Study(raw["base_line"], cells, factors, pairs, **rest)
+    return Study(raw["base_line"], raw["smallest"], cells, factors, pairs, **rest)
 
 
 def _cell(name: str, entry: dict[str, Any], where: str) -> Cell:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from Verl import RESULT_DIR
 from Verl.errors import UserError
-from Verl.study import design, report, scripts, shipped
+from Verl.study import design, effect, report, scripts, shipped
 from Verl.study.differences import check_factors, differences
 
 
@@ -54,6 +54,10 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
             command.add_argument("--pair", dest="pairs", action="append", metavar="PAIR", help="only this one (repeatable)")
         if name == "plan":
             _plan_options(command)
+        if name == "check":
+            command.add_argument(
+                "--effect", action="store_true", help="also train both cells of every comparison for two steps (minutes)"
+            )
     return parser
 
 
@@ -120,7 +124,12 @@ def _check(study: design.Study, options: argparse.Namespace) -> int:
     if len(configs) == len(names):
         count, found = check_factors(study, lambda cell, pair: configs[design.script_name(cell, pair)], pairs)
         problems += found
-    _say([*problems, f"{len(configs)} scripts compose, {count} comparisons of {len(study.factors)} factors, "
+    effects = ""
+    if options.effect and not problems:
+        wanted = effect.comparisons(study, pairs)
+        problems += effect.check(study, wanted, say=lambda text: _say([text]))
+        effects = f"{len(wanted)} comparisons trained, "
+    _say([*problems, f"{effects}{len(configs)} scripts compose, {count} comparisons of {len(study.factors)} factors, "
           f"{len(problems)} problems"])  # fmt: skip
     return 1 if problems else 0
 

@@ -141,12 +141,16 @@ def _takes(study: Study, cell: Cell, pair: Pair, folder: Path) -> str:
 
 @cache
 def _base_line_config(folder: Path, base_line: Cell, pair: Pair) -> DictConfig:
-    """What the base line's script composes to, whether the script is there yet or not."""
+    return compose(*arguments(base_line, pair, folder))
+
+
+def arguments(cell: Cell, pair: Pair, folder: Path = BASH) -> tuple[str, list[str]]:
+    """(algorithm, overrides) of a cell's script on a pair, whether the script is there or not."""
     with TemporaryDirectory() as scratch:
-        draft = Path(scratch) / script_name(base_line.name, pair.name)
-        draft.write_text("\n".join([*_settings(base_line, pair), f'source "{folder.resolve()}/common.sh"', ""]))
-        algorithm, overrides, _ = print_args(draft.name, folder=draft.parent)
-    return compose(algorithm, overrides)
+        draft = Path(scratch) / script_name(cell.name, pair.name)
+        draft.write_text("\n".join([*_settings(cell, pair), f'source "{folder.resolve()}/common.sh"', ""]))
+        algorithm, overrides, own = print_args(draft.name, folder=draft.parent)
+    return algorithm, [*overrides, *own]
 
 
 def _expect(study: Study, cell: Cell, pair: Pair) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from Verl import RESULT_DIR
 from Verl.errors import UserError
-from Verl.study import design, here, jobs, plan, shipped
+from Verl.study import design, effect, here, jobs, plan, shipped
 from Verl.study.places import LocalPlaces, Places, RayPlaces
 from Verl.study.runner import Runner
 from Verl.trainer.console import duration
@@ -86,6 +86,8 @@ def _study(options: argparse.Namespace) -> int:
             _say(f"{job.run}: {'done' if jobs.finished(result_dir, job) else 'to do'}")
         return 0
     with jobs.only_one(result_dir / f".study_{name}.lock", name):
+        if not options.command:
+            _refuse_inert(study, pair, queue, options.overrides)
         table = jobs.Table(result_dir / f"study_{name}.json", name, pair.name, queue)
         places = RayPlaces(options.ray) if options.ray else LocalPlaces(options.jobs)
         try:
@@ -185,6 +187,14 @@ def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, 
                 ends=jobs.ends_of(one.config),
             )  # fmt: skip
     return list(queue.values())
+
+
+def _refuse_inert(study: design.Study, pair: design.Pair, queue: list[jobs.Job], overrides: list[str]) -> None:
+    """Before the first run: two arms that train the same would cost their hours and show a difference of chance."""
+    wanted = effect.comparisons(study, [pair], {job.cell for job in queue})
+    problems = effect.check(study, wanted, overrides, _say)
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 def _refuse_if_missing(one: shipped.Prepared) -> None:

@@ -1,0 +1,221 @@
+"""The effect check: do two arms that are compared end with different weights, and not only with different configs?
+
+Both cells of every comparison are trained for two steps on the smallest pair of study.yaml (`smallest`), with one seed, on
+as many training questions as the larger of their batches has: then every query comes back in step 2, which is where a history
+of rewards first matters. Cells that end with the same weights and the same evaluation are inert: what they declare trains
+nothing. What a cell left is kept under .cache/effect by its settings, code, model and data, so that it is paid for once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from Verl import REPO_ROOT
+from Verl.errors import UserError
+from Verl.files import write_atomic
+from Verl.study import probe, scripts
+from Verl.study.design import Cell, Factor, Pair, Study
+
+CACHE = REPO_ROOT / ".cache" / "effect"
+STEPS = 2
+# What makes a trial short; a key that a factor declares keeps the cell's own value.
+SHORT = {
+    "trainer.total_training_steps": STEPS,
+    "trainer.total_epochs": 1000,
+    "trainer.save_freq": -1,
+    "trainer.test_freq": 1000,  # so at both ends
+    "evaluation.val_freq": -1,
+    "evaluation.test_questions": 16,
+    "data.max_response_length": 16,
+    "trainer.device": "cpu",
+    "seed": 0,
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two cells that a factor compares, and the number of training questions that their trials are given."""
+
+    factor: Factor
+    a: Cell
+    b: Cell
+    questions: int
+
+
+def comparisons(study: Study, pairs: Iterable[Pair], cells: Iterable[str] | None = None) -> list[Comparison]:
+    """Every comparison of every factor on the given pairs, each once; only those between `cells`, if given.
+
+    A factor's comparisons are given the same number of questions, so that a cell that is in several is trained once.
+    """
+    wanted = None if cells is None else set(cells)
+    found: dict[tuple[str, str, str], Comparison] = {}
+    for factor in study.factors.values():
+        of_factor = [
+            (study.cells[a], study.cells[b])
+            for pair in pairs
+            for a, b in pair.comparisons(factor)
+            if wanted is None or {a, b} <= wanted
+        ]
+        largest = max((cell.queries for two in of_factor for cell in two), default=0)
+        for a, b in of_factor:
+            questions = largest if factor.cells else max(a.queries, b.queries)
+            found[factor.name, a.name, b.name] = Comparison(factor, a, b, questions)
+    return list(found.values())
+
+
+def check(
+    study: Study, wanted: list[Comparison], overrides: Iterable[str] = (), say: Callable[[str], None] = print
+) -> list[str]:
+    """Train what is not known yet; a sentence for each comparison whose cells can't be trained or do not differ.
+
+    Args:
+        overrides: what every run of the study is given on top (key=value).
+    """
+    smallest = study.pairs[study.smallest]
+    prepare(smallest)
+    jobs = {
+        (one.factor.name, cell.name, one.questions): trial(cell, smallest, one, overrides)
+        for one in wanted
+        for cell in (one.a, one.b)
+    }
+    traces = _traces(set(jobs.values()), say)
+    problems = []
+    for one in wanted:
+        a, b = (traces[jobs[one.factor.name, cell.name, one.questions]] for cell in (one.a, one.b))
+        problem = _problem(one, a, b)
+        if problem:
+            problems.append(f"factor {one.factor.name}: {problem}")
+    twins = _twins({(cell, questions): traces[job] for (_, cell, questions), job in jobs.items()}, wanted)
+    return list(dict.fromkeys(problems + twins))
+
+
+def _twins(traces: Mapping[tuple[str, int], probe.Trace], wanted: list[Comparison]) -> list[str]:
+    """Cells that no factor compares with each other and that are the same arm all the same: a study would count it twice."""
+    compared = {frozenset((one.a.name, one.b.name)) for one in wanted}
+    first: dict[tuple[int, str], str] = {}
+    found = []
+    for (cell, questions), trace in traces.items():
+        if not trace.weights:
+            continue
+        other = first.setdefault((questions, trace.weights), cell)
+        if other != cell and frozenset((other, cell)) not in compared:
+            found.append(f"{other} and {cell} are one arm: they end with the same weights after {STEPS} steps")
+    return found
+
+
+def _problem(one: Comparison, a: probe.Trace, b: probe.Trace) -> str | None:
+    for cell, trace in ((one.a, a), (one.b, b)):
+        if trace.refused or trace.failed:
+            return f"{cell.name} can't be trained: {trace.refused or trace.failed}"
+    if a.weights == b.weights and a.evaluation == b.evaluation:
+        return (
+            f"{one.a.name} and {one.b.name} end with the same weights after {STEPS} steps, although they differ in "
+            f"{', '.join(one.factor.keys)}: what they declare trains nothing under their other settings"
+        )
+    return None
+
+
+def trial(cell: Cell, smallest: Pair, one: Comparison, overrides: Iterable[str] = ()) -> probe.Job:
+    """The two-step run of a cell: its script's settings on the smallest pair, cut short."""
+    algorithm, scripted = scripts.arguments(cell, smallest)
+    short = {**SHORT, "data.train_max_samples": one.questions, **_data(smallest, one.questions)}
+    declared = one.factor.keys
+    cut = [f"{key}={value}" for key, value in short.items() if not _declared(key, declared)]
+    # The user's overrides, without those that a trial has its own of (model, data, device, steps).
+    own = [text for text in overrides if not _replaced(text)]
+    # The cell's name is not among the settings: two cells of the same settings are the same run.
+    settings = [text for text in (*scripted, *own, *cut) if not text.startswith("run.variant=")]
+    return probe.Job(f"{cell.name} on {one.questions} questions", algorithm, tuple(settings))
+
+
+def _declared(key: str, keys: Iterable[str]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in keys)
+
+
+def _replaced(text: str) -> bool:
+    key = text.lstrip("+").split("=")[0]
+    return key in SHORT or key.startswith(("run.", "budget.", "trainer.", "evaluation.")) or key in (
+        "actor_rollout_ref.model.path", "data.train_files", "data.val_files", "data.test_files",
+    )  # fmt: skip
+
+
+def _data(smallest: Pair, questions: int) -> dict[str, str]:
+    """Where the smallest pair has too few questions for a batch, a larger set of the same kind, written once."""
+    if smallest.data != "arith" or questions <= 512:
+        return {}
+    folder = CACHE / f"arith_{questions}"
+    if not (folder / "manifest.json").is_file():
+        from Verl.data.arithmetic import prepare as draw
+
+        draw(folder, sizes={"train": questions, "validation": 16, "test": 16})
+    names = {"train_files": "train", "val_files": "validation", "test_files": "test"}
+    return {f"data.{key}": str((folder / f"{split}.parquet").relative_to(REPO_ROOT)) for key, split in names.items()}
+
+
+def prepare(pair: Pair) -> None:
+    """The pair's model and data, as its scripts prepare them on first use.
+
+    Raises:
+        UserError: they can't be prepared.
+    """
+    bash = (
+        'cd "$1"; arguments=(); python=$2; export PYTHONPATH=$1; '
+        f"source Running-Bash/models/{pair.model}.sh; source Running-Bash/data/{pair.data}.sh; "
+        "prepare_model >&2 && prepare_data >&2"
+    )
+    done = subprocess.run(["bash", "-euc", bash, "bash", str(REPO_ROOT), sys.executable])
+    if done.returncode:
+        raise UserError(f"the smallest pair {pair.name} can't be prepared, and the effect check trains on it")
+
+
+# ---- what is known already ----------------------------------------------------------------------------------------
+
+
+def _traces(jobs: set[probe.Job], say: Callable[[str], None]) -> Mapping[probe.Job, probe.Trace]:
+    known = {job: trace for job in jobs if (trace := _known(job)) is not None}
+    new = sorted(jobs - known.keys(), key=lambda job: job.name)
+    # Two cells of the same settings are one run, whatever they are called.
+    by_settings = {replace(job, name=""): job for job in new}
+    if by_settings:
+        say(f"effect check: {len(by_settings)} trials of {STEPS} steps, {len(known)} known already")
+    found = {}
+    for number, (job, trace) in enumerate(probe.run(by_settings.values(), CACHE / "trials.log"), 1):
+        found[replace(job, name="")] = trace
+        say(f"  [{number}/{len(by_settings)}] {job.name}{': ' + (trace.refused or trace.failed) if not trace.weights else ''}")
+        if trace.weights:  # a failure may pass
+            write_atomic(_path(job), json.dumps(asdict(trace)) + "\n")
+    return {**known, **{job: found[replace(job, name="")] for job in new}}
+
+
+def _known(job: probe.Job) -> probe.Trace | None:
+    try:
+        return probe.Trace(**json.loads(_path(job).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _path(job: probe.Job) -> Path:
+    text = json.dumps([job.algorithm, job.overrides, stands_on()])
+    return CACHE / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+
+
+@cache
+def stands_on() -> str:
+    """SHA-256 over what trials rest on besides their settings: our code, the packages, the smallest pair's files."""
+    from Verl.trainer.provenance import versions
+
+    digest = hashlib.sha256(json.dumps(versions()).encode())
+    code = [path for path in (REPO_ROOT / "Verl").rglob("*") if path.suffix in (".py", ".yaml")]
+    data = [*(REPO_ROOT / ".cache/models/tiny").glob("*"), *(REPO_ROOT / "Dataset/arithmetic/data").glob("*.parquet")]
+    for path in sorted([*code, *data]):
+        relative = path.relative_to(REPO_ROOT)
+        if path.is_file() and relative.parts[1] not in ("analysis", "study", "evaluation", "statistics"):
+            digest.update(str(relative).encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,105 @@
+"""Do arms that are compared train something different? The check itself, and what it says of the shipped factors."""
+
+import pytest
+import yaml
+
+from Verl.study import design, effect, probe
+
+SMALL = probe.Trace(weights="a", responses="r", evaluation="e")
+
+
+@pytest.fixture
+def study():
+    return design.load()
+
+
+def planted(tmp_path, cells: dict, factors: dict) -> design.Study:
+    """study.yaml with more cells and factors, on the smallest pair."""
+    raw = yaml.safe_load(design.DESIGN_FILE.read_text())
+    raw["extra"] |= cells
+    raw["factors"] |= factors
+    raw["pairs"]["tiny_arith"]["more"] += list(cells)
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    return design.load(path)
+
+
+def answers(monkeypatch, tmp_path, trace_of):
+    """Trials that are answered by a function of their overrides; the jobs that were asked for."""
+    asked = []
+
+    def run(jobs, log):
+        for job in jobs:
+            asked.append(job)
+            yield job, trace_of(dict(text.split("=", 1) for text in job.overrides))
+
+    monkeypatch.setattr(effect, "CACHE", tmp_path)
+    monkeypatch.setattr(effect, "prepare", lambda pair: None)
+    monkeypatch.setattr(effect.probe, "run", run)
+    return asked
+
+
+def test_every_comparison_of_every_pair_is_asked_once(study):
+    wanted = effect.comparisons(study, study.pairs.values())
+    asked = {(one.factor.name, one.a.name, one.b.name) for one in wanted}
+    assert len(asked) == len(wanted)
+    for pair in study.pairs.values():
+        for factor in study.factors.values():
+            assert all((factor.name, a, b) in asked for a, b in pair.comparisons(factor))
+
+
+def test_a_trial_sees_every_query_twice_and_keeps_what_the_factor_declares(study):
+    one = next(c for c in effect.comparisons(study, study.pairs.values()) if c.a.name == "asyttgrpo_0064_4_8")
+    job = effect.trial(one.a, study.pairs["tiny_arith"], one)
+    settings = dict(text.split("=", 1) for text in job.overrides)
+    assert settings["data.train_max_samples"] == settings["data.train_batch_size"] == "64"
+    assert settings["trainer.total_training_steps"] == "2" and settings["data.window_size"] == "8"
+
+
+def test_a_key_that_the_factor_declares_is_not_cut(tmp_path, study):
+    declared = {"keys": ["data.max_response_length"], "cells": ["grpo_0032_8", "grpo_0032_8_short"], "title": "length"}
+    cell = {"estimator": "grpo", "queries": 32, "rollouts": 8, "variant": "short", "settings": ["data.max_response_length=20"]}
+    more = planted(tmp_path, {"grpo_0032_8_short": cell}, {"length": declared})
+    (one,) = effect.comparisons(more, [more.pairs["tiny_arith"]], ["grpo_0032_8", "grpo_0032_8_short"])
+    assert "data.max_response_length=20" in effect.trial(one.b, more.pairs["tiny_arith"], one).overrides
+    assert not any("max_response_length=16" in text for text in effect.trial(one.a, more.pairs["tiny_arith"], one).overrides)
+
+
+def test_what_is_found(monkeypatch, tmp_path, study):
+    """The same weights are a problem, a failure is a problem, different weights are none; each trial is paid for once."""
+
+    def trace_of(settings):
+        n = settings["actor_rollout_ref.rollout.n"]
+        return probe.Trace(failed="OutOfMemory") if n == "64" else probe.Trace(weights={"16": "same", "32": "same"}.get(n, n))
+
+    asked = answers(monkeypatch, tmp_path, trace_of)
+    rollouts = [one for one in effect.comparisons(study, [study.pairs["tiny_arith"]]) if one.factor.name == "rollouts"]
+    problems = effect.check(study, rollouts, say=lambda text: None)
+    assert len(asked) == 5 and len(problems) == 2
+    assert sum("grpo_0032_64 can't be trained: OutOfMemory" in problem for problem in problems) == 1
+    assert sum("grpo_0032_16 and grpo_0032_32 end with the same weights" in problem for problem in problems) == 1
+    effect.check(study, rollouts, say=lambda text: None)
+    assert len(asked) == 6  # only what failed is tried again
+
+
+def test_arms_that_no_factor_compares_but_are_the_same(monkeypatch, tmp_path, study):
+    """Two names of one arm: a study would count every one of its results twice."""
+    answers(monkeypatch, tmp_path, lambda settings: probe.Trace(weights=settings["algorithm.adv_estimator"][:2]))
+    signal = [one for one in effect.comparisons(study, [study.pairs["tiny_arith"]]) if one.factor.name == "signal"]
+    assert not effect.check(study, signal, say=lambda text: None)
+    is_grpo = lambda settings: str(settings["algorithm.adv_estimator"] == "grpo")  # noqa: E731
+    answers(monkeypatch, tmp_path / "b", lambda settings: probe.Trace(weights=is_grpo(settings)))
+    (problem,) = effect.check(study, signal, say=lambda text: None)
+    assert "are one arm" in problem
+
+
+@pytest.mark.slow
+def test_the_shipped_factors_train_what_they_declare(tmp_path):
+    """Every comparison of every factor, for real; and a planted arm that changes nothing is found."""
+    inert = {"estimator": "grpo", "queries": 32, "rollouts": 8, "variant": "inert",
+             "settings": ["actor_rollout_ref.actor.grad_clip=0.5"]}  # fmt: skip
+    factor = {"title": "planted", "keys": ["actor_rollout_ref.actor.grad_clip"], "cells": ["grpo_0032_8", "grpo_0032_8_inert"]}
+    study = planted(tmp_path, {"grpo_0032_8_inert": inert}, {"planted": factor})
+    problems = effect.check(study, effect.comparisons(study, study.pairs.values()))
+    (problem,) = problems
+    assert problem.startswith("factor planted: grpo_0032_8 and grpo_0032_8_inert end with the same weights")
