@@ -53,7 +53,8 @@ _LOOKS = {
     "asyttgrpo_2048_1_8": Look(VERMILLION, DASHED, "X"),
     "asyttgrpo_0064_1_8": Look(ORANGE, DOTTED, "D"),
     "asyttgrpo_0128_1_8": Look(GREEN, DASH_DOT, "p"),
-    "banditpo_0032_8_8": Look(PURPLE, SOLID, "p"),
+    "banditpo_0032_8_8": Look(PURPLE, SOLID, "p"),  # of the first study
+    "banditpo_0032_8_32": Look(VERMILLION, DASHED, "D"),
     # negative controls
     "grpo_0032_8_control_random": Look(VERMILLION, DOTTED, "X"),
     "grpo_0032_8_control_shuffled": Look(PURPLE, DASHED, "D"),

@@ -210,11 +210,24 @@ def _cell(name: str, entry: dict[str, Any], where: str) -> Cell:
     cell = Cell(name, **{**entry, "settings": tuple(entry.get("settings", ()))})
     if cell.estimator not in ENTRY_POINTS:
         raise UserError(f"{where}: cell {name} names the estimator {cell.estimator!r}{_hint(cell.estimator, ENTRY_POINTS)}")
+    _check_window(cell, where)
     if cell.settings and not cell.variant:
         raise UserError(f"{where}: cell {name} has settings of its own: give it a variant, a word that names them")
     if cell.named_by_its_settings != name:
         raise UserError(f"{where}: cell {name} has the settings of {cell.named_by_its_settings}: correct one of them")
     return cell
+
+
+def _check_window(cell: Cell, where: str) -> None:
+    """A window that one step's rewards fill replays nothing: the arm would be one without replay under another name."""
+    if cell.window is None or cell.window > cell.rollouts:
+        return
+    if any(text.startswith("algorithm.replay.") for text in cell.settings):  # another baseline, or without this step's rewards
+        return
+    raise UserError(
+        f"{where}: cell {cell.name} has window: {cell.window}, which the rewards of its {cell.rollouts} rollouts fill in one "
+        "step, so that nothing is replayed: give it a window larger than its rollouts"
+    )
 
 
 def _factor(name: str, entry: dict[str, Any]) -> Factor:

@@ -58,6 +58,11 @@ def test_a_script_s_name_gives_its_cell_and_pair(study):
         ("cells: [grpo_0032_8, grpo_0064_8,", "cells: [grpo_0032_8, grpo_0065_8,", "grpo_0065_8"),
         ("model: llama1b, data: gsm", "model: llama2b, data: gsm", "llama2b"),
         ("variant: control_lr0, settings", "settings", "give it a variant"),
+        (
+            "banditpo_0032_8_32: {estimator: banditpo, queries: 32, rollouts: 8, window: 32",
+            "banditpo_0032_8_8: {estimator: banditpo, queries: 32, rollouts: 8, window: 8",
+            "nothing is replayed",
+        ),
         ("base_line: grpo_0032_1", "base_line: grpo_0032_2", "grpo_0032_2"),
         ("more: [arpo_0032_8,", "more: [arpo_0032_9,", "did you mean arpo_0032_8"),
         ("product: 256   #", "product: 255   #", "255"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The mean of the query's past rewards as the signal (BanditPO), 32 queries x 8 rollouts a step: the embedded model on
 #   sums.
-# Against run_grpo_0032_1_tiny_arith.sh: the mean of its query's last 8 rewards as the signal, 8 rollouts per query
+# Against run_grpo_0032_1_tiny_arith.sh: the mean of its query's last 32 rewards as the signal, 8 rollouts per query
 #   instead of 1.
 # Factor: the group's mean as the signal.
 # Takes, on this CPU: see README.md.
@@ -11,7 +11,7 @@ algorithm=replay
 adv_estimator=banditpo
 train_batch_size=32
 rollout_n=8
-window_size=8
+window_size=32
 model=tiny
 data=arith
 # shellcheck source-path=SCRIPTDIR source=common.sh
