@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from Verl.analysis import identical
 from Verl.analysis.layout import lay_out, save, settings
 from Verl.analysis.run_files import LEDGER, TEST, listed
 from Verl.analysis.runs import Runs
@@ -193,6 +194,15 @@ def missing_note(table: pd.DataFrame, arms: ArmsOfPairs) -> list[str]:
     return [f"No run found, so not drawn, on {', '.join(on)}: {', '.join(names)}." for on, names in together.items()]
 
 
+def identical_note(runs: Runs, arms: ArmsOfPairs) -> list[str]:
+    """Which arms lie on top of each other because their logs are identical."""
+    return [
+        f"Identical logs on {pair}, so one line hides the other: {', '.join(group)}."
+        for pair, of_pair in arms.items()
+        for group in identical.groups(runs.same_as.get(pair, {}), of_pair)
+    ]
+
+
 def seed_note(rows: pd.DataFrame, drawn: Sequence[str], kind: str) -> str:
     """What the lines and intervals (``kind``: bands, bars) are, and how many seeds stand behind them."""
     counts = rows[rows["arm"].isin(drawn)].groupby(["pair", "arm"])["seed"].nunique()
@@ -233,17 +243,17 @@ def plot_question(runs: Runs, arms: ArmsOfPairs, path: Path | str, title: str = 
     One column per pair, the mean over seeds, a 95 % t interval over seeds.
     """
     with our_style():
-        figure, notes = draw_question(runs.table, arms, title, axis)
+        figure, notes = draw_question(runs, arms, title, axis)
         return Drawn(save(figure, Path(path)), notes)
 
 
 def draw_question(
-    table: pd.DataFrame, arms: ArmsOfPairs, title: str, axis: str, notes_inside: bool = True
+    runs: Runs, arms: ArmsOfPairs, title: str, axis: str, notes_inside: bool = True
 ) -> tuple[Figure, list[str]]:
     """The figure of ``plot_question`` and its notes, within ``our_style``; the notes stand in it if they are to."""
     if axis not in AXES:
         raise ValueError(f"unknown axis {axis!r}; known: {', '.join(AXES)}")
-    arms = dict(arms) or {"(no pair)": []}
+    table, arms = runs.table, dict(arms) or {"(no pair)": []}
     figure, grid, narrow = new_figure(len(ROWS), list(arms))
     notes, drawn, kinds = [], [], {}
     for column, (pair, of_pair) in enumerate(arms.items()):
@@ -257,7 +267,8 @@ def draw_question(
     for ax, label in zip(grid[:, 0], ROWS):
         ax.set_ylabel(label)
     seeds = seed_note(table[table["pair"].isin(list(arms))], drawn, " or ".join(sorted(kinds)))
-    notes = [note for note in [seeds, *missing_note(table, arms), *dict.fromkeys(notes)] if note]
+    said = [seeds, *identical_note(runs, arms), *missing_note(table, arms), *dict.fromkeys(notes)]
+    notes = [note for note in said if note]
     bars = _BAR_ROOM * len(drawn) if len(drawn) > _BAND_LIMIT else 0.0
     order = list(dict.fromkeys(arm for of_pair in arms.values() for arm in of_pair if arm in drawn))
     lay_out(figure, order, title, notes if notes_inside else [], len(ROWS), bars, narrow)

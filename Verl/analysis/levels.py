@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from Verl.analysis.figures import ArmsOfPairs, Drawn, missing_note, new_figure, our_style, seed_note
+from Verl.analysis.figures import ArmsOfPairs, Drawn, identical_note, missing_note, new_figure, our_style, seed_note
 from Verl.analysis.layout import lay_out, save
 from Verl.analysis.run_files import TEST, arm_numbers, listed
 from Verl.analysis.runs import Runs, last_scores
@@ -54,9 +54,10 @@ def _draw_panel(ax, rows: pd.DataFrame, arms: Sequence[str], level: str, narrow:
 
 
 def draw_levels(
-    table: pd.DataFrame, arms: ArmsOfPairs, title: str, level: str, notes_inside: bool = True
+    runs: Runs, arms: ArmsOfPairs, title: str, level: str, notes_inside: bool = True
 ) -> tuple[Figure, list[str]]:
     """The figure of ``plot_levels`` and its notes, within ``our_style``."""
+    table = runs.table
     arms = {pair: [arm for arm in of_pair if arm_numbers(arm)] for pair, of_pair in arms.items()} or {"(no pair)": []}
     figure, grid, narrow = new_figure(1, list(arms))
     ends: dict[str, list[int]] = {}
@@ -73,6 +74,7 @@ def draw_levels(
         seed_note(rows, [arm for of_pair in arms.values() for arm in of_pair], "bars"),
         "Dashed: before training.",
         f"Not all arms end at the same step: {listed(uneven)}." if uneven else "",
+        *identical_note(runs, arms),
         *missing_note(table, arms),
     ]
     notes = [note for note in notes if note]
@@ -86,5 +88,5 @@ def plot_levels(runs: Runs, arms: ArmsOfPairs, path: Path | str, title: str, lev
     ``level``: a key of LEVELS, the number that stands at the axis; arms in the given order, equally far apart.
     """
     with our_style():
-        figure, notes = draw_levels(runs.table, arms, title, level)
+        figure, notes = draw_levels(runs, arms, title, level)
         return Drawn(save(figure, Path(path)), notes)

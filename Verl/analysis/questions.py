@@ -115,9 +115,10 @@ QUESTIONS = (
         "signal",
         "The group's mean as the signal",
         "Does it matter that a response is compared with its group? ARPO and Bandit-PO give every response of a query the "
-        "same signal, the mean reward of its group or of its window.",
+        "same signal, the mean reward of its group or of its window, which reaches back to earlier visits of the query.",
         ("signal",),
         _GRPO,
+        shown=("banditpo_*",),  # windows that a study had and the design no longer declares
         optional=True,
     ),
     Question(

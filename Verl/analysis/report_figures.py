@@ -6,12 +6,12 @@ import io
 import re
 
 import matplotlib
-import pandas as pd
 from matplotlib.figure import Figure
 
 from Verl.analysis.figures import AXES, ArmsOfPairs, draw_question, our_style
 from Verl.analysis.levels import draw_levels
 from Verl.analysis.questions import Question
+from Verl.analysis.runs import Runs
 
 # letters as paths: the same picture whatever fonts a reader has; a fixed salt: the same names of clip paths every time
 _SVG = {"svg.fonttype": "path", "svg.hashsalt": "bandit", "path.simplify": True}
@@ -51,16 +51,16 @@ class InlineFigure:
         self.svg, self.caption, self.notes, self.columns = svg, caption, notes, columns
 
 
-def question_figures(table: pd.DataFrame, asked: Question, arms: ArmsOfPairs, said: str) -> list[InlineFigure]:
+def question_figures(runs: Runs, asked: Question, arms: ArmsOfPairs, said: str) -> list[InlineFigure]:
     """The figures of one question: against each of its axes, and where its arms end. ``said``: its verdict, for the ear."""
     found = []
     with our_style():
         for axis in asked.axes:
-            figure, notes = draw_question(table, arms, "", axis, notes_inside=False)
+            figure, notes = draw_question(runs, arms, "", axis, notes_inside=False)
             caption = f"Train and test Pass@1 against {AXES[axis]}."
             found.append((figure, axis, caption, notes))
         if asked.level:
-            figure, notes = draw_levels(table, arms, "", asked.level, notes_inside=False)
+            figure, notes = draw_levels(runs, arms, "", asked.level, notes_inside=False)
             found.append((figure, "final", "Last test Pass@1 of every arm.", notes))
         return [
             InlineFigure(_to_svg(figure, f"{asked.name}-{key}", f"{caption} {said}"), caption, notes, len(arms))

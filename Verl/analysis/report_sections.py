@@ -126,7 +126,7 @@ def section(runs: Runs, asked: Question, result_dir: Path) -> Section | None:
         )
     if any(part.verdicts for part in done.parts):
         said = " ".join(part.verdicts[0] for part in done.parts if part.verdicts)
-        done.figures = question_figures(table, asked, arms, said)
+        done.figures = question_figures(runs, asked, arms, said)
     return done
 
 

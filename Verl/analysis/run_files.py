@@ -46,6 +46,7 @@ class RunFile:
     rows: dict[int, dict[str, float]] = field(default_factory=dict)
     repeated: set[int] = field(default_factory=set)
     broken: set[tuple[str, int]] = field(default_factory=set)  # (metric, step) that is NaN or infinite, of all metrics
+    series: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))  # every metric by step
     reason: str | None = None  # why it ended, if it says so
     problems: list[str] = field(default_factory=list)
 
@@ -57,6 +58,7 @@ class RunFile:
         row = self.rows.setdefault(step, {})
         for key, value in metrics.items():
             (self.broken.discard if math.isfinite(value) else self.broken.add)((key, step))
+            self.series[key][step] = value
             if wanted(key):
                 if key in row and row[key] != value and not math.isnan(value):
                     self.repeated.add(step)

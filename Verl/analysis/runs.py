@@ -16,16 +16,23 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from Verl.analysis import identical
 from Verl.analysis.run_files import TEST, RunFile, as_table, listed, read_run
 
 
 class Runs(NamedTuple):
     """``table``: a row per run and step (IDENTITY, ``step``, a column per metric); ``problems``: one sentence each;
-    ``broken``: run -> how many of its values are NaN or infinite, over all metrics."""
+    ``broken``: run -> how many of its values are NaN or infinite, over all metrics; ``same_as``: pair -> arm -> the arm
+    whose logs it repeats (`Verl.analysis.identical`)."""
 
     table: pd.DataFrame
     problems: list[str]
     broken: Mapping[str, int] = {}
+    same_as: Mapping[str, Mapping[str, str]] = {}
+
+    def stands_for(self, pair: str, arm: str) -> str:
+        """The arm whose logs an arm repeats, or itself."""
+        return self.same_as.get(pair, {}).get(arm, arm)
 
 
 def _one_per_seed(runs: list[RunFile]) -> tuple[list[RunFile], list[str]]:
@@ -81,6 +88,18 @@ def _missing_seeds(runs: list[RunFile]) -> list[str]:
     return problems
 
 
+def _repeated_logs(runs: list[RunFile]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Pair -> arm -> the arm whose logs it repeats, and a sentence for each."""
+    same_as, sentences = {}, []
+    for pair, arms in _by_arm(runs).items():
+        logs = {
+            arm: {run.identity["seed"]: identical.signature(run.series) for run in group} for arm, group in arms.items()
+        }
+        same_as[pair] = identical.same_as(logs)
+        sentences += [identical.sentence(arm, leader, pair, logs) for arm, leader in same_as[pair].items()]
+    return same_as, sentences
+
+
 def load_runs(result_dir: Path | str, wanted: Callable[[str], bool] = lambda key: True) -> Runs:
     """All runs under ``result_dir``, one row per run and step, and the list of what is wrong with them.
 
@@ -101,7 +120,9 @@ def load_runs(result_dir: Path | str, wanted: Callable[[str], bool] = lambda key
     if not kept:
         problems.append("no run found in the result folder")
     broken = {run.name: len(run.broken) for run in kept}
-    return Runs(as_table(kept), problems + twice + _mixed_configs(kept) + _missing_seeds(kept), broken)
+    same_as, repeated = _repeated_logs(kept)
+    problems += twice + _mixed_configs(kept) + _missing_seeds(kept) + repeated
+    return Runs(as_table(kept), problems, broken, same_as)
 
 
 def evaluation_files(result_dir: Path | str, run: str) -> dict[int, Path]:

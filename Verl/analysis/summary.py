@@ -16,11 +16,12 @@ from Verl.analysis.verdict import BASE_LINE, gains, verdicts
 NOTE = (
     "Test Pass@1, mean over seeds. Final: last evaluation, 95 % t interval over seeds. Best: the highest mean over the "
     "evaluations, picked on test and so too high. Gain: final minus start. Marginal gain: final minus the base line's "
-    "final, over the same seeds (and the same questions where the evaluations are stored), 95 % interval; p: Holm."
+    "final, over the same seeds (and the same questions where the evaluations are stored), 95 % interval; p: Holm; above 0.05 "
+    "it says that a difference is not shown, not that there is none. Arms with identical logs are one comparison."
 )
 
 
-def _row(table: pd.DataFrame, pair: str, arm: str, marginal, gain) -> dict | None:
+def _row(table: pd.DataFrame, pair: str, arm: str, marginal, gain, same_as: str) -> dict | None:
     rows = table[(table["pair"] == pair) & (table["arm"] == arm)]
     at_the_end = last_scores(rows)
     if at_the_end is None:
@@ -38,6 +39,7 @@ def _row(table: pd.DataFrame, pair: str, arm: str, marginal, gain) -> dict | Non
         row[f"{name}_low"] = comparison.result.low if tested else np.nan
         row[f"{name}_high"] = comparison.result.high if tested else np.nan
         row[f"{name}_p"] = comparison.adjusted_p if tested else np.nan
+    row["same_logs_as"] = same_as
     row["verdict"] = marginal.sentence if marginal is not None else gain.sentence
     return row
 
@@ -57,7 +59,7 @@ def summary_table(
     marginal = {(c.pair, c.arm): c for c in verdicts(runs, arms, base_line, pairs, result_dir)}
     gain = {(c.pair, c.arm): c for c in gains(runs, arms, pairs, result_dir)}
     keys = [(pair, arm) for pair in pairs for arm in arms]
-    rows = [_row(table, *key, marginal.get(key), gain[key]) for key in keys]
+    rows = [_row(table, *key, marginal.get(key), gain[key], runs.same_as.get(key[0], {}).get(key[1], "")) for key in keys]
     return pd.DataFrame([row for row in rows if row is not None])
 
 

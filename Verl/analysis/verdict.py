@@ -1,4 +1,4 @@
-"""One plain sentence per comparison: is an arm better than the base line, or is the difference noise?
+"""One plain sentence per comparison: how far an arm is from the base line, and whether that is beyond noise.
 
 Arms are paired with the base line by seed and, where the per-question evaluations are there, by question. All
 comparisons of one call are one family for Holm's correction.
@@ -30,7 +30,8 @@ class Comparison:
 
     ``at``: the step or budget of the comparison; ``questions``: 0 if only the seeds' averages were compared;
     ``family``: comparisons that Holm's correction ran over; ``noise``: of this comparison, as far as it can be told;
-    ``why_not``: what stands in the way of a test.
+    ``why_not``: what stands in the way of a test; ``counted_as``: the (arm, compared with) that this comparison repeats,
+    because the logs are identical; ``repeated_by``: the arms whose comparisons repeat this one.
     """
 
     pair: str
@@ -47,6 +48,8 @@ class Comparison:
     noise: stats.Noise | None = None
     family: int = 0
     why_not: str = ""
+    counted_as: tuple[str, str] | None = None
+    repeated_by: tuple[str, ...] = ()
 
     def beyond_noise(self, alpha: float = 0.05) -> bool:
         return self.adjusted_p is not None and self.adjusted_p <= alpha
@@ -208,11 +211,12 @@ def compare(
         axis: "steps" compares at the last common step; "queries", "responses", "tokens", "gradient_samples" or
             "hours" at the last common budget, between evaluations.
     Returns:
-        Comparisons in the given order. Those that cannot be told are not in Holm's family.
+        Comparisons in the given order. Those that cannot be told are not in Holm's family, and those of arms with identical
+        logs are in it once.
     """
     if axis != "steps" and axis not in LEDGER:
         raise ValueError(f"unknown axis {axis!r}; known: steps, {', '.join(LEDGER)}")
-    return _judged([_compare(runs, result_dir, *one, axis, metric) for one in family], metric, alpha)
+    return _judged([_compare(runs, result_dir, *one, axis, metric) for one in family], runs, metric, alpha)
 
 
 def verdicts(
@@ -241,19 +245,49 @@ def gains(
 ) -> list[Comparison]:
     """Does an arm improve at all? Its last evaluation against its own before training; a family of its own for Holm."""
     pairs = sorted(runs.table["pair"].unique()) if pairs is None else pairs
-    return _judged([_gain(runs, result_dir, pair, arm, metric) for pair in pairs for arm in arms], metric, alpha)
+    found = [_gain(runs, result_dir, pair, arm, metric) for pair in pairs for arm in arms]
+    return _judged(found, runs, metric, alpha)
 
 
-def _judged(found: list[Comparison], metric: str, alpha: float) -> list[Comparison]:
-    """The comparisons with Holm's p over those that could be tested, and their sentences."""
-    tested = [i for i, comparison in enumerate(found) if comparison.result is not None]
-    adjusted = dict(zip(tested, stats.holm([found[i].result.p for i in tested]).tolist()))
-    judged = []
-    for i, comparison in enumerate(found):
-        if i in adjusted:
-            comparison = replace(comparison, adjusted_p=adjusted[i], family=len(tested))
-            comparison = replace(comparison, sentence=sentence_of(comparison, metric, alpha))
-        judged.append(comparison)
+def _one_log(c: Comparison) -> Comparison:
+    """The comparison of an arm with one whose logs it repeats: there is nothing to compare."""
+    why = "their logs are identical but for timings: what they declare differently trained nothing"
+    sentence = f"{c.pair}: {arm_label(c.arm)} against {arm_label(c.base_line)} cannot be told: {why}."
+    return replace(c, result=None, noise=None, sentence=sentence, why_not=why)
+
+
+def _led(found: Sequence[Comparison], runs: Runs) -> dict[int, int]:
+    """Place of each comparison that could be tested -> place of the one that stands for it in Holm's family.
+
+    Comparisons of arms with identical logs are one: the one with the most seeds, then the first, stands for the others.
+    """
+    together: dict[tuple, list[int]] = {}
+    for place, c in enumerate(found):
+        if c.result is not None:
+            key = (c.pair, runs.stands_for(c.pair, c.arm), runs.stands_for(c.pair, c.base_line))
+            together.setdefault(key, []).append(place)
+    leaders = {key: max(places, key=lambda place: (len(found[place].seeds), -place)) for key, places in together.items()}
+    return {place: leaders[key] for key, places in together.items() for place in places}
+
+
+def _judged(found: list[Comparison], runs: Runs, metric: str, alpha: float) -> list[Comparison]:
+    """The comparisons with Holm's p over those that could be tested, identical logs counted once, and their sentences."""
+    found = [
+        _one_log(c) if runs.stands_for(c.pair, c.arm) == runs.stands_for(c.pair, c.base_line) else c for c in found
+    ]
+    led = _led(found, runs)
+    leaders = sorted(set(led.values()))
+    adjusted = dict(zip(leaders, stats.holm([found[i].result.p for i in leaders]).tolist()))
+    judged = list(found)
+    for i in leaders:
+        arms = tuple(dict.fromkeys(found[j].arm for j in led if led[j] == i and found[j].arm != found[i].arm))
+        one = replace(found[i], adjusted_p=adjusted[i], family=len(leaders), repeated_by=arms)
+        judged[i] = replace(one, sentence=sentence_of(one, metric, alpha))
+    for i in led.keys() - set(leaders):
+        leader = judged[led[i]]
+        own = {"arm": found[i].arm, "base_line": found[i].base_line, "counted_as": (leader.arm, leader.base_line)}
+        one = replace(leader, **own, repeated_by=())
+        judged[i] = replace(one, sentence=sentence_of(one, metric, alpha))
     return judged
 
 

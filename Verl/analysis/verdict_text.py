@@ -43,30 +43,70 @@ def _n(c: Comparison) -> str:
     return f"{len(c.seeds)} paired seeds{questions}"
 
 
+_OPEN = "not beyond noise, so open"
+_OPEN_AT_LENGTH = "not beyond noise (a difference is not shown; the interval says how large it may be)"
+
+
+def _interval(c: Comparison) -> str:
+    return f"{number(c.result.low)} to {number(c.result.high)}"
+
+
+def _identical(c: Comparison) -> str:
+    """Which comparisons are this one, because the arms' logs are identical; empty if none is."""
+    if c.counted_as is not None:
+        arm, base = (arm_label(name) for name in c.counted_as)
+        return f" Identical logs: this is the comparison of {arm} with {base}, counted once."
+    if c.repeated_by:
+        names = _joined([arm_label(arm) for arm in (c.arm, *c.repeated_by)])
+        return f" Identical logs: {names} are one comparison, counted once."
+    return ""
+
+
 def sentence_of(c: Comparison, metric: str, alpha: float) -> str:
-    """The verdict of one comparison; what was compared stands in it, so that it can be quoted alone."""
+    """The verdict of one comparison; what was compared stands in it, so that it can be quoted alone.
+
+    The difference and its interval come first, then whether that is beyond noise.
+    """
     direction = "above" if c.result.difference >= 0 else "below"
     holm = f"Holm-adjusted p {p_text(c.adjusted_p)} over {c.family} comparison{'s' * (c.family > 1)}"
     text = (
-        f"{c.pair}: {arm_label(c.arm)} is {abs(c.result.difference):.3f} {direction} {arm_label(c.base_line)} "
-        f"({_measured(c, metric)}; {_n(c)}; 95 % interval {number(c.result.low)} to {number(c.result.high)}; {holm})"
+        f"{c.pair}: {arm_label(c.arm)} is {abs(c.result.difference):.3f} {direction} {arm_label(c.base_line)}, "
+        f"95 % interval {_interval(c)} ({_measured(c, metric)}; {_n(c)}; {holm}): "
+        f"{'beyond noise' if c.beyond_noise(alpha) else _OPEN_AT_LENGTH}."
     )
-    if c.beyond_noise(alpha):
-        text += ": beyond noise."
-    else:
-        text += ": not beyond noise (which does not prove that there is no difference)."
-    return text + "".join(f" Note: {note}." for note in c.notes)
+    return text + _identical(c) + "".join(f" Note: {note}." for note in c.notes)
 
 
 def _joined(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))
 
 
-def _in_brackets(c: Comparison, against: bool) -> str:
-    """One arm within a sentence over several."""
+def _in_brackets(c: Comparison, against: bool, with_p: bool = True) -> str:
+    """One arm within a sentence over several: its difference, its interval and p."""
     other = f" against {arm_label(c.base_line)}" if against else ""
-    interval = f"{number(c.result.low)} to {number(c.result.high)}"
-    return f"{arm_label(c.arm)}{other} {number(c.result.difference)} ({interval}, p {p_text(c.adjusted_p)})"
+    p = f", p {p_text(c.adjusted_p)}" if with_p else ""
+    return f"{arm_label(c.arm)}{other} {number(c.result.difference)} ({_interval(c)}{p})"
+
+
+def _sorted_out(tested: Sequence[Comparison], alpha: float, with_p: bool = True) -> str:
+    """Every difference with its interval, and behind each group of them whether it is beyond noise."""
+    against = len({c.base_line for c in tested}) > 1
+    beyond = [c for c in tested if c.beyond_noise(alpha)]
+    named = [
+        ([c for c in beyond if c.result.difference >= 0], "beyond noise, above"),
+        ([c for c in beyond if c.result.difference < 0], "beyond noise, below"),
+        ([c for c in tested if not c.beyond_noise(alpha)], _OPEN if beyond or not with_p else _OPEN_AT_LENGTH),
+    ]
+    parts = [
+        f"{_joined([_in_brackets(c, against, with_p) for c in group])}: {words}" for group, words in named if group
+    ]
+    return "; ".join(parts)
+
+
+def _compared_with(tested: Sequence[Comparison]) -> str:
+    """"against the base line", where all are compared with the same."""
+    bases = {c.base_line for c in tested}
+    return f"against {arm_label(next(iter(bases)))}" if len(bases) == 1 else ""
 
 
 def _span(values: Sequence[str]) -> str:
@@ -86,15 +126,6 @@ def _would_be_found(comparisons: Sequence[Comparison], alpha: float) -> str:
     return f" With this noise, a true difference of about {about} would be found in 4 of 5 such studies."
 
 
-def _told(tested: Sequence[Comparison], alpha: float) -> str:
-    """How many of several differ beyond noise, from what."""
-    beyond, bases = sum(c.beyond_noise(alpha) for c in tested), {c.base_line for c in tested}
-    if len(bases) > 1:
-        return f"{beyond or 'none'} of {len(tested)} comparisons show{'s' * (beyond < 2)} a difference beyond noise"
-    base = arm_label(next(iter(bases)))
-    return f"{beyond or 'none'} of {len(tested)} arms differ{'s' * (beyond < 2)} from {base} beyond noise"
-
-
 def _cannot_be_told(untold: Sequence[Comparison]) -> str:
     """Which comparisons stand open, and why."""
     if not untold:
@@ -110,23 +141,15 @@ def _cannot_be_told(untold: Sequence[Comparison]) -> str:
 
 
 def headline(comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
-    """The shortest form of ``conclusion``: no intervals, so only beside it."""
-    tested = [c for c in comparisons if c.result is not None]
+    """The shortest form of ``conclusion``: every difference with its interval, then whether it is beyond noise."""
+    tested = [c for c in comparisons if c.result is not None and c.counted_as is None]
     if not tested:
         return "Cannot be told yet." if comparisons else ""
-    missing = len(comparisons) - len(tested)
+    missing = sum(c.result is None for c in comparisons)
     untold = f"; {missing} cannot be told" if missing else ""
-    if len(tested) == 1:
-        (c,) = tested
-        noise = "beyond noise" if c.beyond_noise(alpha) else "not beyond noise"
-        arm = arm_label(c.arm)
-        return f"{arm[0].upper()}{arm[1:]} against {arm_label(c.base_line)}: {number(c.result.difference)}, {noise}{untold}."
-    against = len({c.base_line for c in tested}) > 1
-    beyond = [c for c in tested if c.beyond_noise(alpha)]
-    others = [f" against {arm_label(c.base_line)}" if against else "" for c in beyond]
-    named = [f"{arm_label(c.arm)}{other} {number(c.result.difference)}" for c, other in zip(beyond, others)]
-    told = _told(tested, alpha)
-    return f"{told[0].upper()}{told[1:]}{': ' + _joined(named) if named else ''}{untold}."
+    against = _compared_with(tested)
+    text = f"{against[0].upper()}{against[1:]}: " if against else ""
+    return f"{text}{_sorted_out(tested, alpha, with_p=False)}{untold}.{''.join(_identical(c) for c in tested)}"
 
 
 def conclusion(comparisons: Sequence[Comparison], metric: str = TEST, alpha: float = 0.05) -> str:
@@ -134,22 +157,17 @@ def conclusion(comparisons: Sequence[Comparison], metric: str = TEST, alpha: flo
 
     ``comparisons``: of one pair and one family; an empty list gives an empty text.
     """
-    tested = [c for c in comparisons if c.result is not None]
+    tested = [c for c in comparisons if c.result is not None and c.counted_as is None]
     untold = [c for c in comparisons if c.result is None]
+    within = [c for c in tested if not c.beyond_noise(alpha)]
     if len(tested) < 2:
-        within = [c for c in tested if not c.beyond_noise(alpha)]
         told = " ".join(c.sentence for c in tested) + _would_be_found(within, alpha)
         return f"{told} {_cannot_be_told(untold)}".strip()
-    against = len({c.base_line for c in tested}) > 1
-    beyond = [c for c in tested if c.beyond_noise(alpha)]
-    within = [c for c in tested if not c.beyond_noise(alpha)]
-    parts = [f"{'above' if up else 'below'}: {_joined([_in_brackets(c, against) for c in group])}"
-             for up in (True, False) if (group := [c for c in beyond if (c.result.difference >= 0) == up])]  # fmt: skip
-    if within:
-        parts.append(f"not beyond noise: {_joined([_in_brackets(c, against) for c in within])}")
     n = _span([_n(c) for c in tested])
     where = _span([_measured(c, metric) for c in tested])
     family = tested[0].family
     holm = f"p Holm-adjusted over {family} comparison{'s' * (family > 1)}"
-    text = f"{tested[0].pair}: {_told(tested, alpha)}; {'; '.join(parts)}. 95 % intervals; {n}; {where}; {holm}."
+    head = ", ".join(part for part in (tested[0].pair, _compared_with(tested)) if part)
+    text = f"{head}: {_sorted_out(tested, alpha)}. 95 % intervals; {n}; {where}; {holm}."
+    text += "".join(_identical(c) for c in tested)
     return f"{text}{_would_be_found(within, alpha)} {_cannot_be_told(untold)}".rstrip()

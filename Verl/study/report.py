@@ -152,7 +152,7 @@ class Plan:
         for comparisons in dict.fromkeys((1, max(1, len(self.rows) - 1))):
             value = plan.detectable(seeds, questions, comparisons, chosen)
             against = "one comparison" if comparisons == 1 else f"{comparisons} comparisons (Holm)"
-            found = "no difference (one seed: noise of training unknown)" if value == float("inf") else f"{value:.3f}"
+            found = "unknown (one seed says nothing of the noise of training)" if value == float("inf") else f"{value:.3f}"
             lines.append(f"smallest detectable difference in test Pass@1, {seeds} seeds, {against}: {found}")
         best = ", the best case: measure it, then --seed-std" if not chosen["seed_std"] else ""
         return [*lines, f"  power {chosen['power']:g} at level {chosen['alpha']:g}; error^2 = seed_std^2 / S + 2 p (1 - p) / "

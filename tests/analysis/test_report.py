@@ -16,7 +16,7 @@ from Verl.analysis.report import build, main
 from Verl.analysis.report_runs import costs, health, provenance, speeds
 from Verl.analysis.runs import load_runs
 from Verl.analysis.verdict import compare
-from Verl.analysis.verdict_text import conclusion, headline
+from Verl.analysis.verdict_text import conclusion, headline, number
 
 ROOT = Path(__file__).resolve().parents[2]
 GAINS = {"grpo_0032_1": 0.1, "onerpo_0032_1_7": 0.1, "grpo_0032_8": 0.35, "grpo_0032_8_control_random": 0.0}
@@ -213,12 +213,26 @@ def test_conclusion_of_several_arms_in_one_sentence(study):
     family = [("tiny_arith", arm, "grpo_0032_1") for arm in ("grpo_0032_8", "onerpo_0032_1_7", "grpo_0032_64")]
     found = compare(load_runs(study), family, study)
     text = conclusion(found)
-    assert text.startswith("tiny_arith: 1 of 2 arms differs from base line 32×1 beyond noise; above: GRPO 32×8 +0.")
-    assert "not beyond noise: One-RPO 32×1 +7" in text and "Holm-adjusted over 2 comparisons" in text
+    assert text.startswith("tiny_arith, against base line 32×1: GRPO 32×8 +0.") and "Holm-adjusted over 2 comparisons" in text
     assert "cannot be told: GRPO 32×64, not run." in text
-    assert headline(found).startswith("1 of 2 arms differs") and headline(found).endswith("; 1 cannot be told.")
+    assert headline(found).startswith("Against base line 32×1: GRPO 32×8 +0.") and "1 cannot be told" in headline(found)
     assert conclusion(found[1:2]).startswith(found[1].sentence) and conclusion([]) == ""
     assert headline(found[2:]) == "Cannot be told yet."
+
+
+def test_the_number_and_its_interval_stand_before_what_is_not_shown(study):
+    """Nothing reads as "no effect" where an effect is merely not shown."""
+    family = [("tiny_arith", arm, "grpo_0032_1") for arm in ("grpo_0032_8", "onerpo_0032_1_7")]
+    shown, weak = compare(load_runs(study), family, study)
+    assert shown.beyond_noise() and not weak.beyond_noise()
+    wide = f"{number(weak.result.low)} to {number(weak.result.high)}"
+    for text in (weak.sentence, conclusion([weak]), conclusion([shown, weak]), headline([weak]), headline([shown, weak])):
+        assert wide in text and f"{abs(weak.result.difference):.3f}" in text
+        assert text.index(f"{abs(weak.result.difference):.3f}") < text.index(wide) < text.index("not beyond noise")
+        assert not re.search(r"\b(none|no effect|no difference|does not differ|do not differ)\b", text, re.IGNORECASE), text
+    told = _Text(build(study)).sections
+    assert wide in told["short"] and wide in told["advantage"]
+    assert not re.search(r"no (effect|difference)", " ".join(told.values()))
 
 
 def test_what_a_comparison_could_have_found(tmp_path):
