@@ -17,9 +17,15 @@ from Verl.analysis import stats
 from Verl.evaluation.answers import voted_answer
 from Verl.evaluation.labels import pass_at_1
 from Verl.evaluation.questions import Key
+from Verl.reward.score import has_lenient_rule
 
-RULES = ("strict", "flexible", "format")
-_RULE_WORDS = {"strict": "strict rule", "flexible": "flexible rule", "format": "format alone, right or wrong"}
+_RULE_WORDS = {
+    "strict": "strict rule",
+    "lenient": "lenient rule",
+    "flexible": "flexible rule",
+    "format": "format alone, right or wrong",
+}
+RULES = tuple(_RULE_WORDS)
 
 Row = dict[str, Any]  # one response, with the columns of store.SCHEMA (its tokens not needed)
 
@@ -30,7 +36,7 @@ class Metric:
 
     Args:
         name: "avg@8", "pass@4", "maj@8" or "greedy".
-        rule: "strict", "flexible" or "format".
+        rule: one of RULES.
         label: what the number is, in words.
         keys_Q: the questions.
         values_Q: one value per question, in [0, 1].
@@ -71,15 +77,24 @@ def all_metrics(rows: Iterable[Row], temperature: float) -> list[Metric]:
         ValueError: questions with different numbers of samples (a file that isn't whole).
     """
     rows = list(rows)
+    rules = _rules_of(rows)
     sampled, greedy = _by_question(r for r in rows if not r["greedy"]), _by_question(r for r in rows if r["greedy"])
     metrics: list[Metric] = []
     if sampled:
-        metrics += _sampled_metrics(sampled, temperature)
+        metrics += _sampled_metrics(sampled, temperature, rules)
     if greedy:
-        for rule in RULES:
+        for rule in rules:
             label = f"Greedy, one answer at temperature 0, {_RULE_WORDS[rule]}"
             metrics.append(_metric("greedy", rule, label, greedy, partial(average, rule=rule)))
     return metrics
+
+
+def _rules_of(rows: Sequence[Row]) -> list[str]:
+    """RULES without the lenient one where it says nothing of its own: off MATH, and where a file has no such score."""
+    lenient = any(has_lenient_rule(row["data_source"]) for row in rows) and all(
+        row.get("lenient") is not None for row in rows
+    )
+    return [rule for rule in RULES if rule != "lenient" or lenient]
 
 
 def _by_question(rows: Iterable[Row]) -> dict[Key, list[Row]]:
@@ -89,13 +104,13 @@ def _by_question(rows: Iterable[Row]) -> dict[Key, list[Row]]:
     return groups
 
 
-def _sampled_metrics(groups: dict[Key, list[Row]], temperature: float) -> list[Metric]:
+def _sampled_metrics(groups: dict[Key, list[Row]], temperature: float, rules: Sequence[str]) -> list[Metric]:
     counts = {len(group) for group in groups.values()}
     if len(counts) > 1:
         raise ValueError(f"the questions have {min(counts)} to {max(counts)} samples: they must have equally many")
     n = counts.pop()
     metrics = []
-    for rule in RULES:
+    for rule in rules:
         how = f"at temperature {temperature}, {_RULE_WORDS[rule]}"
         label = ("" if n == 1 else f"avg@{n}: ") + f"{pass_at_1(n, temperature)}, {_RULE_WORDS[rule]}"
         metrics.append(_metric(f"avg@{n}", rule, label, groups, partial(average, rule=rule)))

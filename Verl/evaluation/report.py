@@ -59,10 +59,13 @@ class Progress:
         )
 
 
-_LEGEND = (
-    "strict: right in the demanded format; flexible: right, however it is written; format: the format alone. "
-    "In %, with 95 % intervals: bootstrap over questions."
-)
+_LEGEND = {
+    "strict": "right in the demanded format",
+    "lenient": "the same in more spellings",
+    "flexible": "right, however it is written",
+    "format": "the format alone",
+}
+_HOW = "In %, with 95 % intervals: bootstrap over questions."
 
 
 def show(console: Console, evaluation: dict[str, Any]) -> None:
@@ -71,18 +74,20 @@ def show(console: Console, evaluation: dict[str, Any]) -> None:
     console.print(f"\n{settings['model']} on {settings['data']}", style="italic", highlight=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("metric", no_wrap=True)
-    for rule in RULES:
+    rules = [rule for rule in RULES if any(metric["rule"] == rule for metric in metrics)]
+    for rule in rules:
         table.add_column(rule, justify="right", no_wrap=True)
     for name in dict.fromkeys(metric["name"] for metric in metrics):
         by_rule = {metric["rule"]: _interval(metric) for metric in metrics if metric["name"] == name}
-        table.add_row(name, *(by_rule.get(rule, "") for rule in RULES))
+        table.add_row(name, *(by_rule.get(rule, "") for rule in rules))
     console.print(table)
     for metric in metrics:
         if metric["rule"] == RULES[0]:
             label = metric["label"].rsplit(", ", 1)[0]  # the last part names the rule, which is the column here
             named = label.lower().startswith(metric["name"])
             console.print(label if named else f"{metric['name']}: {label}", highlight=False)
-    console.print(f"{_LEGEND}\n{_facts(evaluation['counts'], settings)}", highlight=False)
+    legend = "; ".join(f"{rule}: {_LEGEND[rule]}" for rule in rules)
+    console.print(f"{legend}. {_HOW}\n{_facts(evaluation['counts'], settings)}", highlight=False)
 
 
 def _interval(metric: dict[str, Any]) -> str:

@@ -1,22 +1,26 @@
 r"""MATH: the answer stands in `\boxed{...}` (Hendrycks et al. 2021, arXiv 2103.03874).
 
-Strict: the content of the last box, after `normalise`, is the same text as the truth after `normalise`. The rule is
-that of the paper's own evaluation (github hendrycks/math, `math_equivalence.py`), which verl 0.9.1 uses too: the *last*
-`\boxed` counts (`\fbox` only where there is no `\boxed`), and where its braces do not balance there is no answer,
-though an earlier box may be sound. `\boxed 5` reads to the next `$` or the end of the line.
+Strict: verl 0.9.1's rule to the letter (`Verl.reward.verl_math`), so that numbers compare with published ones.
 
-Flexible: strict, or math-verify (github huggingface/Math-Verify) calls the two equivalent. It is given the content of
+Lenient: strict, or the content of the last box, after `normalise`, is the same text as the truth after `normalise`. It reads
+the description of that rule as it was meant: `\boxed {5}`, `\fbox{5}`, `198%` and `90°` count. The *last* `\boxed` counts
+(`\fbox` only where there is no `\boxed`), and where its braces do not balance there is no answer, though an earlier box may be
+sound. `\boxed 5` reads to the next `$` or the end of the line. The few answers that only verl's rule takes (an earlier
+`\boxed 5` before another box) are right here too, since the scores are nested.
+
+Flexible: lenient, or math-verify (github huggingface/Math-Verify) calls the two equivalent. It is given the content of
 the last box or, where there is none, the end of the text, from which it takes the last formula or number. math-verify
 is generous: it drops units and the base of 52_8, takes "x=5" for 5 and (1,2) for {1,2}.
 
-Format: there is a box that the strict rule can read.
+Format: there is a box that the lenient rule can read, or the answer is strictly right.
 """
 
 import re
 
+from Verl.reward import verl_math
 from Verl.reward.guard import MathVerifyGuard, Outcome, shared_guard
 from Verl.reward.normalise import MAX_CHARS, normalise
-from Verl.reward.result import Scores
+from Verl.reward.result import Scores, scores
 
 TAIL_CHARS = 1000
 _BOX = re.compile(r"\\boxed(?![a-zA-Z])")
@@ -101,8 +105,10 @@ def score(text: str, truth: str, guard: MathVerifyGuard | None = None) -> Scores
     if not truth.strip():
         raise ValueError("the ground truth of a MATH problem is empty")
     content = boxed(text)
-    if content is not None and normalise(content) == normalise(truth):
-        return Scores(strict=1.0, flexible=1.0, format=1.0)
+    strict = verl_math.is_right(text, truth)
+    lenient = content is not None and normalise(content) == normalise(truth)
+    if strict or lenient:
+        return scores(strict, flexible=True, well_formed=content is not None, lenient=lenient)
     outcome = ask_math_verify(text, content, truth, guard)
     return Scores(
         strict=0.0,

@@ -1,11 +1,11 @@
 """What verl calls for the reward of each response: the reward manager `bandit_rft`.
 
 Configuration (keys of the run's config):
-    reward.rule                    which score trains: strict (default), flexible or format; random is a control
+    reward.rule                    which score trains: strict (default), lenient, flexible or format; random is a control
     reward.custom_reward_function  a function of the user's, as verl knows it; its return value trains instead
     seed                           of the random control
 
-Every response is given all three scores of ours whatever trains, so that "learnt the format" shows apart from "learnt
+Every response is given all four scores of ours whatever trains, so that "learnt the format" shows apart from "learnt
 to solve". `run_single` never raises: verl 0.9.1 answers an exception here by dropping the query and drawing another
 (`verl/trainer/ppo/v1/replay_buffer.py`), which would bias the data or go on for ever. What goes wrong is counted in
 `failure` and `timeout`, and logged once per distinct message.
@@ -33,15 +33,15 @@ from Verl.seeds import derive
 
 logger = logging.getLogger(__name__)
 
-SCORE_RULES = ("strict", "flexible", "format")
+SCORE_RULES = ("strict", "lenient", "flexible", "format")
 RANDOM_RULE = "random"
 RULES = (*SCORE_RULES, RANDOM_RULE)
-EXTRA_KEYS = ("score", "strict", "flexible", "format", "failure", "timeout")
+EXTRA_KEYS = ("score", *Scores._fields)
 
 _MAX_LOGGED = 1000
 _FAILED = Scores(strict=0.0, flexible=0.0, format=0.0, failure=1.0)
 # No rule of ours applies (a data set of the user's, scored by the user's function): not a number, rather than a zero.
-_NOT_APPLICABLE = Scores(strict=math.nan, flexible=math.nan, format=math.nan)
+_NOT_APPLICABLE = Scores(strict=math.nan, flexible=math.nan, format=math.nan, lenient=math.nan)
 
 
 def fair_coin(seed: int, step: int, data_source: str, index: int, rollout: int) -> float:

@@ -1,4 +1,4 @@
-r"""One spelling for the answers of MATH that mean the same, after Hendrycks et al. 2021 (arXiv 2103.03874).
+r"""One spelling for the answers of MATH that mean the same, after Hendrycks et al. 2021 (arXiv 2103.03874): the lenient rule.
 
 The published description, in its order: no line breaks, no `\!`, `\\` becomes `\`, `\tfrac` and `\dfrac` become
 `\frac`, no `\left` and `\right`, no degrees, no dollar signs, no unit `\text{ ...}` on the right, no percent signs,
@@ -36,7 +36,7 @@ _INTEGER_RATIO = re.compile(r"(0|-?[1-9][0-9]*)/(0|-?[1-9][0-9]*)")
 
 @lru_cache(maxsize=4096)
 def normalise(answer: str) -> str:
-    r"""The normal spelling of an answer; two answers are the same under the strict rule if these are the same text.
+    r"""The normal spelling of an answer; two answers are the same under the lenient rule if these are the same text.
 
     Example:
         >>> normalise(r"x = \dfrac12\text{ cm}")

@@ -1,4 +1,4 @@
-"""One response, three scores: strict, flexible, format (see `Verl.reward.result.Scores`)."""
+"""One response, four scores: strict, lenient, flexible, format (see `Verl.reward.result.Scores`)."""
 
 from typing import Any
 
@@ -13,6 +13,11 @@ _WITH_GUARD = {MATH: hendrycks.score, MATH_500: hendrycks.score}
 
 def may_block(data_source: Any) -> bool:
     """Whether scoring may wait for math-verify; the other rules take a fraction of a millisecond."""
+    return data_source in _WITH_GUARD
+
+
+def has_lenient_rule(data_source: Any) -> bool:
+    """Whether the lenient score of a data set may differ from its strict one."""
     return data_source in _WITH_GUARD
 
 
@@ -39,14 +44,14 @@ def score_fully(data_source: str, solution_str: str, ground_truth: Any, guard: M
 def score(
     data_source: str, solution_str: str, ground_truth: Any, extra_info: dict[str, Any] | None = None
 ) -> dict[str, float]:
-    """The three scores of one response, each 0.0 or 1.0; same arguments as a `compute_score` of verl.
+    """The four scores of one response, each 0.0 or 1.0; same arguments as a `compute_score` of verl.
 
     Example:
         >>> score("openai/gsm8k", "so it is 18", "18")
-        {'strict': 0.0, 'flexible': 1.0, 'format': 0.0}
+        {'strict': 0.0, 'lenient': 0.0, 'flexible': 1.0, 'format': 0.0}
 
     `extra_info` is accepted because verl passes it; no rule of ours looks at it. For errors see `score_fully`; a
     caller who must tell a wrong answer from a failed or stopped scorer uses that one too.
     """
     result = score_fully(data_source, solution_str, ground_truth)
-    return {"strict": result.strict, "flexible": result.flexible, "format": result.format}
+    return {name: getattr(result, name) for name in ("strict", "lenient", "flexible", "format")}

@@ -11,6 +11,7 @@ from Verl.data.schema import DataError, check_parquet
 from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
 from Verl.trainer.reward_checks import check_custom_function
+from Verl.trainer.rule_checks import check_reward_rule
 from Verl.trainer.settings import gpu_present
 
 
@@ -82,7 +83,7 @@ BOUNDS: dict[str, tuple[float | None, float | None, bool]] = {
     "budget.gradient_samples": (1, None, True),
     "budget.hours": (1e-9, None, False),
 }
-REWARD_RULES = ("strict", "flexible", "format", "random")
+REWARD_RULES = ("strict", "lenient", "flexible", "format", "random")
 LOGGERS = {"console": None, "file": None, "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow",
            "swanlab": "swanlab", "trackio": "trackio", "clearml": "clearml"}  # fmt: skip
 
@@ -111,6 +112,8 @@ def check(config: DictConfig, algorithm: str, to_the_end: bool = True) -> list[s
             missing.append(str(error))
             if not to_the_end:
                 break
+    if not missing:
+        check_reward_rule(config)
     return missing
 
 

@@ -101,6 +101,19 @@ def test_pass_ks():
     assert [pass_ks(n) for n in (1, 2, 3, 4, 8, 10)] == [[], [2], [2, 3], [2, 4], [2, 4, 8], [2, 4, 8, 10]]
 
 
+def test_math_has_a_lenient_rule_between_strict_and_flexible():
+    rows = [
+        {"data_source": MATH, "index": 0, "sample": sample, "greedy": False, "text": text} | score(MATH, text, r"5\%")
+        for sample, text in enumerate([r"\boxed{5\%}", r"\boxed{5%}", r"\boxed{6}", "no idea"])
+    ]
+    found = {rule: float(by_name(rows)["avg@4", rule].values_Q[0]) for rule in ("strict", "lenient", "flexible")}
+    assert found == {"strict": 0.25, "lenient": 0.5, "flexible": 0.5}
+    assert ("maj@4", "lenient") in by_name(rows)
+    assert "lenient" not in {rule for _, rule in by_name(PLANTED)}  # elsewhere it is the strict one
+    old = [{**row, "lenient": None} for row in rows]  # an evaluation from before there was one
+    assert "lenient" not in {rule for _, rule in by_name(old)} and ("avg@4", "strict") in by_name(old)
+
+
 def test_questions_with_missing_samples_are_refused():
     with pytest.raises(ValueError, match="3 to 4 samples"):
         all_metrics(PLANTED[:4] + responses(1, "7", ["a", "b", "c"]), 1.0)
@@ -117,6 +130,8 @@ def test_questions_with_missing_samples_are_refused():
         (CHAIN_SUM, "strict", "#5", "#-5", False),
         (MATH, "strict", r"\boxed{\frac12}", r"\boxed{\dfrac{1}{2}}", True),
         (MATH, "flexible", r"\boxed{3}", r"\boxed{4}", False),
+        (MATH, "strict", r"\boxed{5%}", r"\boxed{5\%}", False),  # verl drops the escaped sign only
+        (MATH, "lenient", r"\boxed{5%}", r"\boxed{5\%}", True),
     ],
 )
 def test_wrong_answers_vote_together_where_the_rule_reads_them_alike(source, rule, one, other, same):

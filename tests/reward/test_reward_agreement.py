@@ -2,20 +2,25 @@
 
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pandas as pd
 import pytest
+from reward_cases import CASES, Case
 from verl.utils.reward_score import gsm8k as verl_gsm8k
 from verl.utils.reward_score import math_reward as verl_math
 
-from Verl.data.sources import GSM8K, MATH_500
+from Verl import REPO_ROOT
+from Verl.data.sources import GSM8K, MATH, MATH_500
 from Verl.reward import hendrycks
 from Verl.reward.guard import MathVerifyGuard, Outcome
 from Verl.reward.normalise import normalise
+from Verl.reward.result import Scores, scores
 from Verl.reward.score import score_fully
 
-ALL = (1.0, 1.0, 1.0, 0.0, 0.0)
+ALL = Scores(strict=1.0, lenient=1.0, flexible=1.0, format=1.0)
 
 # MATH-500 references that a scorer calls wrong: unique_id -> reason. None is known (math-verify 0.9.0).
 MATH_500_EXCEPTIONS: dict[str, str] = {}
@@ -31,7 +36,7 @@ def test_gsm8k_answers_of_another_question(gsm8k: list[dict]) -> None:
         result = score_fully(GSM8K, other["answer"], row["truth"])
         coincide = row["truth"] == other["truth"]
         same += coincide
-        assert result == (float(coincide), float(coincide), 1.0, 0.0, 0.0), (row["truth"], other["answer"])
+        assert result == scores(coincide, coincide, True), (row["truth"], other["answer"])
     assert 0 < same < len(gsm8k) // 20
 
 
@@ -60,7 +65,7 @@ def test_math_500_answers_of_another_question(math_500: list[dict], guard: MathV
         coincide = row["answer"] == other["answer"]
         same += coincide
         result = score_fully(MATH_500, other["solution"], row["answer"], guard)
-        assert result == (float(coincide), float(coincide), 1.0, 0.0, 0.0), (row["answer"], other["answer"])
+        assert result == scores(coincide, coincide, True), (row["answer"], other["answer"])
     assert 0 < same < 50
 
 
@@ -102,6 +107,90 @@ def test_strict_gsm8k_is_verls_on_mutated_references(gsm8k: list[dict]) -> None:
     assert min(seen.values()) > 2_000  # both verdicts are well represented
 
 
+class _NeverAsked:
+    """In place of math-verify, which has no say in the strict score."""
+
+    def check(self, truth: str, answer: str) -> Outcome:
+        return Outcome.DIFFERENT
+
+
+def _strict(text: str, truth: str) -> float:
+    return hendrycks.score(text, truth, _NeverAsked()).strict
+
+
+def _mutated_solution(solution: str, truth: str, rng: random.Random) -> str:
+    """The end of a solution, its box respelt or given again, with up to three small edits near the answer."""
+    boxes = (r"\boxed {%s}", r"\boxed %s$", r"\fbox{%s}", r"\boxed{%s}", r"\boxed{\boxed{%s}}", r"\boxed{%s", r"\boxed{ %s }.")
+    again = " so " + rng.choice([*boxes, "%s"]) % rng.choice([truth, truth, "10"])
+    text = solution[-200:] + (again if rng.random() < 0.7 else "")
+    pieces = ["%", r"\%", "°", r"^\circ", " ", "$", "{", "}", r"\text{ cm}", "x=", "0.5", ".5", r"\frac12", r"\sqrt2", "\n", ""]
+    for _ in range(rng.randint(0, 3)):
+        at = max(0, len(text) - rng.randint(0, 25))
+        text = text[:at] + rng.choice(pieces) + text[at + rng.randint(0, 2) :]
+    return text
+
+
+def test_strict_math_is_verls_on_the_hand_checked_cases() -> None:
+    cases = [case for case in CASES if case.data_source == MATH]
+    assert [case.why for case in cases if _strict(case.response, case.truth) != verl_score(case)] == []
+    assert sum(map(verl_score, cases)) > 30 and len(cases) > 120
+
+
+def verl_score(case: Case) -> float:
+    return verl_math.compute_score(case.response, case.truth)
+
+
+def test_strict_math_is_verls_on_every_reference(published, math_500: list[dict]) -> None:
+    """MATH-500's solutions and, boxed in four ways, all 12,500 truths of MATH; each against its own truth and the next."""
+    frames = [pd.read_parquet(published / "MATH" / f"{split}.parquet") for split in ("train", "test")]
+    truths = [cell["ground_truth"] for frame in frames for cell in frame["reward_model"]]
+    pairs = [(row["solution"], row["answer"]) for row in math_500]
+    forms = (r"$\boxed{%s}$.", r"\boxed {%s}", r"$\boxed %s$", r"\fbox{%s}")
+    pairs += [(form % truth, truth) for truth in truths for form in forms]
+    assert len(pairs) == 50_500
+    right, wrong = 0, []
+    for (text, truth), (_, another) in zip(pairs, pairs[4:] + pairs[:4]):
+        for one in (truth, another):
+            if one.strip():  # two of MATH's problems have an empty box
+                assert _strict(text, one) == verl_math.compute_score(text, one), (text[-100:], one)
+        right += bool(truth.strip()) and bool(_strict(text, truth))
+        wrong += [text] * (text.startswith(r"$\boxed{") and bool(truth.strip()) and not _strict(text, truth))
+    assert wrong == []  # no truth of MATH is out of the rule's own reach
+    assert 25_000 < right < 37_000
+
+
+def _compare_on_mutations(pairs: list[tuple[str, str]], seed: int) -> None:
+    """2,000 mutations of (response, truth): ours is verl's score, the scores are nested, both verdicts well represented."""
+    rng, seen = random.Random(seed), {0.0: 0, 1.0: 0}
+    for text, truth in rng.choices(pairs, k=2_000):
+        text = _mutated_solution(text, truth, rng)
+        verls = verl_math.compute_score(text, truth)
+        result = hendrycks.score(text, truth, _NeverAsked())
+        assert result.strict == verls, (text, truth)
+        assert result.strict <= result.lenient <= result.flexible and result.strict <= result.format
+        seen[verls] += 1
+    assert min(seen.values()) > 300
+
+
+def test_strict_math_is_verls_on_mutated_cases() -> None:
+    _compare_on_mutations([(case.response, case.truth) for case in CASES if case.data_source == MATH], seed=6)
+
+
+def test_strict_math_is_verls_on_mutated_references(math_500: list[dict]) -> None:
+    _compare_on_mutations([(row["solution"], row["answer"]) for row in math_500], seed=5)
+
+
+def test_the_rule_is_loaded_without_verl_torch_or_ray() -> None:
+    """Data preparation, evaluation tables and the math-verify child must not wait for them."""
+    code = (
+        "import sys; from Verl.reward.score import score; from Verl.data.sources import MATH\n"
+        "assert score(MATH, r'\\boxed{4}', '4')['strict'] == 1.0\n"
+        "print([name for name in ('verl', 'torch', 'ray') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO_ROOT)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
 SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda text: text.replace(r"\frac", r"\dfrac"),
     lambda text: text.replace(",", ", ") + " ",
@@ -121,7 +210,7 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (
 )
 
 
-def test_strict_math_is_verls_on_respelt_truths(published) -> None:
+def test_lenient_math_is_nearly_verls_on_respelt_truths(published) -> None:
     """On all 12,500 true answers, each spelt 15 ways. Where we differ, a reason of `normalise` must apply."""
     frames = [pd.read_parquet(published / "MATH" / f"{split}.parquet") for split in ("train", "test")]
     truths = [cell["ground_truth"] for frame in frames for cell in frame["reward_model"]]

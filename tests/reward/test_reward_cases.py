@@ -13,7 +13,10 @@ from Verl.reward.score import score, score_fully
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.data_source.split('/')[-1]}: {case.why}")
 def test_verdict(case: Case, guard: MathVerifyGuard) -> None:
     result = score_fully(case.data_source, case.response, case.truth, guard)
-    assert "".join(str(int(value)) for value in result[:3]) == case.verdict
+    rules = ("strict", "lenient", "flexible", "format") if case.data_source == MATH else ("strict", "flexible", "format")
+    assert "".join(str(int(getattr(result, rule))) for rule in rules) == case.verdict
+    assert result.strict <= result.lenient <= result.flexible and result.strict <= result.format
+    assert result.lenient == result.strict or case.data_source == MATH
     assert (result.failure, result.timeout) == (0.0, float("tower" in case.why))
 
 
@@ -23,13 +26,13 @@ def test_table_is_large_and_has_no_row_twice() -> None:
     assert {case.data_source for case in CASES} == {GSM8K, CHAIN_SUM, MATH}
     for source in (GSM8K, CHAIN_SUM, MATH):  # each scorer has cases for each verdict of each score
         verdicts = [case.verdict for case in CASES if case.data_source == source]
-        assert all({verdict[place] for verdict in verdicts} == {"0", "1"} for place in range(3))
+        assert all({verdict[place] for verdict in verdicts} == {"0", "1"} for place in range(len(verdicts[0])))
 
 
-def test_scores_are_floats_under_the_three_names() -> None:
+def test_scores_are_floats_under_their_names() -> None:
     for source, response in ((GSM8K, "#### 4"), (CHAIN_SUM, "#4"), (MATH, r"\boxed{4}"), (MATH_500, r"\boxed{4}")):
         result = score(source, response, "4", {"index": 3})
-        assert result == {"strict": 1.0, "flexible": 1.0, "format": 1.0}
+        assert result == {"strict": 1.0, "lenient": 1.0, "flexible": 1.0, "format": 1.0}
         assert all(type(value) is float for value in result.values())
 
 

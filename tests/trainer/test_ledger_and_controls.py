@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from Verl.data.sources import MATH
 from Verl.trainer.ppo.controls import shuffled_rewards
 from Verl.trainer.ppo.evaluation import _metrics
 from Verl.trainer.ppo.ledger import Ledger, advantage_metrics, rollout_metrics
@@ -47,6 +48,17 @@ def test_a_data_set_without_rules_of_ours_is_scored_by_its_reward():
     for metrics in (rollout_metrics(theirs), _metrics("test", theirs, drawn)):
         assert all(math.isfinite(value) for value in metrics.values())
         assert not [key for key in metrics if key.endswith(("flexible", "format"))]
+
+
+def test_math_logs_the_lenient_score_and_other_data_sets_do_not():
+    ours = rollouts([1, 0, 0], "aab", [3, 5, 4])
+    ours.scores["lenient"] = [1.0, 1.0, 0.0]
+    assert "train/lenient" not in rollout_metrics(ours)
+    ours.data_sources = [MATH] * 3
+    drawn = SimpleNamespace(temperature=1, top_p=1, top_k=-1)
+    assert rollout_metrics(ours)["train/lenient"] == pytest.approx(2 / 3)
+    assert _metrics("test", ours, drawn)["eval/test/lenient"] == pytest.approx(2 / 3)
+    assert rollout_metrics(ours)["train/pass@1"] == pytest.approx(1 / 3)
 
 
 def test_a_single_response_per_query_has_no_groups():

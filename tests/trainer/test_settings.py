@@ -65,7 +65,8 @@ BAD = {
     "algorithm.adv_estimator=grpo_passk": ["grpo_passk", "at least 2", "second best"],
     "algorithm.adv_estimator=gae": ["gae", "critic"],
     "algorithm.use_kl_in_reward=True": ["use_kl_in_reward", "KL loss"],
-    "reward.rule=lenient": ["reward.rule=lenient", "strict"],
+    "reward.rule=generous": ["reward.rule=generous", "strict", "lenient"],
+    "reward.rule=lenient": ["reward.rule=lenient", "only MATH"],  # elsewhere the strict rule under another name
     "reward.custom_reward_function.path=/no/file.py": ["/no/file.py", "does not exist"],
     "trainer.logger=[console,papyrus]": ["papyrus", "choose from"],
     "trainer.resume_mode=sometimes": ["resume_mode=sometimes", "auto, disable or resume_path"],

@@ -12,9 +12,10 @@ from transfer_queue import KVBatchMeta
 
 from Verl.adapter.nested import plain, rows_of
 from Verl.adapter.replay_buffer import rollout_order
+from Verl.reward.score import has_lenient_rule
 from Verl.trainer.ppo.reward_history import QueryKey
 
-SCORES = ("strict", "flexible", "format", "failure", "timeout")
+SCORES = ("strict", "lenient", "flexible", "format", "failure", "timeout")
 _FIELDS = ("index", "data_source", "rm_scores", "extra_fields", "responses", "rollout_log_probs")
 
 
@@ -28,7 +29,7 @@ class Rollouts:
     indices: list[int]  # the query's index in its data set
     data_sources: list[str]
     rewards: list[float]  # what training uses
-    scores: dict[str, list[float]]  # strict, flexible, format and whether scoring failed or timed out
+    scores: dict[str, list[float]]  # SCORES: the four scores, and whether scoring failed or timed out
     prompt_lengths: list[int]
     response_lengths: list[int]
     responses: list[list[int]]
@@ -83,8 +84,10 @@ class Rollouts:
         return result
 
     def other_scores(self) -> dict[str, float]:
-        """Mean flexible and format score; a user's own data set, which has no such rules, has none."""
-        means = {name: float(np.mean(self.scores[name])) for name in ("flexible", "format")}
+        """Mean flexible and format score, and on MATH the lenient one, which elsewhere is the strict one; a user's own data
+        set, which has no such rules, has none."""
+        names = ["flexible", "format", *["lenient"] * any(map(has_lenient_rule, set(self.data_sources)))]
+        means = {name: float(np.mean(self.scores[name])) for name in names}
         return {name: mean for name, mean in means.items() if not math.isnan(mean)}
 
     def query_keys(self) -> list[QueryKey]:
