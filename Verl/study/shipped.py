@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from Verl import REPO_ROOT
 from Verl.errors import UserError
 from Verl.study.design import BASH
-from Verl.trainer import settings
+from Verl.trainer import published, settings
 from Verl.trainer.checks import check
 from Verl.trainer.naming import comparable, config_hash, name_run
 
@@ -75,7 +75,7 @@ def prepare(script: str, user: Sequence[str] = (), folder: Path = BASH) -> Prepa
         UserError: for whatever is wrong with the script or the overrides, in one sentence.
     """
     algorithm, scripted, user = print_args(script, user, folder)
-    config = compose(algorithm, [*scripted, *user])
+    config = compose(algorithm, published.expand(scripted, user))
     with open_dict(config):
         config.run.arm, config.run.name = name_run(config, list(user))
         for key in ("result_dir", "figure_dir"):

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from Verl.data.schema import DataError, check_parquet
 from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
+from Verl.trainer.published import check_published
 from Verl.trainer.reward_checks import check_custom_function
 from Verl.trainer.rule_checks import check_reward_rule
 from Verl.trainer.settings import gpu_present
@@ -114,6 +115,7 @@ def check(config: DictConfig, algorithm: str, to_the_end: bool = True) -> list[s
                 break
     if not missing:
         check_reward_rule(config)
+        check_published(config)
     return missing
 
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from Verl import REPO_ROOT
 from Verl.errors import RunStopped, UserError, last_line
 from Verl.files import write_atomic
-from Verl.trainer import provenance, settings
+from Verl.trainer import provenance, published, settings
 from Verl.trainer.checks import check
 from Verl.trainer.console import Console, duration
 from Verl.trainer.naming import comparable, config_hash, name_run
@@ -79,7 +79,7 @@ def prepare(
     algorithm: str, scripted: list[str], user: list[str], to_the_end: bool = True
 ) -> tuple[DictConfig, list[str]]:
     """The checked config of a run, with its name and folder, and what this machine lacks for it (a GPU, the data)."""
-    config = settings.compose(algorithm, [*scripted, *user])
+    config = settings.compose(algorithm, published.expand(scripted, user))
     with open_dict(config):
         arm, name = name_run(config, user)
         config.run.arm, config.run.name = arm, name
@@ -189,6 +189,8 @@ def _greet(config: DictConfig, console: Console) -> None:
         f"a step, lr {config.actor_rollout_ref.actor.optim.lr}, on {config.trainer.device} ({rollout.name})"
     )
     console.say(f"log {_short(config.run.dir)}.log, metrics {_short(config.run.dir)}.jsonl")
+    for line in published.lines(config):
+        console.say(line)
     console.say("starting verl and Ray ...")
 
 

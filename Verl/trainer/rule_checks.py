@@ -7,9 +7,9 @@ from Verl.errors import UserError
 from Verl.reward.score import has_lenient_rule
 
 
-def training_sources(config: DictConfig) -> set[str]:
-    """The data sources of the training questions."""
-    files = config.data.train_files
+def training_sources(config: DictConfig, key: str = "train_files") -> set[str]:
+    """The data sources of the training questions, or of the files under another key of `data`."""
+    files = config.data[key]
     files = [files] if isinstance(files, str) else list(files)
     columns = [parquet.read_table(path, columns=["data_source"])["data_source"] for path in files]
     return {source for column in columns for source in compute.unique(column).to_pylist()}
