@@ -5,7 +5,9 @@ from omegaconf import OmegaConf
 
 from Verl.errors import UserError
 from Verl.seeds import derive, rollout_seed
-from Verl.trainer.naming import comparable, composed_arm, config_hash, name_run, variant
+from Verl.study import shipped
+from Verl.trainer import naming
+from Verl.trainer.naming import comparable, composed_arm, config_hash, name_run
 
 
 def test_streams_are_apart_and_fixed():
@@ -60,9 +62,109 @@ def test_a_name_that_contradicts_its_settings():
     assert name_run(made, [])[1] == "my_word_tiny_arith_seed4"
 
 
-def test_only_what_changes_numbers_is_in_the_variant():
-    assert variant(["actor_rollout_ref.actor.optim.lr=1e-3", "trainer.logger=[console]", "seed=3"]) == "lr-1e-3"
-    assert variant(["data.train_batch_size=64", "trainer.total_training_steps=5"]) == ""
+SCRIPT = "run_grpo_0032_8_tiny_arith.sh"
+
+
+def named(*overrides):
+    """The name of the shipped run with what a user typed after it."""
+    return shipped.prepare(SCRIPT, overrides).name.removesuffix("_tiny_arith_seed0").removeprefix("grpo_0032_8")
+
+
+@pytest.mark.parametrize(
+    "typed, words",
+    [
+        (["actor_rollout_ref.actor.optim.lr=1e-3", "trainer.logger=[console]"], "_lr-1e-3"),
+        (["actor_rollout_ref.actor.optim.lr=-0.0"], "_lr--0.0"),  # a sign is part of a value
+        (["data.train_batch_size=32", "trainer.total_training_steps=5"], ""),
+        (["actor_rollout_ref.rollout.temperature=0.7"], "_rollout.temperature-0.7"),
+        (["actor_rollout_ref.rollout.val_kwargs.temperature=0.7"], "_val_kwargs.temperature-0.7"),
+        (["+actor_rollout_ref.model.override_config.attention_dropout=0.1"], "_attention_dropout-0.1"),
+    ],
+)
+def test_a_typed_key_is_its_shortest_suffix_that_no_other_key_has(typed, words):
+    assert named(*typed) == words
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (["trainer.project_name=a", "data.apply_chat_template_kwargs={a: 1}"], ["data.apply_chat_template_kwargs={a: 2}"]),
+        (["actor_rollout_ref.actor.optim.betas=[0.9,0.95]"], ["actor_rollout_ref.actor.optim.betas=[0.9, 0.99]"]),
+        (["reward.custom_reward_function.path=tests/conftest.py", "reward.custom_reward_function.name=root"],
+         ["reward.custom_reward_function.path=tests/../tests/conftest.py", "reward.custom_reward_function.name=root"]),
+        (["actor_rollout_ref.rollout.top_k=1"], ["actor_rollout_ref.rollout.top_k=-1"]),
+        # Of two values for a key the last one counts.
+        (["actor_rollout_ref.actor.optim.lr=1e-3", "actor_rollout_ref.actor.optim.lr=1e-4"],
+         ["actor_rollout_ref.actor.optim.lr=1e-4", "actor_rollout_ref.actor.optim.lr=1e-3"]),
+        (["actor_rollout_ref.actor.optim.lr=1e-3", "actor_rollout_ref.rollout.n=8"],
+         ["actor_rollout_ref.actor.optim.lr=1e-3", "actor_rollout_ref.rollout.n=4"]),
+    ],
+)  # fmt: skip
+def test_different_settings_never_share_a_name(one, other):
+    assert named(*one) != named(*other)
+
+
+def test_the_model_and_the_data_that_are_typed_are_in_the_name(tmp_path):
+    paths = {}
+    for folder in ("a", "b"):
+        (tmp_path / folder / "tiny").mkdir(parents=True)
+        (tmp_path / folder / "tiny/config.json").write_text('{"model_type": "qwen2"}')
+        paths[folder] = named(f"actor_rollout_ref.model.path={tmp_path}/{folder}/tiny")
+    assert paths["a"] != paths["b"]  # though both are called tiny
+    assert all(name.startswith("_model.path-tiny_h") for name in paths.values())
+    files = ["Dataset/arithmetic/data/train.parquet", "Dataset/arithmetic/data/validation.parquet"]
+    data = [
+        named(f"data.train_files={files[0]}"),
+        named(f"data.test_files={files[0]}"),
+        named(f"data.train_files={files[1]}"),
+    ]
+    assert len({"", *data}) == 4 and data[2].startswith("_train_files-validation_h")
+
+
+def test_many_overrides_make_a_short_name_and_still_their_own():
+    keys = ["actor_rollout_ref.actor.optim.weight_decay", "actor_rollout_ref.actor.kl_loss_coef", "seed",
+            "actor_rollout_ref.actor.entropy_coeff", "actor_rollout_ref.rollout.temperature", "data.max_prompt_length",
+            "actor_rollout_ref.rollout.val_kwargs.temperature", "actor_rollout_ref.rollout.val_kwargs.top_p",
+            "actor_rollout_ref.actor.optim.lr", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"]  # fmt: skip
+    values = ["0.05", "0.002", "3", "0.003", "0.7", "15", "0.9", "0.95", "1e-3", "4000"]
+    typed = [f"{key}={value}" for key, value in zip(keys, values)]
+    name = shipped.prepare(SCRIPT, typed).name
+    assert len(name) < 120 and name.endswith("_tiny_arith_seed3") and "_kl_loss_coef-0.002_" in name
+    assert shipped.prepare(SCRIPT, typed[::-1]).name == name  # their order says nothing
+    others = {shipped.prepare(SCRIPT, [*typed[:-1], f"{keys[-1]}={value}"]).name for value in ("4001", "4002")}
+    assert len({name, *others}) == 3
+    assert name.replace("seed3", "seed5") == shipped.prepare(SCRIPT, [*typed, "seed=5"]).name  # one arm, two seeds
+
+
+def test_every_key_has_a_short_form_of_its_own():
+    known = list(naming._keys(shipped.compose("replay", [])))
+    short = {naming.short_key(key, known) for key in known}
+    assert len(short) == len(known)
+    assert naming.short_key("actor_rollout_ref.actor.optim.lr", known) == "lr"
+    assert naming.short_key("critic.optim.lr", known) == "critic.optim.lr"
+
+
+@pytest.mark.parametrize("words", [["run.variant=a/b"], ["run.model=my_model"], [f"run.arm={'long' * 40}"]])
+def test_what_can_be_no_name(words):
+    with pytest.raises(UserError, match="name"):
+        named(*words)
+
+
+def test_a_free_name_does_not_hide_the_settings():
+    assert named("run.arm=mine", "data.train_batch_size=64") == "mine_train_batch_size-64"
+
+
+def test_what_is_measured_is_part_of_a_runs_identity():
+    plain, fewer = (shipped.prepare(SCRIPT, extra) for extra in ([], ["evaluation.test_questions=100"]))
+    assert plain.name == fewer.name and plain.hash != fewer.hash  # the same arm, but its numbers do not go together
+    assert plain.hash == shipped.prepare(SCRIPT, ["evaluation.val_freq=5", "trainer.test_freq=5"]).hash
+
+
+def test_the_number_of_steps_counts_where_the_learning_rate_follows_it():
+    decay = ["actor_rollout_ref.actor.optim.lr_scheduler_type=cosine"]
+    longer = ["trainer.total_training_steps=200"]
+    assert shipped.prepare(SCRIPT, longer).hash == shipped.prepare(SCRIPT).hash
+    assert shipped.prepare(SCRIPT, [*decay, *longer]).hash != shipped.prepare(SCRIPT, decay).hash
 
 
 def test_the_hash_sees_everything_but_seed_and_bookkeeping():
