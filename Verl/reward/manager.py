@@ -3,6 +3,7 @@
 Configuration (keys of the run's config):
     reward.rule                    which score trains: strict (default), lenient, flexible or format; random is a control
     reward.custom_reward_function  a function of the user's, as verl knows it; its return value trains instead
+    reward.timeout_seconds         the limit of one call of it (Verl/reward/timed.py)
     seed                           of the random control
 
 Every response is given all four scores of ours whatever trains, so that "learnt the format" shows apart from "learnt
@@ -17,7 +18,8 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from verl import DataProto
@@ -29,6 +31,7 @@ from Verl.errors import UserError
 from Verl.reward.guard import MathVerifyGuard
 from Verl.reward.result import Scores
 from Verl.reward.score import may_block, score_fully
+from Verl.reward.timed import DEFAULT_SECONDS, CallFailed, CallTimedOut, TimedFunction
 from Verl.seeds import derive
 
 logger = logging.getLogger(__name__)
@@ -77,8 +80,9 @@ class BanditRewardManager(RewardManagerBase):
         super().__init__(config, tokenizer, compute_score)
         self.rule = config.reward.get("rule", "strict")
         self.seed = config.get("seed")
-        is_custom = bool((config.reward.get("custom_reward_function") or {}).get("path"))
-        self._custom = compute_score if is_custom else None
+        self.seconds = config.reward.get("timeout_seconds") or DEFAULT_SECONDS
+        custom = config.reward.get("custom_reward_function") or {}
+        self._custom = compute_score if custom.get("path") else None
         self._check_settings()
         self._guard = guard
         self._logged: set[str] = set()
@@ -88,6 +92,10 @@ class BanditRewardManager(RewardManagerBase):
                 "reward_router_address": reward_router_address,
                 "reward_model_tokenizer": reward_model_tokenizer,
             }
+        self._timed: TimedFunction | None = None
+        if self._custom is not None and not inspect.iscoroutinefunction(self._custom):
+            fixed = {**self._router, **(custom.get("reward_kwargs") or {})}
+            self._timed = TimedFunction(custom.path, custom.name, fixed, self.seconds)
 
     def _check_settings(self) -> None:
         if self.rule not in RULES:
@@ -108,16 +116,17 @@ class BanditRewardManager(RewardManagerBase):
 
         Returns:
             {"reward_score": float, "reward_extra_info": {score, strict, flexible, format, failure, timeout, ...}}: the
-            score repeats the reward, and "..." is what else a custom function's dictionary held.
+            score repeats the reward, and "..." is what else a custom function's dictionary held; with a failure or a
+            timeout, `error` has the traceback or the reason.
         """
         item = data[-1]
         fields = item.non_tensor_batch
         if may_block(fields.get("data_source")):
             # To a thread: math-verify may take seconds, and the loop serves other responses meanwhile.
-            text, scores = await asyncio.get_running_loop().run_in_executor(None, self._decode_and_score, item)
+            text, scores, failed = await asyncio.get_running_loop().run_in_executor(None, self._decode_and_score, item)
         else:
             # The hop would cost more than the work.
-            text, scores = self._decode_and_score(item)
+            text, scores, failed = self._decode_and_score(item)
         others: dict[str, Any] = {}
         try:
             if self._custom is not None:
@@ -126,24 +135,27 @@ class BanditRewardManager(RewardManagerBase):
                 reward = self._random_reward(fields)
             else:
                 reward = getattr(scores, self.rule)
+        except CallTimedOut as error:
+            self._log_once("the reward of a response", error)
+            reward, scores, failed = 0.0, scores._replace(timeout=1.0), {"error": f"the reward function {error}"}
         except Exception as error:  # of the user's function, most likely: counted and logged, never silent
             self._log_once("the reward of a response", error)
-            reward, scores = 0.0, scores._replace(failure=1.0)
-        return {"reward_score": reward, "reward_extra_info": {**others, "score": reward, **scores._asdict()}}
+            reward, scores, failed = 0.0, scores._replace(failure=1.0), {"error": _trace(error)}
+        return {"reward_score": reward, "reward_extra_info": {**others, "score": reward, **scores._asdict(), **failed}}
 
-    def _decode_and_score(self, item: Any) -> tuple[str, Scores]:
-        """The response's text and our scores of it. An error in our scorer costs this response only."""
+    def _decode_and_score(self, item: Any) -> tuple[str, Scores, dict[str, str]]:
+        """The response's text, our scores of it, and {"error": traceback} if scoring failed, which costs this response only."""
         text = ""
         try:
             text = self._decode(item)
             data_source = item.non_tensor_batch["data_source"]
             if self._custom is not None and data_source not in KNOWN_DATA_SOURCES:
-                return text, _NOT_APPLICABLE
+                return text, _NOT_APPLICABLE, {}
             truth = item.non_tensor_batch["reward_model"]["ground_truth"]
-            return text, score_fully(data_source, text, truth, self._guard)
+            return text, score_fully(data_source, text, truth, self._guard), {}
         except Exception as error:
             self._log_once("scoring a response", error)
-            return text, _FAILED
+            return text, _FAILED, {"error": _trace(error)}
 
     def _decode(self, item: Any) -> str:
         responses = item.batch["responses"]
@@ -175,27 +187,45 @@ class BanditRewardManager(RewardManagerBase):
             "solution_str": text,
             "ground_truth": fields["reward_model"]["ground_truth"],
             "extra_info": extra_info,
-            **self._router,
         }
-        if inspect.iscoroutinefunction(self._custom):
-            result = await self._custom(**arguments)
+        if self._timed is not None:
+            result = await self._timed(self._call_seed(fields), **arguments)
         else:
-            result = await asyncio.get_running_loop().run_in_executor(None, lambda: self._custom(**arguments))
-            if inspect.isawaitable(result):
-                result = await result
+            result = await self._in_time(self._custom(**arguments, **self._router))
         others = dict(result) if isinstance(result, Mapping) else {}
         reward = float(others.pop("score") if isinstance(result, Mapping) else result)
         if not math.isfinite(reward):
             raise ValueError(f"the custom reward function returned {reward}")
         return reward, others
 
+    def _call_seed(self, fields: Mapping[str, Any]) -> int:
+        """For what the user's function draws: the same again for the same place in the same run."""
+        extra_info = fields.get("extra_info") or {}
+        index = extra_info.get("index", fields.get("index"))
+        place = (fields.get("global_steps"), fields["data_source"], index, fields.get("session_id"))
+        return derive(self.seed or 0, "custom_reward", *map(str, place))
+
+    async def _in_time(self, call: Awaitable[Any]) -> Any:
+        """The coroutine's result. Not wait_for: a TimeoutError of the function's own is a failure, not our limit."""
+        task = asyncio.ensure_future(call)
+        done, _ = await asyncio.wait({task}, timeout=self.seconds)
+        if not done:
+            task.cancel()
+            raise CallTimedOut(f"took longer than {self.seconds:g} s")
+        return task.result()
+
     def _log_once(self, what: str, error: Exception) -> None:
-        message = f"{type(error).__name__}: {error}"
+        message = str(error) if isinstance(error, CallFailed | CallTimedOut) else f"{type(error).__name__}: {error}"
         if message not in self._logged and len(self._logged) < _MAX_LOGGED:
             self._logged.add(message)
             logger.error(
                 "%s failed (reward 0, counted as failure; this message is not logged again): %s",
                 what,
-                message,
-                exc_info=error,
+                getattr(error, "trace", message),
+                exc_info=None if isinstance(error, CallFailed | CallTimedOut) else error,
             )
+
+
+def _trace(error: Exception) -> str:
+    """The error's traceback as text; where a child process had it, the one there."""
+    return getattr(error, "trace", None) or "".join(traceback.format_exception(error))

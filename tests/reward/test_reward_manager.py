@@ -146,6 +146,7 @@ def test_failing_math_verify_is_counted_and_strict_still_trains() -> None:
     guard.close()
     right, wrong = run(manager(guard), sample(r"\boxed{2}", "2", MATH), sample(r"\boxed{x}", "2", MATH))
     assert right["reward_extra_info"] == extra(1, 1, 1, 1)
+    wrong["reward_extra_info"].pop("error", None)
     assert wrong["reward_extra_info"] == extra(0, 0, 0, 1, failure=1)
 
 
@@ -191,6 +192,8 @@ def test_custom_function_that_fails_is_counted_and_logged_once(with_function, bo
     if body.startswith("raise"):
         body = "if '17' in solution_str: raise RuntimeError('no ' + ground_truth)\n    return 1.0"
     bad, worse, good = run(with_function(body, keyword), sample("#### 17"), sample("#### 17"), sample("#### 18"))
+    errors = [result["reward_extra_info"].pop("error") for result in (bad, worse)]
+    assert errors[0] == errors[1] and "Error" in errors[0]
     assert bad == worse == {"reward_score": 0.0, "reward_extra_info": extra(0, 0, 0, 1, failure=1)}
     assert good == {"reward_score": 1.0, "reward_extra_info": extra(1, 1, 1, 1)}
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
@@ -260,5 +263,6 @@ def test_random_rule_without_a_place_is_a_failure(missing: str, caplog) -> None:
     fields = {"global_steps": 1, "session_id": 0, "index": 5}
     del fields[missing]
     (result,) = run(manager(rule="random"), sample("#### 18", **fields))
+    assert missing in result["reward_extra_info"].pop("error")
     assert result["reward_extra_info"] == extra(0, 1, 1, 1, failure=1)
     assert missing in caplog.text
