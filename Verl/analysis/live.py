@@ -24,6 +24,7 @@ from Verl.analysis.live_runs import Looker, RunNow
 from Verl.analysis.run_files import TEST
 from Verl.analysis.style import arm_label
 from Verl.errors import UserError
+from Verl.signals import raise_on_stop
 from Verl.trainer.console import duration
 
 _SHARES = (  # of the chart: metric, name, style
@@ -173,4 +174,5 @@ def main(arguments: Sequence[str] | None = None, console: Console | None = None)
 
 
 if __name__ == "__main__":
+    raise_on_stop()
     sys.exit(main())

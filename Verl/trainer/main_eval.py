@@ -20,6 +20,7 @@ from rich.console import Console
 from Verl.data.checks import DataError
 from Verl.errors import UserError
 from Verl.evaluation.settings import DEVICES, EvalSettings
+from Verl.signals import raise_on_stop
 
 _DEFAULT = EvalSettings(model="", data=Path(), out=Path())
 
@@ -94,4 +95,5 @@ def _quiet() -> None:
 
 
 if __name__ == "__main__":
+    raise_on_stop()
     sys.exit(main())

@@ -115,6 +115,7 @@ def test_it_refreshes_until_ctrl_c(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "Verl.analysis.live", "--result", str(tmp_path), "--every", "0.1"],
         stdin=follower, stdout=follower, stderr=follower, cwd=ROOT, env=os.environ | {"TERM": "xterm"}, close_fds=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell starts a job with &
     )  # fmt: skip
     os.close(follower)
 
