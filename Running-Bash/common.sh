@@ -12,6 +12,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 script=$(basename "$0")
+export BANDIT_CWD=$PWD # relative paths that a user types begin here, those of the scripts at the repository's root
 
 flags=() user=() background=no print_args=no
 for argument in "$@"; do

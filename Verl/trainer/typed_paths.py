@@ -1,0 +1,73 @@
+"""Relative paths that a user types are relative to the folder they are typed in.
+
+The scripts change to the repository's root, where their own paths begin; before that they keep the user's folder in
+BANDIT_CWD. A file or folder that is read is looked for in the user's folder first and then at the repository's root; what
+is written goes to the user's folder. Paths inside the repository are passed on as from its root, so that a run has the
+same settings wherever the repository lies and wherever the command was given.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from Verl import REPO_ROOT
+
+READ = (
+    "data.train_files", "data.val_files", "data.test_files", "data.custom_cls.path", "actor_rollout_ref.model.path",
+    "actor_rollout_ref.model.tokenizer_path", "actor_rollout_ref.model.hf_config_path",
+    "actor_rollout_ref.model.lora_adapter_path", "actor_rollout_ref.rollout.agent.agent_loop_config_path",
+    "reward.custom_reward_function.path", "trainer.resume_from_path",
+)  # fmt: skip
+WRITTEN = ("run.result_dir", "run.figure_dir", "trainer.default_local_dir", "trainer.rollout_data_dir",
+           "trainer.validation_data_dir")  # fmt: skip
+
+
+def users_folder() -> Path:
+    """Where the command was typed."""
+    return Path(os.environ.get("BANDIT_CWD") or os.getcwd())
+
+
+def resolved(overrides: list[str], folder: Path | None = None) -> list[str]:
+    """The user's overrides with their relative paths resolved against `folder` (default: where the command was typed)."""
+    return [_resolved(text, folder or users_folder()) for text in overrides]
+
+
+def _resolved(text: str, folder: Path) -> str:
+    key, _, value = text.partition("=")
+    name = key.lstrip("+")
+    if not value or name not in (*READ, *WRITTEN):
+        return text
+    if value.startswith("~"):  # which Hydra can't read
+        value = str(Path(value).expanduser())
+        text = f"{key}={_quoted(value)}"
+    try:
+        given = OverridesParser.create().parse_override(text).value()
+    except HydraException:
+        return text  # not to be read: composing the config says so
+    if isinstance(given, list):
+        paths = [_path(one, name, folder) for one in given]
+        return text if paths == given else f"{key}=[{','.join(_quoted(path) for path in paths)}]"
+    path = _path(given, name, folder)
+    return text if path == given else f"{key}={_quoted(path)}"
+
+
+def _path(given: Any, name: str, folder: Path) -> Any:
+    if not isinstance(given, str) or "://" in given or "${" in given or given in ("", "null"):
+        return given
+    path = Path(given)
+    if not path.is_absolute():
+        here = folder / path
+        if name in READ and not here.exists():
+            return given  # as from the repository's root, or a model's name on the Hub
+        path = Path(os.path.normpath(here))
+    elif given == str(path):
+        return given
+    return str(path.relative_to(REPO_ROOT)) if path.is_relative_to(REPO_ROOT) and path != REPO_ROOT else str(path)
+
+
+def _quoted(path: str) -> str:
+    plain = all(letter.isalnum() or letter in "/._-+" for letter in path)
+    return path if plain else "'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'"
