@@ -11,6 +11,7 @@ from Verl.data.schema import DataError, check_parquet
 from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
 from Verl.trainer.published import check_published
+from Verl.trainer.data_checks import check_questions
 from Verl.trainer.reward_checks import check_custom_function
 from Verl.trainer.rule_checks import check_reward_rule
 from Verl.trainer.settings import gpu_present
@@ -298,6 +299,7 @@ def _data(config: DictConfig) -> None:
             f"data.train_batch_size={size} is larger than the training data ({rows['train_files']} questions in "
             f"{', '.join(_files(config, 'train_files'))}): lower it, or prepare more data"
         )
+    check_questions(config)
 
 
 def _writable(config: DictConfig) -> None:

@@ -1,0 +1,104 @@
+"""What a run's three splits must not share, and what stands in one of them twice. Without torch.
+
+Refused: training on a file or on questions of the test or validation set, and two questions of a split that carry one
+(data source, index), since reward histories, random streams and paired tests know a question by it. Copies of a question
+within a split, and validation questions in the test set, are counted and named: published test sets have copies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from Verl.data.questions import QuestionSet, copies, overlap, read_questions, shared_identity
+from Verl.errors import UserError
+
+SPLITS = {"train": "train_files", "validation": "val_files", "test": "test_files"}
+
+
+def files_of(config: DictConfig, split: str) -> list[str]:
+    """The files of a split, as the config names them."""
+    value = OmegaConf.select(config, f"data.{SPLITS[split]}")
+    return [str(value)] if isinstance(value, str) else [str(one) for one in value or []]
+
+
+def check_questions(config: DictConfig) -> None:
+    """The files were checked one by one; this compares them.
+
+    Raises:
+        UserError: in one sentence with the keys, the files and the rows.
+    """
+    for held_out in ("test", "validation"):
+        _refuse_same_file(config, held_out)
+    splits = _splits(config)
+    for split, questions in splits.items():
+        _refuse_shared_identity(split, questions)
+    for held_out in ("test", "validation"):
+        if found := overlap(splits["train"], splits[held_out]):
+            raise UserError(
+                f"data.train_files: {found.count} of {len(splits['train'].places)} questions are in data.{SPLITS[held_out]} "
+                f"too (the first: {found.first} is {found.same_as}): leave them out of one of the two, as "
+                "Dataset/*/prepare.py does"
+            )
+
+
+def count_copies(config: DictConfig) -> dict[str, dict[str, object]]:
+    """What is there twice and allowed: {split or "validation in test": {questions, of, first, same_as}}, as for run.json."""
+    splits = _splits(config)
+    found = {split: (copies(questions), len(questions.places)) for split, questions in splits.items()}
+    found["validation in test"] = (overlap(splits["validation"], splits["test"]), len(splits["validation"].places))
+    return {
+        name: {"questions": twice.count, "of": total, "first": str(twice.first), "same_as": str(twice.same_as)}
+        for name, (twice, total) in found.items()
+        if twice
+    }
+
+
+def copies_in_words(found: dict[str, dict[str, object]]) -> list[str]:
+    """A line for the console for each entry of `count_copies`."""
+    lines = []
+    for name, one in found.items():
+        what = (
+            "validation questions are test questions too"
+            if name == "validation in test"
+            else f"{name} questions are copies of earlier ones"
+        )
+        lines.append(f"note: {one['questions']} of {one['of']} {what} (the first: {one['first']} is {one['same_as']})")
+    return lines
+
+
+def _splits(config: DictConfig) -> dict[str, QuestionSet]:
+    return {split: _read(tuple((name, _sha256(Path(name))) for name in files_of(config, split))) for split in SPLITS}
+
+
+@lru_cache(maxsize=16)  # by content, not by date: design.py checks some 160 runs over the same few files
+def _read(files: tuple[tuple[str, str], ...]) -> QuestionSet:
+    return read_questions([name for name, _ in files])
+
+
+def _refuse_same_file(config: DictConfig, held_out: str) -> None:
+    contents = {_sha256(Path(name)): name for name in files_of(config, held_out)}
+    for name in files_of(config, "train"):
+        if (other := contents.get(_sha256(Path(name)))) is not None:
+            raise UserError(
+                f"data.train_files={name} is the file of data.{SPLITS[held_out]} ({other}), so the run would be measured on "
+                "what it trains on: give another one"
+            )
+
+
+def _refuse_shared_identity(split: str, questions: QuestionSet) -> None:
+    if (pair := shared_identity(questions)) is None:
+        return
+    first, second = pair
+    source, index = questions.identities[questions.places.index(second)]
+    raise UserError(
+        f"data.{SPLITS[split]}: {first} and {second} are both question {index} of {source}, and a question is known by its "
+        "data source and index: renumber extra_info.index, or give one of the files another data_source"
+    )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
