@@ -132,14 +132,16 @@ def evaluation_files(result_dir: Path | str, run: str) -> dict[int, Path]:
 
 
 def question_scores(path: Path, split: str = "test", rule: str = "strict") -> pd.Series:
-    """Mean score of each question over its samples, by question id in order; empty if the split is not there."""
-    return _question_scores(path, path.stat().st_mtime_ns, split, rule)
+    """Mean score of each question over its samples, by (data source, index) in order; empty if the split is not there."""
+    now = path.stat()
+    return _question_scores(path, (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns), split, rule)
 
 
 @lru_cache(maxsize=4096)  # the reference's files are asked for once per arm and table
-def _question_scores(path: Path, changed: int, split: str, rule: str) -> pd.Series:
-    table = pq.read_table(path, columns=["split", "index", rule], filters=[("split", "=", split)])
-    return table.to_pandas().groupby("index")[rule].mean().sort_index()
+def _question_scores(path: Path, version: tuple[int, ...], split: str, rule: str) -> pd.Series:
+    columns = ["split", "data_source", "index", rule]
+    table = pq.read_table(path, columns=columns, filters=[("split", "=", split)])
+    return table.to_pandas().groupby(["data_source", "index"])[rule].mean().sort_index()
 
 
 def last_scores(rows: pd.DataFrame, metric: str = TEST) -> tuple[int, np.ndarray] | None:

@@ -105,9 +105,10 @@ def write_evaluation(run_folder: Path, step: int, scores: Sequence[bool], texts:
     folder.mkdir(parents=True, exist_ok=True)
     strict, n = np.asarray(scores, dtype=float), len(scores)
     columns = {"step": np.full(n, step), "split": ["test"] * n, "index": np.arange(n), "sample": np.zeros(n, int)}
+    columns["data_source"] = ["arith"] * n
     columns |= {"strict": strict, "flexible": strict, "format": np.ones(n), "response_length": np.full(n, 12)}
     if texts:
-        columns |= {"text": ["7+5=12;#12" if score else "#13" for score in strict], "data_source": ["arith"] * n}
+        columns |= {"text": ["7+5=12;#12" if score else "#13" for score in strict]}
         columns |= {"reward": strict, "log_prob": np.full(n, -1.5), "failure": [False] * n, "timeout": [False] * n}
     pq.write_table(pa.table(columns), folder / f"step_{step:06d}.parquet")
 

@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
 import time
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from simulated_runs import write_run, write_study
 
@@ -216,12 +219,13 @@ def test_question_scores_average_the_samples_of_a_question(tmp_path):
     folder = tmp_path / "x" / "evaluations"
     folder.mkdir(parents=True)
     table = pd.DataFrame({"split": ["test"] * 4 + ["train"], "index": [7, 7, 3, 3, 3], "strict": [1.0, 0.0, 1, 1, 0]})
+    table["data_source"] = "sums"
     for step in (100, 25):
         table.to_parquet(folder / f"step_{step:06d}.parquet")
     (folder / "step_later.parquet").write_text("")
     files = evaluation_files(tmp_path, "x")
     assert list(files) == [25, 100]
-    assert question_scores(files[25]).to_dict() == {3: 1.0, 7: 0.5}
+    assert question_scores(files[25]).to_dict() == {("sums", 3): 1.0, ("sums", 7): 0.5}
     assert question_scores(files[25], split="validation").empty
 
 
@@ -233,3 +237,27 @@ def test_two_hundred_runs_are_read_quickly(tmp_path):
     runs = load_runs(tmp_path)
     assert time.process_time() - start < 5.0
     assert runs.problems == [] and runs.table["run"].nunique() == 200
+
+
+def test_questions_are_paired_by_data_source_and_index(tmp_path):
+    """Two benchmarks in one test set: question 0 of one is not question 0 of the other."""
+    path = tmp_path / "step_000001.parquet"
+    table = {
+        "split": ["test"] * 4,
+        "data_source": ["b", "a", "b", "a"],
+        "index": [0, 0, 1, 1],
+        "strict": [1.0, 0.0, 0.5, 0.25],
+    }
+    pq.write_table(pa.table(table), path)
+    scores = question_scores(path)
+    assert list(scores) == [0.0, 0.25, 1.0, 0.5] and scores.index[0] == ("a", 0)
+
+
+def test_an_evaluation_that_was_exchanged_is_read_again(tmp_path):
+    """Also under the old size and time stamp."""
+    path = tmp_path / "step_000001.parquet"
+    for value in (0.0, 1.0):
+        table = pa.table({"split": ["test"], "data_source": ["a"], "index": [0], "strict": [value]})
+        pq.write_table(table, path)
+        os.utime(path, ns=(10**18, 10**18))
+        assert list(question_scores(path)) == [value]

@@ -11,7 +11,7 @@ from Verl.data.sources import CHAIN_SUM
 from Verl.evaluation.labels import pass_at_1
 from Verl.seeds import rollout_seed
 from Verl.trainer.console import Console, Progress
-from Verl.trainer.ppo.evaluation import _metrics
+from Verl.trainer.ppo.evaluation import set_metrics, source_words
 from Verl.trainer.ppo.rollouts import Rollouts
 from Verl.trainer.run_log import RunLog
 
@@ -121,12 +121,29 @@ def test_label_says_how_the_answers_were_drawn(drawn, label):
 def test_metrics_of_several_samples_and_the_line_that_shows_them():
     drawn = SimpleNamespace(temperature=0.6, top_p=1.0, top_k=-1)
     # question 17: right, wrong; question 4: wrong twice
-    metrics = _metrics("test", rollouts([1.0, 0.0, 0.0, 0.0], [0, 1, 0, 1], [17, 17, 4, 4]), drawn)
+    metrics = set_metrics("test", rollouts([1.0, 0.0, 0.0, 0.0], [0, 1, 0, 1], [17, 17, 4, 4]), drawn)
     assert metrics["eval/test/pass@1"] == 0.25 and metrics["eval/test/pass@2"] == 0.5
     assert (metrics["eval/test/samples"], metrics["eval/test/temperature"]) == (2.0, 0.6)
     # rewards of a user's own, which are neither right nor wrong
-    own = _metrics("test", rollouts([-1.0, 0.5, 3.0, 2.5], [0, 1, 0, 1], [17, 17, 4, 4]), drawn)
+    own = set_metrics("test", rollouts([-1.0, 0.5, 3.0, 2.5], [0, 1, 0, 1], [17, 17, 4, 4]), drawn)
     assert own["eval/test/pass@1"] == 1.25 and "eval/test/pass@2" not in own
     out = io.StringIO()
     Progress(Console(out), total_steps=5).evaluation(3, metrics)
     assert out.getvalue() == "  step 3: Pass@1, the mean of 2 samples at temperature 0.6: test 0.250 (2 questions)\n"
+
+
+def test_several_data_sources_are_measured_apart_and_together():
+    drawn = SimpleNamespace(temperature=1.0, top_p=1.0, top_k=-1)
+    both = rollouts(
+        [1.0, 0.0, 1.0, 1.0], [0, 0, 0, 0], [3, 4, 3, 5]
+    )  # question 3 of one set is not question 3 of the other
+    both.uids = [f"00000003-{place:06d}" for place in range(4)]
+    both.data_sources = ["openai/gsm8k", "openai/gsm8k", "my set", "my set"]
+    metrics = set_metrics("test", both, drawn)
+    assert metrics["eval/test/pass@1"] == 0.75 and metrics["eval/test/questions"] == 4
+    assert metrics["eval/test/openai-gsm8k/pass@1"] == 0.5 and metrics["eval/test/openai-gsm8k/questions"] == 2
+    other = source_words(both.data_sources)["my set"]
+    assert metrics[f"eval/test/{other}/pass@1"] == 1.0
+    alone = both.take([0, 1])
+    assert not [name for name in set_metrics("test", alone, drawn) if name.count("/") > 2]
+    assert len(set(source_words(["a/b", "a-b", "a b"]).values())) == 3

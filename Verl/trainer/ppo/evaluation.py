@@ -6,8 +6,11 @@ seed are evaluated with the same luck. verl's own validation is not used: its be
 reseeds numpy (verl 0.9.1, verl/trainer/ppo/metric_utils.py).
 """
 
+import hashlib
 import math
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +46,9 @@ class Evaluator:
     def __init__(self, trainer: "RayTrainer"):
         self.trainer, self.config = trainer, trainer.config
         settings, config = self.config.evaluation, self.config
-        test = create_rl_dataset(config.data.test_files, config.data, trainer.tokenizer, trainer.processor, is_train=False)
+        test = create_rl_dataset(
+            config.data.test_files, config.data, trainer.tokenizer, trainer.processor, is_train=False
+        )
         train, validation = trainer.train_dataset, trainer.val_dataset
         self.sets = [
             # The same sample for every arm and seed: it is part of the measure, not of the run.
@@ -69,12 +74,14 @@ class Evaluator:
         for part in due:
             rollouts = self._generate(part, step)
             self.trainer.run_log.evaluation(part.name, step, rollouts)
-            metrics.update(_metrics(part.name, rollouts, self.config.actor_rollout_ref.rollout.val_kwargs))
+            metrics.update(set_metrics(part.name, rollouts, self.config.actor_rollout_ref.rollout.val_kwargs))
         return metrics
 
     def _generate(self, part: QuestionSet, step: int) -> Rollouts:
         batch = collate_fn([part.dataset[row] for row in part.rows])
-        batch["uid"] = np.array([f"{step:08d}-{part.name}-{place:06d}" for place in range(len(part.rows))], dtype=object)
+        batch["uid"] = np.array(
+            [f"{step:08d}-{part.name}-{place:06d}" for place in range(len(part.rows))], dtype=object
+        )
         batch = tu.get_tensordict(batch)
         tu.assign_non_tensor_data(batch, "global_steps", step)
         tu.assign_non_tensor_data(batch, "validate", True)
@@ -85,6 +92,32 @@ class Evaluator:
         rollouts = Rollouts.fetch(answered)
         tq.kv_clear(keys=answered.keys, partition_id=PARTITION)
         return rollouts
+
+
+def set_metrics(name: str, rollouts: Rollouts, val_kwargs: Any) -> dict[str, float]:
+    """`eval/<name>/...` over all questions; with several data sources also `eval/<name>/<source>/...` over those of each."""
+    metrics = _metrics(name, rollouts, val_kwargs)
+    words = source_words(rollouts.data_sources)
+    if len(words) > 1:
+        for source, word in words.items():
+            rows = [row for row, one in enumerate(rollouts.data_sources) if one == source]
+            metrics.update(_metrics(f"{name}/{word}", rollouts.take(rows), val_kwargs))
+    return metrics
+
+
+def source_words(data_sources: Iterable[str]) -> dict[str, str]:
+    """Each data source as one word of a metric's name: `openai/gsm8k` is `openai-gsm8k`.
+
+    A word that more than slashes were replaced in, or that two sources would share (`a/b` and `a-b`), ends in a short hash.
+    """
+    plain = {source: re.sub(r"[^A-Za-z0-9._-]+", "-", source) for source in sorted(set(data_sources))}
+    counts = Counter(plain.values())
+    return {
+        source: word
+        if counts[word] == 1 and word == re.sub(r"/+", "-", source)
+        else f"{word}-{hashlib.sha256(source.encode()).hexdigest()[:6]}"
+        for source, word in plain.items()
+    }
 
 
 def _metrics(name: str, rollouts: Rollouts, val_kwargs: Any) -> dict[str, float]:
