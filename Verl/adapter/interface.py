@@ -80,6 +80,9 @@ RELIED_ON = (
     Name("verl.workers.utils.padding", "response_to_nested", ("tensor", "response_mask"), "advantages back to the queue"),
     Name("verl.trainer.ppo.utils", "create_rl_dataset", ("data_paths", "data_config", "tokenizer", "processor"),
          "evaluation sets"),
+    Name("verl.utils.dataset.rl_dataset", "RLHFDataset._read_files_and_tokenize", ("self",), "reads past the datasets cache"),
+    Name("verl.utils.dataset.rl_dataset", "RLHFDataset.maybe_filter_out_long_prompts", ("self", "dataframe"),
+         "too long prompts are left out by verl"),
     Name("verl.trainer.constants_ppo", "get_ppo_ray_runtime_env", ("config",), "environment of the workers"),
     Name("verl.utils.config", "validate_config", ("config", "use_reference_policy", "use_critic"), "before Ray starts"),
 )  # fmt: skip
