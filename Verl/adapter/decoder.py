@@ -15,6 +15,7 @@ Shapes: R rows being decoded, V vocabulary, G prompts, P columns of the prompts 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,6 +116,16 @@ def draw(log_probs_RV: torch.Tensor, uniform_R: torch.Tensor, greedy_R: torch.Te
     if bool(greedy_R.any()):
         sampled_R = torch.where(greedy_R, log_probs_RV.argmax(dim=1), sampled_R)
     return sampled_R
+
+
+def end_tokens(tokenizer: Any, generation_config: Any) -> set[int]:
+    """The tokens that end a response: the tokenizer's end token and those of the model's generation_config, as in vLLM
+    (0.24.0, SamplingParams.update_from_generation_config). The two differ in many published models."""
+    found: set[int] = set()
+    for source in (tokenizer, generation_config):
+        ids = getattr(source, "eos_token_id", None)
+        found |= set(ids) if isinstance(ids, list | tuple) else set() if ids is None else {ids}
+    return found
 
 
 class Decoder:

@@ -23,7 +23,7 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
-from Verl.adapter.decoder import Completion, Decoder, Request
+from Verl.adapter.decoder import Completion, Decoder, Request, end_tokens
 
 _QUIET_SECONDS = 0.005  # requests outside a declared batch wait this long for company
 _STALLED_SECONDS = 30.0  # a declared batch that stops growing for this long is decoded as it is
@@ -109,10 +109,7 @@ class HFServer:
         )
 
     def _eos_ids(self) -> set[int]:
-        generation = self.model_config.generation_config
-        ids = getattr(generation, "eos_token_id", None) if generation is not None else None
-        ids = self.tokenizer.eos_token_id if ids is None else ids
-        return set(ids) if isinstance(ids, list | tuple) else {ids}
+        return end_tokens(self.tokenizer, self.model_config.generation_config)
 
     # ---- generation -------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from Verl.adapter.decoder import Completion, Decoder, Request
+from Verl.adapter.decoder import Completion, Decoder, Request, end_tokens
 from Verl.adapter.load_checkpoint import export_checkpoint, load_checkpoint
 from Verl.errors import UserError
 from Verl.evaluation.models import ModelSource
@@ -57,9 +57,7 @@ class CPUBackend:
         if threads := os.environ.get("BANDIT_THREADS"):
             torch.set_num_threads(int(threads))
         model = self._load(source)
-        ends = getattr(model.generation_config, "eos_token_id", None)
-        ends = tokenizer.eos_token_id if ends is None else ends
-        self.decoder = Decoder(model, set(ends) if isinstance(ends, list | tuple) else {ends}, max_rows=rows)
+        self.decoder = Decoder(model, end_tokens(tokenizer, model.generation_config), max_rows=rows)
 
     def _load(self, source: ModelSource) -> Any:
         if source.kind == "checkpoint":

@@ -1,11 +1,13 @@
 """The decoder of `rollout.name=hf`: the right distribution, seeds per request, limits, stops, no work for the ended."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from Verl.adapter.decoder import Decoder, Request, draw, processed_log_probs
+from Verl.adapter.decoder import Decoder, Request, draw, end_tokens, processed_log_probs
 
 EOS = 1
 
@@ -189,3 +191,17 @@ def test_a_model_that_attends_in_another_way_is_refused(model):
 
 def test_no_requests(decoder):
     assert decoder.generate([]) == []
+
+
+@pytest.mark.parametrize(
+    "tokenizer, generation, ends",
+    [(3, 5, {3, 5}), (3, [5, 7], {3, 5, 7}), (3, None, {3}), (None, 5, {5}), (3, 3, {3}), (None, None, set())],
+)
+def test_a_response_ends_at_the_end_token_of_tokenizer_or_model(model, tokenizer, generation, ends):
+    tokens = end_tokens(*(SimpleNamespace(eos_token_id=ids) for ids in (tokenizer, generation)))
+    assert tokens == ends
+    requests = [Request(prompt, max_tokens=30, seed=seed) for prompt in PROMPTS for seed in range(8)]
+    for completion in Decoder(model, tokens, max_rows=64).generate(requests):
+        assert not ends & set(completion.token_ids[:-1])
+        assert (completion.token_ids[-1] in ends) == (completion.stop_reason == "completed")
+    assert end_tokens(SimpleNamespace(eos_token_id=3), None) == {3}
