@@ -1,16 +1,118 @@
-"""Count the prompts that are longer than a run allows.
+"""How long the prompts are: the tokens of the chat template around the messages, generation prompt included, as in verl.
 
-The trainer filters them (verl's `data.filter_overlong_prompts`); this says beforehand how many it will be. The
-length is verl's: the tokens of the chat template around the prompt, generation prompt included.
+The trainer leaves out what is longer than a run allows (verl's `data.filter_overlong_prompts`); this says beforehand how
+many that will be. Where the tokenizer is a tokenizer.json, template and tokens come from jinja and the tokenizers library
+alone: transformers' own AutoTokenizer imports torch, which takes seconds.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from Verl.data.checks import DataError
 from Verl.data.hub import go_offline_unless_reachable
+
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class NoChatTemplate(ValueError):
+    """The tokenizer has no chat template, so that no prompt can be built with it."""
+
+
+class PromptEncoder:
+    """The prompts of one tokenizer.
+
+    Args:
+        folder: a model's or tokenizer's folder.
+        template: a chat template in place of the tokenizer's own.
+
+    Raises:
+        NoChatTemplate: there is neither.
+        OSError, ValueError: the folder holds no tokenizer that can be loaded.
+    """
+
+    def __init__(self, folder: str | Path, template: str | None = None):
+        self.folder = Path(folder)
+        self._settings = _settings(self.folder)
+        self.template = template or chat_template(self.folder)
+        self._fast: Any = None
+        if not (self.folder / "tokenizer.json").is_file():
+            self._slow = _auto_tokenizer(str(self.folder), local=True)
+            self.template = self.template or getattr(self._slow, "chat_template", None)
+        if not self.template:
+            raise NoChatTemplate(f"{folder} has no chat template")
+
+    def lengths(self, prompts: Sequence[Sequence[Mapping[str, str]]], values: Mapping[str, Any] | None = None) -> list[int]:
+        """Tokens of each prompt; `values`: what else the template asks for (`data.apply_chat_template_kwargs`).
+
+        Raises:
+            ValueError: the template can't write a prompt; the message says which, counted from 1.
+        """
+        from transformers.utils.chat_template_utils import render_jinja_template  # late: half a second, no torch
+
+        # It sets these itself; verl drops them too.
+        values = {key: value for key, value in (values or {}).items() if key not in _OF_THE_CALL}
+        named = {**self._settings, **values}
+        texts = []
+        for place, prompt in enumerate(prompts, start=1):
+            try:
+                rendered, _ = render_jinja_template(
+                    [list(prompt)], chat_template=self.template, add_generation_prompt=True, **named
+                )
+            except Exception as error:  # jinja's own errors, and whatever a template raises
+                raise ValueError(f"prompt {place}: {str(error).splitlines()[0]}") from error
+            texts += rendered
+        return self._count(texts)
+
+    def _count(self, texts: list[str]) -> list[int]:
+        if not (self.folder / "tokenizer.json").is_file():
+            return [len(ids) for ids in self._slow(texts, add_special_tokens=False)["input_ids"]]
+        if self._fast is None:
+            from tokenizers import Tokenizer
+
+            try:
+                self._fast = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+            except Exception as error:  # the library raises bare Exceptions
+                raise ValueError(f"tokenizer.json can't be read ({error})") from error
+            self._fast.no_truncation()
+            self._fast.no_padding()
+        return [len(encoding.ids) for encoding in self._fast.encode_batch(texts, add_special_tokens=False)]
+
+
+_OF_THE_CALL = ("tokenize", "return_dict", "return_tensors", "add_generation_prompt", "continue_final_message")
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    """The named special tokens that a template may ask for."""
+    found: dict[str, str] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = folder / name
+        if path.is_file():
+            for key, value in json.loads(path.read_text()).items():
+                value = value.get("content") if isinstance(value, dict) else value
+                if key in _SPECIAL and isinstance(value, str):
+                    found[key] = value
+    return found
+
+
+def chat_template(folder: Path) -> str | None:
+    """The chat template of a tokenizer's folder, where transformers looks for it; None if there is none."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text()
+    path = folder / "tokenizer_config.json"
+    found = json.loads(path.read_text()).get("chat_template") if path.is_file() else None
+    if isinstance(found, list):  # several, by name
+        found = {entry["name"]: entry["template"] for entry in found}.get("default")
+    return found
+
+
+def _auto_tokenizer(name: str, local: bool) -> Any:
+    from transformers import AutoTokenizer  # late: it imports torch
+
+    return AutoTokenizer.from_pretrained(name, local_files_only=local)
 
 
 def count_overlong(rows: dict[str, list[dict[str, Any]]], tokenizer: str, limit: int) -> dict[str, int]:
@@ -19,29 +121,29 @@ def count_overlong(rows: dict[str, list[dict[str, Any]]], tokenizer: str, limit:
         raise DataError(f"--max-prompt-length {limit}: must be at least 1")
     encoder = _load(tokenizer)
     return {
-        split: sum(
-            len(encoder.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)) > limit
-            for row in split_rows
-        )
+        split: sum(length > limit for length in encoder.lengths([row["prompt"] for row in split_rows]))
         for split, split_rows in rows.items()
     }
 
 
-def _load(tokenizer: str) -> Any:
+def _load(tokenizer: str) -> PromptEncoder:
     local = Path(tokenizer).is_dir()
     if not local and (Path(tokenizer).exists() or tokenizer.startswith((".", "/", "~"))):
         raise DataError(f"--tokenizer {tokenizer}: no such folder; give a model's folder or its name on the Hub")
-    if not local:
-        go_offline_unless_reachable(tokenizer)
-    from transformers import AutoTokenizer  # late: seconds, and only where it is asked for
-
     try:
-        encoder = AutoTokenizer.from_pretrained(tokenizer, local_files_only=local)
+        return PromptEncoder(tokenizer if local else _from_hub(tokenizer))
+    except NoChatTemplate as error:
+        raise DataError(f"--tokenizer {tokenizer}: has no chat template, so verl cannot build a prompt with it") from error
     except (OSError, ValueError) as error:
         raise DataError(
             f"--tokenizer {tokenizer}: cannot be loaded ({str(error).splitlines()[0]}); "
             "give a folder that holds a model's tokenizer, or its name on the Hub"
         ) from error
-    if not getattr(encoder, "chat_template", None):
-        raise DataError(f"--tokenizer {tokenizer}: has no chat template, so verl cannot build a prompt with it")
-    return encoder
+
+
+def _from_hub(name: str) -> str:
+    """The tokenizer's files of a model on the Hub, in its cache."""
+    go_offline_unless_reachable(name)
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.model", "*.txt"], ignore_patterns=["*/*"])

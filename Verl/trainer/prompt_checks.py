@@ -1,0 +1,105 @@
+"""Whether a run's prompts can be built, are short enough, and leave room for a response. Before Ray, without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from omegaconf import DictConfig, OmegaConf
+
+from Verl.data.prompt_length import NoChatTemplate, PromptEncoder
+from Verl.errors import UserError
+from Verl.trainer.data_checks import SPLITS, files_of
+from Verl.trainer.model_files import model_folder, tokenizer_name
+
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
+
+
+def check_prompts(config: DictConfig) -> None:
+    """Every prompt through the chat template and the tokenizer.
+
+    Raises:
+        UserError: no chat template, a prompt that it can't write, no question left in a split, fewer than a batch left to
+            train on, prompts that are too long and not left out, or more tokens than the model's context.
+    """
+    _check_context(config)
+    if OmegaConf.select(config, "data.custom_cls.name") != "QuestionDataset":
+        return  # a data set of the user's own makes its prompts itself
+    encoder = _encoder(config)
+    left = {split: _left(config, split, encoder) for split in SPLITS}
+    size, most = config.data.train_batch_size, int(config.data.get("train_max_samples", -1) or -1)
+    if 0 < most < size:
+        raise UserError(f"data.train_max_samples={most} is less than data.train_batch_size={size}: lower the batch")
+    if left["train"] < size:
+        raise UserError(
+            f"data.train_batch_size={size} is larger than the {left['train']} training questions whose prompts have at most "
+            f"data.max_prompt_length={config.data.max_prompt_length} tokens: raise the one or lower the other"
+        )
+
+
+def _encoder(config: DictConfig) -> PromptEncoder:
+    name = tokenizer_name(config)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes are started after this
+    try:
+        return PromptEncoder(model_folder(name), config.actor_rollout_ref.model.get("custom_chat_template"))
+    except NoChatTemplate:
+        raise UserError(
+            f"actor_rollout_ref.model.path={name} has no chat template, so no prompt can be built: take the model's instruct "
+            "version, or give a template as actor_rollout_ref.model.custom_chat_template"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"actor_rollout_ref.model.path={name} has no tokenizer that can be loaded ({str(error).splitlines()[0]}): give a "
+            "folder with tokenizer.json and tokenizer_config.json"
+        ) from None
+
+
+def _left(config: DictConfig, split: str, encoder: PromptEncoder) -> int:
+    """How many questions of a split verl will keep."""
+    key, limit, files = f"data.{SPLITS[split]}", int(config.data.max_prompt_length), files_of(config, split)
+    prompts = [
+        prompt for path in files for prompt in pq.ParquetFile(path).read(columns=["prompt"])["prompt"].to_pylist()
+    ]
+    values = _plain(config.data.get("apply_chat_template_kwargs"))
+    try:
+        lengths = encoder.lengths(prompts, values)
+    except ValueError as error:
+        raise UserError(
+            f"{key}={', '.join(files)}: the chat template of {tokenizer_name(config)} can't write {error}: give messages that "
+            "it knows, or another template as actor_rollout_ref.model.custom_chat_template"
+        ) from None
+    left = sum(length <= limit for length in lengths)
+    if left < len(lengths) and not config.data.filter_overlong_prompts:
+        raise UserError(
+            f"data.filter_overlong_prompts=False, but {len(lengths) - left} of {len(lengths)} prompts of {key} are longer than "
+            f"data.max_prompt_length={limit} (the longest: {max(lengths)} tokens): raise the limit, or leave them out"
+        )
+    if not left:
+        raise UserError(
+            f"data.max_prompt_length={limit} leaves out all {len(lengths)} prompts of {key} (the shortest has {min(lengths)} "
+            "tokens): raise it"
+        )
+    return left
+
+
+def _check_context(config: DictConfig) -> None:
+    """A prompt and a response at their longest fit into the model's context: beyond it a model says nothing of use."""
+    model = config.actor_rollout_ref.model
+    overrides = _plain(model.get("override_config"))
+    path = model_folder(str(model.get("hf_config_path") or model.path)) / "config.json"
+    described = json.loads(Path(path).read_text())
+    described = {**described, **(described.get("text_config") or {}), **overrides, **overrides.get("model_config", {})}
+    context = next((described[name] for name in _POSITIONS if isinstance(described.get(name), int)), None)
+    asked = config.data.max_prompt_length + config.data.max_response_length
+    if context is not None and asked > context:
+        raise UserError(
+            f"data.max_prompt_length={config.data.max_prompt_length} and data.max_response_length="
+            f"{config.data.max_response_length} make {asked} tokens, and the context of {model.path} holds {context}: "
+            "lower them"
+        )
+
+
+def _plain(node: DictConfig | None) -> dict:
+    return dict(OmegaConf.to_container(node, resolve=True)) if node else {}
