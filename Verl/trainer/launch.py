@@ -20,10 +20,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from Verl import REPO_ROOT
 from Verl.errors import RunStopped, UserError, last_line
 from Verl.files import write_atomic
-from Verl.trainer import provenance, published, settings
+from Verl.trainer import identity, provenance, published, settings
 from Verl.trainer.checks import check
 from Verl.trainer.console import Console, duration
+from Verl.trainer.data_checks import copies_in_words, count_copies
 from Verl.trainer.naming import comparable, config_hash, name_run
+from Verl.trainer.prompt_checks import check_prompts
 from Verl.trainer.run_log import RunLog
 from Verl.trainer.runner import Runner, set_environment, stop_ray
 from Verl.trainer.verl_checks import check_with_verl
@@ -40,6 +42,8 @@ def main(algorithm: str, arguments: list[str] | None = None) -> None:
         config, missing = prepare(algorithm, scripted, user, to_the_end=options.dry_run)
         if options.dry_run:
             check_with_verl(config)
+            if not missing:
+                check_prompts(config)
             print(OmegaConf.to_yaml(config, resolve=True))
             for sentence in missing:
                 print(f"not ready on this machine: {sentence}", file=sys.stderr)
@@ -47,7 +51,8 @@ def main(algorithm: str, arguments: list[str] | None = None) -> None:
             return
         if missing:
             raise UserError(missing[0])
-        status = _run(config, algorithm)
+        check_prompts(config)
+        status = _run(config, algorithm, user)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -118,8 +123,10 @@ def _open_run(config: DictConfig) -> bool:
         total = config.trainer.total_training_steps
         finished = '"status": "finished"' in (folder / "run.json").read_text() if (folder / "run.json").is_file() else False
         if finished and (total is None or not steps or steps[-1] >= total):
-            print(f"{config.run.name} is finished already; run.overwrite=true starts it again", file=sys.stderr)
+            then = identity.since_then(config)
+            print(f"{config.run.name} is finished already{then}; run.overwrite=true starts it again", file=sys.stderr)
             return False
+        identity.check_resume(config)
     folder.mkdir(parents=True, exist_ok=True)
     return True
 
@@ -141,7 +148,7 @@ def _only_one(config: DictConfig):
 # ---- running --------------------------------------------------------------------------------------------------
 
 
-def _run(config: DictConfig, algorithm: str) -> int:
+def _run(config: DictConfig, algorithm: str, user: list[str]) -> int:
     with _only_one(config):
         if not _open_run(config):
             return 0
@@ -150,7 +157,7 @@ def _run(config: DictConfig, algorithm: str) -> int:
             console = Console.take_over(Path(f"{config.run.dir}.log"))
             samples = OmegaConf.to_container(config.samples)
             run_log = RunLog(config.run.name, Path(config.run.result_dir), console, samples, config.seed)
-            _record(config, algorithm, run_log)
+            _record(config, algorithm, run_log, user)
         except OSError as error:
             raise UserError(f"run.result_dir={config.run.result_dir} can't be written to: {error.strerror}") from None
         _greet(config, console)
@@ -159,7 +166,7 @@ def _run(config: DictConfig, algorithm: str) -> int:
         return _farewell(config, console, status, reason, time.monotonic() - began)
 
 
-def _record(config: DictConfig, algorithm: str, run_log: RunLog) -> None:
+def _record(config: DictConfig, algorithm: str, run_log: RunLog, user: list[str]) -> None:
     write_atomic(Path(config.run.dir) / "config.yaml", _recorded(config))
     run_log.describe(
         run=config.run.name,
@@ -172,6 +179,8 @@ def _record(config: DictConfig, algorithm: str, run_log: RunLog) -> None:
         config_hash=config_hash(config),
         status="running",
         **provenance.describe(),
+        overrides=user,
+        **identity.describe(config),
     )
 
 
@@ -189,7 +198,7 @@ def _greet(config: DictConfig, console: Console) -> None:
         f"a step, lr {config.actor_rollout_ref.actor.optim.lr}, on {config.trainer.device} ({rollout.name})"
     )
     console.say(f"log {_short(config.run.dir)}.log, metrics {_short(config.run.dir)}.jsonl")
-    for line in published.lines(config):
+    for line in (*published.lines(config), *copies_in_words(count_copies(config))):
         console.say(line)
     console.say("starting verl and Ray ...")
 

@@ -46,11 +46,12 @@ def describe() -> dict[str, Any]:
         "command": os.environ.get("BANDIT_COMMAND") or shlex.join(sys.argv),
         "commit": commit(),
         "versions": versions(),
-        "host": {"system": platform.platform(), "cpus": os.cpu_count(), "processor": _processor()},
+        "host": {"system": platform.platform(), "cpus": os.cpu_count(), "processor": processor()},
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's model, as the system calls it."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))

@@ -56,12 +56,26 @@ class Evaluator:
             QuestionSet("validation", validation, _first(validation, settings.val_questions), settings.val_freq),
             QuestionSet("test", test, _first(test, settings.test_questions), config.trainer.test_freq),
         ]
+        self._record_left_out({"train": train, "validation": validation, "test": test})
         # verl asks for evaluation every trainer.test_freq steps: give it the steps on which any set is due, and decide
         # here which. The run's own config, which is logged and compared, keeps what the user asked for.
         self.test_freq = config.trainer.test_freq
         wanted = [s.frequency for s in self.sets if s.frequency > 0]
         config.trainer.test_freq = math.gcd(*wanted) if wanted else -1
         self.skip_next = False  # a resumed run was already evaluated at the step that it starts from
+
+    def _record_left_out(self, datasets: dict[str, object]) -> None:
+        """How many questions of each split have too long a prompt, and how many are left, into run.json."""
+        left_out = {split: int(getattr(dataset, "left_out", 0)) for split, dataset in datasets.items()}
+        questions = {split: len(dataset) for split, dataset in datasets.items()}
+        self.trainer.run_log.describe(left_out=left_out, questions=questions)
+        for split, count in left_out.items():
+            if count:
+                longest = self.config.data.max_prompt_length
+                self.trainer.run_log.console.say(
+                    f"note: {count} of {count + questions[split]} {split} questions are left out: their prompts have more than "
+                    f"data.max_prompt_length={longest} tokens"
+                )
 
     def run(self, step: int, last: bool) -> dict[str, float]:
         """Metrics `eval/<set>/...` of the sets that are due at this step."""

@@ -1,0 +1,174 @@
+"""What a run stands on is in run.json; a resume on anything else is refused, or recorded where the user says so."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from tests.runs.harness import _build_data
+from Verl.errors import UserError
+from Verl.trainer import identity, launch
+from Verl.trainer.run_log import RunLog
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch):
+    from Verl.base_models.tokenizer import build_tokenizer
+
+    _build_data(tmp_path / "data")
+    build_tokenizer(64).save_pretrained(tmp_path / "model")
+    (tmp_path / "model/config.json").write_text(json.dumps({"model_type": "qwen2"}))
+    (tmp_path / "model/model.safetensors").write_bytes(b"weights")
+    (tmp_path / "reward.py").write_text("def compute_score(*a, **k): return 0.0\n")
+    monkeypatch.setenv("BANDIT_THREADS", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return tmp_path
+
+
+def run(pair, *overrides, user=()):
+    """The config of a run, as the launcher opens and records it."""
+    files = [("train", "train"), ("val", "validation"), ("test", "test")]
+    settings = [
+        *(f"data.{key}_files={pair}/data/{name}.parquet" for key, name in files),
+        f"actor_rollout_ref.model.path={pair}/model", f"run.result_dir={pair}/result", "trainer.device=cpu",
+        f"reward.custom_reward_function.path={pair}/reward.py", "data.train_batch_size=16", "run.arm=some",
+    ]  # fmt: skip
+    config, missing = launch.prepare("grpo", [*settings, *overrides], list(user))
+    assert not missing and launch._open_run(config)
+    launch._record(config, "grpo", RunLog(config.run.name, pair / "result", None), list(user))
+    return config
+
+
+def stopped_at(config, step):
+    """As if the run had been stopped after its checkpoint of a step."""
+    folder = os.path.join(config.trainer.default_local_dir, f"global_step_{step}")
+    os.makedirs(folder)
+    with open(os.path.join(folder, "bandit_state.json"), "w") as file:
+        file.write("{}")
+
+
+def recorded(pair, name="some_seed0"):
+    return json.loads((pair / "result" / name / "run.json").read_text())
+
+
+def under_its_old_date(path, content):
+    """Other contents, of the same length, under the same time stamp."""
+    before = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _exchange_data(pair):
+    shutil.copy(pair / "data/train.parquet", pair / "before.parquet")
+    shutil.rmtree(pair / "data")
+    _build_data(pair / "data")
+    (pair / "data/manifest.json").unlink()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(pair / "data/train.parquet").to_pylist()[::-1]
+    pq.write_table(pa.Table.from_pylist(rows), pair / "data/train.parquet")
+
+
+CHANGES = {
+    "data.train_files/": _exchange_data,
+    "model.weights": lambda pair: under_its_old_date(pair / "model/model.safetensors", b"WEIGHTS"),
+    "model.config": lambda pair: (pair / "model/generation_config.json").write_text('{"eos_token_id": 5}'),
+    "model.tokenizer": lambda pair: (pair / "model/added_tokens.json").write_text("{}"),
+    "model.chat_template": lambda pair: (pair / "model/chat_template.jinja").write_text("{{ messages[0].content }}"),
+    "reward_function": lambda pair: (pair / "reward.py").write_text("def compute_score(*a, **k): return 1.0\n"),
+    "threads": lambda pair: os.environ.update(BANDIT_THREADS="2"),
+    "processor": lambda pair: None,
+    "version.torch": lambda pair: None,
+    "code": lambda pair: None,
+}
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """What only another machine or another checkout has."""
+
+    def move(entry):
+        if entry == "processor":
+            monkeypatch.setattr(identity.provenance, "processor", lambda: "another")
+        if entry.startswith("version."):
+            real = identity.importlib.metadata.version
+            monkeypatch.setattr(identity.importlib.metadata, "version", lambda name: "0" if name == "torch" else real(name))
+        if entry == "code":
+            monkeypatch.setattr(identity, "code", lambda: "0" * 64)
+
+    return move
+
+
+@pytest.mark.parametrize("entry", CHANGES)
+def test_a_resume_on_something_else_is_refused(pair, elsewhere, entry, monkeypatch):
+    monkeypatch.setenv("BANDIT_THREADS", "1")
+    stopped_at(run(pair), 4)
+    run(pair)  # nothing changed: it goes on
+    was = recorded(pair)["stands_on"]
+    CHANGES[entry](pair), elsewhere(entry)
+    with pytest.raises(UserError) as error:
+        run(pair)
+    sentence = str(error.value)
+    assert entry in sentence and "run.overwrite=true" in sentence and "run.variant" in sentence and "\n" not in sentence
+    assert recorded(pair)["stands_on"] == was and recorded(pair)["changed"] == []
+    run(pair, "run.resume_changed=true")  # on the user's word, and in the record
+    (change,) = recorded(pair)["changed"]
+    assert change["from_step"] == 4 and [key for key in change["entries"] if key.startswith(entry)]
+    run(pair)
+    assert len(recorded(pair)["changed"]) == 1
+
+
+def test_a_run_without_a_checkpoint_begins_anew(pair):
+    run(pair)
+    CHANGES["model.weights"](pair)
+    run(pair)
+    assert recorded(pair)["changed"] == []
+    assert recorded(pair)["stands_on"] == identity.stands_on(run(pair))
+
+
+def test_a_finished_run_says_that_it_stood_on_something_else(pair, capsys):
+    config = run(pair, "trainer.total_training_steps=4")
+    stopped_at(config, 4)
+    path = pair / "result/some_seed0/run.json"
+    path.write_text(json.dumps({**recorded(pair), "status": "finished"}))
+    assert not launch._open_run(config)
+    assert "finished already;" in capsys.readouterr().err
+    CHANGES["reward_function"](pair)
+    assert not launch._open_run(config)
+    assert "finished already, on something else: reward_function" in capsys.readouterr().err
+
+
+def test_what_run_json_says(pair):
+    user = ["actor_rollout_ref.actor.optim.lr=1e-3", "data.apply_chat_template_kwargs={a: 1}"]
+    config = run(pair, user=user)
+    told = recorded(pair, config.run.name)
+    assert told["overrides"] == user
+    assert {key.split("/")[0] for key in told["stands_on"]} == {
+        "data.train_files", "data.val_files", "data.test_files", "model.weights", "model.config", "model.tokenizer",
+        "model.chat_template", "reward_function", "device", "threads", "processor", "code",
+        *(key for key in told["stands_on"] if key.startswith("version.")),
+    }  # fmt: skip
+    assert {"version.torch", "version.verl", "version.transformers"} <= set(told["stands_on"])
+    assert f"data.train_files/{pair}/data/train.parquet" in told["stands_on"]
+
+
+def test_a_model_of_the_hubs_cache(pair, monkeypatch):
+    """The commit is recorded, and a commit that moved on is another model."""
+    from huggingface_hub import constants
+
+    cache = pair / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = []
+    for commit in ("a" * 40, "b" * 40):
+        snapshot = cache / "models--someone--mini/snapshots" / commit
+        shutil.copytree(pair / "model", snapshot)
+        (cache / "models--someone--mini/refs").mkdir(exist_ok=True)
+        (cache / "models--someone--mini/refs/main").write_text(commit)
+        config = run(pair, "actor_rollout_ref.model.path=someone/mini", f"run.arm=hub-{commit[0]}")
+        found.append(identity.stands_on(config))
+    assert [one["model.revision"] for one in found] == ["a" * 40, "b" * 40]
+    assert found[0]["model.weights"] == found[1]["model.weights"]
