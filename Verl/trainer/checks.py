@@ -12,6 +12,7 @@ from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
 from Verl.trainer.published import check_published
 from Verl.trainer.data_checks import check_questions
+from Verl.trainer.feature_checks import check_features
 from Verl.trainer.reward_checks import check_custom_function
 from Verl.trainer.rule_checks import check_reward_rule
 from Verl.trainer.settings import gpu_present
@@ -106,6 +107,7 @@ def check(config: DictConfig, algorithm: str, to_the_end: bool = True) -> list[s
     for part in (_bounds, _batches, _reward, _loggers, _writable):
         part(config)
     _estimator(config, algorithm)
+    check_features(config)
     missing: list[str] = []
     for part in (_device, _model, _data):
         try:

@@ -33,6 +33,9 @@ OPEN_DICTS = (
     "reward.reward_kwargs",
 )
 
+# Numbers in verl's defaults for which verl takes a text too ("0.5_5.0": two bounds); Verl/trainer/loss_checks.py reads it.
+TEXT_TOO = ("algorithm.rollout_correction.rollout_is_threshold",)
+
 
 def gpu_present() -> bool:
     """Whether this machine has an NVIDIA GPU, asked of the driver's device files: importing torch takes seconds."""
@@ -88,7 +91,7 @@ def _kind(value: Any) -> str:
 
 
 def _check_type(key: str, given: Any, default: Any) -> None:
-    if default is None or given is None or (isinstance(given, str) and "${" in given):
+    if default is None or given is None or (isinstance(given, str) and ("${" in given or key in TEXT_TOO)):
         return
     wanted, got = _kind(default), _kind(given)
     fits = (

@@ -188,15 +188,15 @@ def test_a_number_edited_in_a_script_names_the_run(bash_folder):
 
 def test_a_setting_added_to_a_script_names_the_run(bash_folder):
     path = bash_folder / "run_grpo_0032_8_tiny_arith.sh"
-    own = "own_arguments=(actor_rollout_ref.actor.clip_ratio=0.3)"
+    own = "own_arguments=(actor_rollout_ref.actor.kl_loss_coef=0.01)"
     path.write_text(path.read_text().replace("model=", f"{own}\nmodel="))
     one = shipped.prepare(path.name, ["seed=1"], folder=bash_folder)
-    assert one.name == "grpo_0032_8_clip_ratio-0.3_tiny_arith_seed1"
+    assert one.name == "grpo_0032_8_kl_loss_coef-0.01_tiny_arith_seed1"
     path.write_text(path.read_text().replace("model=", "variant=wide\nmodel=", 1))
     assert shipped.prepare(path.name, folder=bash_folder).name == "grpo_0032_8_wide_tiny_arith_seed0"
     # What is typed comes last.
-    typed = shipped.prepare(path.name, ["actor_rollout_ref.actor.clip_ratio=0.4"], folder=bash_folder)
-    assert typed.config.actor_rollout_ref.actor.clip_ratio == 0.4
+    typed = shipped.prepare(path.name, ["actor_rollout_ref.actor.kl_loss_coef=0.02"], folder=bash_folder)
+    assert typed.config.actor_rollout_ref.actor.kl_loss_coef == 0.02
 
 
 @pytest.mark.parametrize("estimator", ["rloo", "opo"])

@@ -1,0 +1,126 @@
+"""Under which of a run's settings another setting changes anything: named predicates of a composed config.
+
+A key may be read by nothing, or by code that the other settings do not reach. Each predicate says whether its part of
+the code is reached, and `otherwise` says why it is not and which keys change that, so that a check can write
+
+    f"{key}={value} changes nothing: {CONDITION.otherwise}"
+
+No torch and no verl are imported here. Sources: verl 0.9.1, `verl/trainer/ppo/core_algos.py` (losses, estimators),
+`verl/trainer/ppo/v1/trainer_base.py` (advantage, critic), and this package's trainer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+ONE_UPDATE = (
+    "with one update per round PPO's ratio is 1, so nothing is clipped; set actor_rollout_ref.actor.ppo_epochs above 1 or "
+    "actor_rollout_ref.actor.ppo_mini_batch_size below data.train_batch_size"
+)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`holds(config)`: whether the part is reached; `otherwise`: the reason and the keys, where it does not hold."""
+
+    holds: Callable[[DictConfig], bool]
+    otherwise: str
+
+    def __call__(self, config: DictConfig) -> bool:
+        return self.holds(config)
+
+
+def _get(config: DictConfig, key: str, default: Any = None) -> Any:
+    return OmegaConf.select(config, key, default=default)
+
+
+def rewards_per_query(config: DictConfig) -> int:
+    """Responses of one query that are drawn and scored in one step: trained and extra ones."""
+    extra = _get(config, "data.extra_sampling_size", 0) if config.algorithm.adv_estimator == "onerpo" else 0
+    return config.actor_rollout_ref.rollout.n + extra
+
+
+def updates_per_round(config: DictConfig) -> int:
+    actor = config.actor_rollout_ref.actor
+    return actor.ppo_epochs * (config.data.train_batch_size // actor.ppo_mini_batch_size)
+
+
+def reads_ratio(config: DictConfig) -> bool:
+    """Whether PPO's ratio can differ from 1: several updates per round, or the rollout's own log-probabilities as the
+    old ones."""
+    return updates_per_round(config) > 1 or bool(_get(config, "algorithm.rollout_correction.bypass_mode"))
+
+
+def corrects_rollouts(config: DictConfig) -> bool:
+    """Whether importance weights or a rejection mask are computed beside the loss (not verl's bypass mode)."""
+    settings = _get(config, "algorithm.rollout_correction")
+    return bool(settings) and not settings.bypass_mode and bool(settings.rollout_is or settings.rollout_rs)
+
+
+def penalises_length(config: DictConfig) -> bool:
+    return bool(_get(config, "reward.reward_kwargs.overlong_buffer_cfg.enable"))
+
+
+# Estimators that divide by a std where norm_adv_by_std_in_grpo is true (verl's others have their own formula).
+_DIVIDE = ("grpo", "onerpo", "asyttgrpo", "grpo_passk")
+_DISCOUNT = ("gae", "reinforce_plus_plus")
+
+SEVERAL_UPDATES = Condition(lambda config: updates_per_round(config) > 1, ONE_UPDATE)
+RATIO_MOVES = Condition(reads_ratio, ONE_UPDATE)
+SEVERAL_REWARDS = Condition(
+    lambda config: rewards_per_query(config) > 1,
+    "a query has one reward a step; set actor_rollout_ref.rollout.n above 1 (or, with onerpo, data.extra_sampling_size)",
+)
+FILTERS_GROUPS = Condition(
+    lambda config: bool(_get(config, "algorithm.filter_groups.enable")), "set algorithm.filter_groups.enable=true"
+)
+PENALISES_LENGTH = Condition(penalises_length, "set reward.reward_kwargs.overlong_buffer_cfg.enable=true")
+MASKS_TRUNCATED = Condition(lambda config: bool(_get(config, "algorithm.mask_truncated")), "set algorithm.mask_truncated=true")
+CORRECTS_ROLLOUTS = Condition(
+    corrects_rollouts, "set algorithm.rollout_correction.rollout_is or algorithm.rollout_correction.rollout_rs"
+)
+BYPASSES = Condition(
+    lambda config: bool(_get(config, "algorithm.rollout_correction.bypass_mode")),
+    "set algorithm.rollout_correction.bypass_mode=true",
+)
+HAS_KL_LOSS = Condition(
+    lambda config: bool(config.actor_rollout_ref.actor.use_kl_loss), "set actor_rollout_ref.actor.use_kl_loss=true"
+)
+HAS_KL_IN_REWARD = Condition(
+    lambda config: bool(config.algorithm.use_kl_in_reward),
+    "algorithm.use_kl_in_reward is false (and not defined for our own estimators)",
+)
+HAS_ENTROPY_TERM = Condition(
+    lambda config: config.actor_rollout_ref.actor.entropy_coeff != 0, "set actor_rollout_ref.actor.entropy_coeff"
+)
+DIVIDES_BY_STD = Condition(
+    lambda config: (config.algorithm.adv_estimator in _DIVIDE and rewards_per_query(config) > 1)
+    or (_get(config, "algorithm.replay.baseline", "window") != "window" and config.algorithm.adv_estimator == "asyttgrpo")
+    or (config.algorithm.adv_estimator == "asyttgrpo" and config.data.window_size > 1),
+    f"this algorithm.adv_estimator divides by no std, or a query has one reward; {', '.join(_DIVIDE)} with several do",
+)
+DISCOUNTS = Condition(
+    lambda config: config.algorithm.adv_estimator in _DISCOUNT,
+    "a response has one reward, at its end; of the estimators here only reinforce_plus_plus discounts",
+)
+HAS_CRITIC = Condition(
+    lambda config: config.algorithm.adv_estimator == "gae", "there is no critic here (algorithm.adv_estimator=gae is refused)"
+)
+SCALES_LOSS = Condition(
+    lambda config: config.actor_rollout_ref.actor.loss_agg_mode == "seq-mean-token-sum-norm",
+    "only actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm divides by it",
+)
+SHUFFLES_MINI_BATCHES = Condition(
+    lambda config: bool(config.actor_rollout_ref.actor.shuffle) and updates_per_round(config) > 1,
+    f"actor_rollout_ref.actor.shuffle is false or there is one mini-batch: {ONE_UPDATE}",
+)
+
+
+def loss_is(*modes: str) -> Condition:
+    """Whether the policy loss is one of these."""
+    return Condition(
+        lambda config: config.actor_rollout_ref.actor.policy_loss.loss_mode in modes,
+        f"only actor_rollout_ref.actor.policy_loss.loss_mode={' or '.join(modes)} reads it",
+    )
