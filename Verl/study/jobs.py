@@ -9,20 +9,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from Verl.errors import UserError
 from Verl.files import write_atomic
-from Verl.study.measured import last_step
+from Verl.trainer import run_folder
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
-_ENDS_A_RUN = ("trainer.total_training_steps", "trainer.total_epochs", "budget.generated_tokens",
-               "budget.gradient_samples", "budget.hours")  # fmt: skip
 
 
 @dataclass
@@ -49,34 +44,18 @@ class Job:
         return f"{self.cell} seed {self.seed}"
 
 
-def ends_of(config: Any) -> dict[str, Any]:
-    """What ends a run: its steps and budgets. A finished run is done if these are what is asked for now."""
-    return {key: OmegaConf.select(config, key, default=None) for key in _ENDS_A_RUN}
-
-
 def finished(result_dir: Path, job: Job) -> bool:
     """Whether a run is there, finished, and as long as asked: it took the steps, or ended by the same budget."""
-    folder = result_dir / job.run
-    if run_record(result_dir, job.run).get("status") != "finished":
-        return False
-    if last_step(result_dir / f"{job.run}.jsonl") >= job.steps:
-        return True
-    with contextlib.suppress(Exception):  # no config.yaml, or one that is not ours: then the steps decide
-        return ends_of(OmegaConf.load(folder / "config.yaml")) == job.ends
-    return False
+    return run_folder.finished(result_dir / job.run, job.steps, job.ends)
 
 
 def run_record(result_dir: Path, run: str) -> Mapping[str, Any]:
     """run.json, empty if there is none."""
-    try:
-        record = json.loads((result_dir / run / "run.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return run_folder.recorded(result_dir / run)
 
 
 def going_on(result_dir: Path, run: str) -> bool:
-    """Whether another process holds the run's lock (Verl/trainer/launch.py)."""
+    """Whether another process holds the run's lock (Verl/trainer/run_folder.py)."""
     path = result_dir / f".{run}.lock"
     try:
         with open(path) as file:
@@ -86,6 +65,14 @@ def going_on(result_dir: Path, run: str) -> bool:
     except OSError:
         return True
     return False
+
+
+def mark_interrupted(result_dir: Path, run: str) -> None:
+    """For a run that was killed before it could say so itself: its run.json no longer says "running"."""
+    record = run_record(result_dir, run)
+    if record.get("status") == "running" and not going_on(result_dir, run):
+        changed = {**record, "status": "interrupted", "reason": "stopped with its study"}
+        write_atomic(result_dir / run / "run.json", json.dumps(changed, indent=1) + "\n")
 
 
 class Table:
@@ -112,16 +99,8 @@ class Table:
         return sum(job.state == state for job in self.jobs)
 
 
-@contextlib.contextmanager
-def only_one(path: Path, study: str) -> Iterator[None]:
+def only_one(path: Path, study: str) -> contextlib.AbstractContextManager[None]:
     """One runner per study."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"the study {study} is going on in another process: wait for it, or choose another --name"
-            ) from None
-        yield
-        path.unlink(missing_ok=True)
+    return run_folder.locked(
+        path, f"the study {study} is going on in another process: wait for it, or choose another --name"
+    )

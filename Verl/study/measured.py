@@ -32,17 +32,3 @@ def _of_line(line: str) -> float | None:
     if not drawn or seconds is None:
         return None
     return max(0.0, seconds - record.get("timing_s/testing", 0.0)) / drawn
-
-
-def last_step(jsonl: Path) -> int:
-    """The last whole line's step, -1 if there is none."""
-    try:
-        lines = jsonl.read_text().splitlines()
-    except OSError:
-        return -1
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-    return -1

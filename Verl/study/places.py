@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,8 +28,11 @@ class Place(Protocol):
     def poll(self) -> int | None:
         """The exit status; None while it runs."""
 
-    def stop(self) -> None:
-        """Ends it and everything that it started."""
+    def ask_to_stop(self) -> None:
+        """Tells it to save what it has and to end; returns at once."""
+
+    def kill(self) -> None:
+        """Ends it, if it still runs, and everything that it started."""
 
 
 class Places(Protocol):
@@ -46,7 +50,7 @@ class Process:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], console: Path):
         console.parent.mkdir(parents=True, exist_ok=True)
-        parent = os.getpid()
+        parent, self._asked = os.getpid(), False
 
         def die_with_parent() -> None:
             if _LIBC is not None:
@@ -72,16 +76,31 @@ class Process:
         return status
 
     def wait(self) -> int:
-        status = self._process.wait()
-        self._kill_group()
+        """Until it ends. An interruption stops it: Ray's way to cancel a task shows only between two calls, hence the sleep."""
+        try:
+            while (status := self.poll()) is None:
+                time.sleep(0.2)
+        except BaseException:
+            self.stop()
+            raise
         return status
 
-    def stop(self) -> None:
-        if self._process.poll() is None:
-            # The leader alone: a trainer stops Ray's processes itself, and they must not go before it.
+    def ask_to_stop(self) -> None:
+        # The leader alone: a trainer stops Ray's processes itself, and they must not go before it.
+        if not self._asked and self._process.poll() is None:
+            self._asked = True
             self._process.terminate()
+
+    def stop(self) -> None:
+        """Asks it to stop, and kills it if it has not ended after GRACE_SECONDS."""
+        self.ask_to_stop()
+        try:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE_SECONDS)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
         self._kill_group()
         self._process.wait()
 
@@ -147,5 +166,8 @@ class _Remote:
         except self._ray.exceptions.RayError:  # its node or worker is gone, and the run with it
             return -signal.SIGKILL
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
+        self._ray.cancel(self._reference)  # a KeyboardInterrupt over there
+
+    def kill(self) -> None:
         self._ray.cancel(self._reference, force=True)  # kills the worker, and the kernel its run

@@ -26,6 +26,7 @@ from omegaconf import DictConfig
 
 from Verl.analysis.stats_seeds import smallest_detectable_effect
 from Verl.study.memory import ModelSize
+from Verl.trainer.run_checks import check_epochs, steps_by_epochs
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,14 @@ class Workload:
 
 
 def workload(config: DictConfig, questions: Mapping[str, int], steps: int | None = None) -> Workload:
-    """The work of a composed config on a data set with `questions` per split."""
+    """The work of a composed config on a data set with `questions` per split.
+
+    Raises:
+        UserError: for more steps than the run's epochs have.
+    """
     data = config.data
-    bound = config.trainer.total_epochs * (questions["train"] // data.train_batch_size)
+    bound = steps_by_epochs(config, questions["train"])
+    check_epochs(config, questions["train"], steps)
     total = steps or config.trainer.total_training_steps
     return Workload(
         queries=data.train_batch_size,

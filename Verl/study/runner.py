@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from Verl.study.jobs import DONE, FAILED, RUNNING, WAITING, Job, Table, finished, going_on, run_record
-from Verl.study.measured import last_step
-from Verl.study.places import Place, Places
+from Verl.study.jobs import DONE, FAILED, RUNNING, WAITING, Job, Table, finished, going_on, mark_interrupted, run_record
+from Verl.study.places import GRACE_SECONDS, Place, Places
 from Verl.trainer.console import duration
+from Verl.trainer.run_folder import last_step
 
 ATTEMPTS = 2
 BAD_INPUT = 2  # the exit status of a run that can't start: the same the second time
@@ -55,7 +55,10 @@ class Runner:
                 if self.queue or self.running:
                     time.sleep(self.poll)
         except BaseException:
-            self._stop_all()
+            try:
+                self._stop_all()
+            finally:
+                self._mark_interrupted()
             raise
         finally:
             self.table.write()
@@ -133,24 +136,37 @@ class Runner:
 
     def _why(self, job: Job, status: int) -> str:
         record = run_record(self.result_dir, job.run)
-        if status not in (0, BAD_INPUT) and record.get("status") == "failed" and record.get("reason"):
+        if status not in (0, BAD_INPUT) and record.get("status") in ("failed", "interrupted") and record.get("reason"):
             return str(record["reason"])
         try:
             said = [line for line in self._console(job).read_text(errors="replace").splitlines() if line.strip()]
         except OSError:
             said = []
         if status == 0:
-            if record.get("status") != "finished":
-                return "it ended, but its run.json does not say finished"
-            return f"it was finished before, at step {self._step(job)} of {job.steps} and without a checkpoint to go on from"
+            return f"it ended at step {max(0, self._step(job))} of {job.steps}, and its run.json does not say finished"
         if status < 0:
             return f"killed by signal {-status}"
         return said[-1].removeprefix("error: ") if said else f"status {status}"
 
     def _stop_all(self) -> None:
-        for job, place, _, _ in self.running.values():
-            place.stop()
+        """All are asked at once, so that they save side by side; whoever does not end is killed, at a second interruption
+        at once."""
+        places = [place for _, place, _, _ in self.running.values()]
+        try:
+            for place in places:
+                place.ask_to_stop()
+            deadline = time.monotonic() + GRACE_SECONDS
+            while any(place.poll() is None for place in places) and time.monotonic() < deadline:
+                time.sleep(self.poll)
+        finally:
+            for place in places:
+                place.kill()
+
+    def _mark_interrupted(self) -> None:
+        """For the runs that had no time to say it themselves."""
+        for job, _, _, _ in self.running.values():
             job.state = WAITING
+            mark_interrupted(self.result_dir, job.run)
         self.running.clear()
 
     # ---- telling ----------------------------------------------------------------------------------------------

@@ -6,16 +6,17 @@ import argparse
 import os
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from Verl import RESULT_DIR
 from Verl.errors import UserError
+from Verl.signals import raise_on_stop
 from Verl.study import design, effect, here, jobs, plan, shipped
 from Verl.study.places import LocalPlaces, Places, RayPlaces
 from Verl.study.runner import Runner
+from Verl.trainer import run_folder
 from Verl.trainer.console import duration
 from Verl.trainer.settings import gpu_present
 from Verl.trainer.verl_checks import check_with_verl
@@ -30,7 +31,7 @@ Started again, the same command goes on where it was cut: finished runs are skip
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    raise_on_stop()
     try:
         return _study(options)
     except UserError as error:
@@ -90,6 +91,7 @@ def _study(options: argparse.Namespace) -> int:
             _refuse_inert(study, pair, queue, options.overrides)
         table = jobs.Table(result_dir / f"study_{name}.json", name, pair.name, queue)
         places = RayPlaces(options.ray) if options.ray else LocalPlaces(options.jobs)
+        raise_on_stop()  # ray.init has its own handler of SIGTERM
         try:
             return _carry_out(table, places, result_dir, options)
         finally:
@@ -184,7 +186,7 @@ def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, 
             queue[run] = jobs.Job(
                 run=run, cell=cell.name, seed=seed, script=one.script, overrides=[f"seed={seed}", *shared],
                 config_hash=one.hash, steps=work.steps, work=work.steps * work.responses + work.evaluated,
-                ends=jobs.ends_of(one.config),
+                ends=run_folder.ends_of(one.config),
             )  # fmt: skip
     return list(queue.values())
 

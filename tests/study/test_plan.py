@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 from scipy.stats import nct, t
 
 from Verl.study import memory, plan
-from Verl.study.measured import last_step, seconds_per_response
+from Verl.study.measured import seconds_per_response
+from Verl.trainer.run_folder import last_step
 
 GIB = 2**30
 TOY = memory.ModelSize("toy", layers=2, hidden=4, intermediate=8, heads=2, kv_heads=1, head_dim=2, vocabulary=10,

@@ -1,7 +1,9 @@
 """One run per GPU of a Ray cluster, on a cluster whose two GPUs are a declaration."""
 
+import sys
+
 import pytest
-from study_helpers import calls, job, started
+from study_helpers import calls, job, started, wait_for
 
 from Verl.study.jobs import Table
 from Verl.study.places import RayPlaces
@@ -33,3 +35,36 @@ def test_ray_places_one_run_per_gpu(tmp_path, fake):
         going += (event == "start") - over
         most = max(most, going)
     assert most == 2
+
+
+# A trainer that needs a moment to end well: killed at once, it leaves no word.
+_ENDS_WELL = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def stop(number, frame):
+    time.sleep(0.5)
+    (folder / "stopped").touch()
+    sys.exit(130)
+signal.signal(signal.SIGTERM, stop)
+(folder / "started").touch()
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_on_a_cluster_is_asked_to_stop_and_has_time_to(tmp_path):
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, logging_level="error", log_to_driver=False)
+    places = RayPlaces(None)
+    try:
+        place = places.start([sys.executable, "-c", _ENDS_WELL, str(tmp_path)], {}, tmp_path / "console")
+        wait_for((tmp_path / "started").exists)
+        place.ask_to_stop()
+        wait_for(lambda: place.poll() is not None, seconds=30)
+        place.kill()
+    finally:
+        places.close()
+    assert (tmp_path / "stopped").exists()

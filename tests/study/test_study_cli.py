@@ -53,15 +53,22 @@ def test_kill_9_in_the_middle_changes_nothing(tmp_path, fake):
 
 
 @pytest.mark.slow
-def test_a_stopped_study_stops_its_runs(tmp_path, fake):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_study_stops_its_runs_and_says_so_in_their_records(tmp_path, fake, how):
+    """Also where a shell started it with SIGINT ignored, as with `&`; the fake trainer dies without a word."""
     environment = {**os.environ, "FAKE_SECONDS": "0.5"}
-    arguments = command(tmp_path, fake, "--seeds", "0", "--steps", "50")
-    runner = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
-    wait_for(lambda: calls(tmp_path))
-    runner.send_signal(signal.SIGTERM)
+    arguments = command(tmp_path, fake, "--seeds", "0", "--steps", "50", "--jobs", "2")
+    runner = subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    wait_for(lambda: sum(call[0] == "step" for call in calls(tmp_path)) > 1)
+    runner.send_signal(how)
     said, _ = runner.communicate(timeout=30)
     assert runner.returncode == 130 and "interrupted" in said
-    assert not alive(int(calls(tmp_path)[0][3]))
+    assert not any(alive(int(call[3])) for call in calls(tmp_path))
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("*/run.json")]
+    assert [record["status"] for record in records] == ["interrupted"] * 2
 
 
 def test_cells_and_seeds_make_the_queue_and_failure_the_status(tmp_path, fake, monkeypatch, capsys):
