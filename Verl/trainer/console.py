@@ -5,6 +5,8 @@ output and error there (at the level of file descriptors, so that C libraries an
 terminal for the lines written here, which go to the log as well.
 """
 
+import contextlib
+import io
 import os
 import sys
 import time
@@ -32,10 +34,19 @@ class Console:
         sys.stderr.flush()
         terminal = os.fdopen(os.dup(1), "w", buffering=1)
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        log = open(log_path, "a", buffering=1)  # noqa: SIM115  open for as long as the process lives
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        return cls(terminal, log)
+        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(log, number)
+            setattr(sys, name, _log_stream(number))
+        os.close(log)
+        return cls(terminal, sys.stdout)
+
+    def say_from_handler(self, text: str) -> None:
+        """For signal handlers, which may have interrupted a `say`: past its buffers."""
+        for stream in (self.terminal, self.log):
+            if stream is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    os.write(stream.fileno(), f"{text}\n".encode())
 
     def say(self, text: str = "") -> None:
         for stream in (self.terminal, self.log):
@@ -45,6 +56,29 @@ class Console:
                 except (BrokenPipeError, OSError):
                     # A closed terminal or a full disk under the log must not stop a run that can still go on.
                     continue
+
+
+class _Tolerant(io.RawIOBase):
+    """A file descriptor whose write never fails: a print into a log on a full disk must not end a run."""
+
+    def __init__(self, number: int):
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        try:
+            return os.write(self._number, data)
+        except OSError:
+            return len(data)
+
+
+def _log_stream(number: int) -> TextIO:
+    return io.TextIOWrapper(io.BufferedWriter(_Tolerant(number)), encoding="utf-8", errors="replace", line_buffering=True)
 
 
 def duration(seconds: float) -> str:
@@ -69,7 +103,8 @@ class Progress:
         names = [name for name in ("train", "validation", "test") if f"eval/{name}/pass@1" in metrics]
         if names:
             parts = [
-                f"{name} {metrics[f'eval/{name}/pass@1']:.3f} ({metrics[f'eval/{name}/questions']:.0f} questions)"
+                f"{name} {metrics[f'eval/{name}/pass@1']:.3f} ({metrics[f'eval/{name}/questions']:.0f} questions"
+                f"{_failed_answers(metrics, name)})"
                 for name in names
             ]
             drawn = {key: metrics[f"eval/{names[0]}/{key}"] for key in ("samples", "temperature", "top_p", "top_k")}
@@ -87,10 +122,26 @@ class Progress:
             left = metrics.get("timing_s/step", 0.0) * (self.total - step)
         else:
             left = (time.monotonic() - self.began) / (step - self.first_step) * (self.total - step)
+        failed = _failed(metrics)
         self.console.say(
             f"{step:>5}/{self.total:<5}  {metrics.get('train/reward_mean', float('nan')):6.3f}"
             f"  {metrics.get('train/pass@1', float('nan')):6.3f}"
             f"  {metrics.get('train/response_length_mean', float('nan')):6.1f}"
             f"  {metrics.get('actor/kl_loss', float('nan')):7.4f}  {metrics.get('actor/grad_norm', float('nan')):7.3f}"
-            f"  {metrics.get('timing_s/step', float('nan')):7.2f}  {duration(left)}"
+            f"  {metrics.get('timing_s/step', float('nan')):7.2f}  {duration(left)}{failed}"
         )
+
+
+def _failed_answers(metrics: dict[str, float], name: str) -> str:
+    failures = metrics.get(f"eval/{name}/failures", 0.0)
+    return f", {failures:.0f} answers not scored" if failures else ""
+
+
+def _failed(metrics: dict[str, float]) -> str:
+    """The share of a step's rewards that could not be computed, if any."""
+    failures, timeouts = (metrics.get(f"reward/{name}", 0.0) for name in ("failures", "timeouts"))
+    drawn = metrics.get("ledger/responses_generated", 0.0)
+    if not failures + timeouts or not drawn:
+        return ""
+    late = f", {timeouts:.0f} of them by the time limit" if timeouts else ""
+    return f"  ! {failures + timeouts:.0f} of {drawn:.0f} rewards failed{late}"

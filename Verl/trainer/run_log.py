@@ -16,6 +16,7 @@ import numpy as np
 
 from Verl.errors import RunStopped
 from Verl.files import write_atomic
+from Verl.trainer import full_disk
 from Verl.trainer.console import Console, Progress
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class RunLog:
         self._tracking: Any = None
         self._progress: Progress | None = None
         self.last_step = -1
+        self.last_record: dict[str, Any] = {}  # the last line
         self.after_line: Callable[[], None] = lambda: None  # the trainer's checkpoint, once the line is safe
 
     # ---- set-up -----------------------------------------------------------------------------------------------
@@ -69,7 +71,8 @@ class RunLog:
                     break
                 lines.append(text)
         write_atomic(self.jsonl, "".join(f"{text}\n" for text in lines))
-        self.last_step = json.loads(lines[-1])["step"] if lines else -1
+        self.last_record = json.loads(lines[-1]) if lines else {}
+        self.last_step = self.last_record.get("step", -1)
         for part in ("samples", "evaluations"):
             for path in (self.folder / part).glob("step_*.parquet"):
                 if int(path.stem.split("_")[1]) > step or step == 0:
@@ -84,11 +87,27 @@ class RunLog:
         metrics = {key: _number(value) for key, value in sorted(data.items()) if _number(value) is not None}
         if self._tracking is not None:
             self._tracking.log(data=metrics, step=step, backend=backend)
-        self._append(json.dumps({"step": step, **{k: _json_number(v) for k, v in metrics.items()}}) + "\n")
-        self.last_step = step
+        record = {"step": step, **{k: _json_number(v) for k, v in metrics.items()}}
+        self._append(json.dumps(record) + "\n")
+        self.last_step, self.last_record = step, record
         self._show(step, metrics)
         self._check_finite(step, metrics)
         self.after_line()
+
+    def amend(self, metrics: dict[str, float]) -> None:
+        """Adds metrics to the last line: the evaluation of a run whose last step was not known to be the last."""
+        if not metrics:
+            return
+        step = self.last_step
+        if self._tracking is not None:
+            self._tracking.log(data=metrics, step=step)
+        known = {key: value for key, value in self.last_record.items() if key != "step"}
+        added = {key: _json_number(value) for key, value in metrics.items()}
+        self.last_record = {"step": step, **dict(sorted({**known, **added}.items()))}
+        lines = self.jsonl.read_text().splitlines()
+        write_atomic(self.jsonl, "".join(f"{text}\n" for text in [*lines[:-1], json.dumps(self.last_record)]))
+        if self._progress is not None:
+            self._progress.evaluation(step, metrics)
 
     def finish(self, exit_code: int = 0) -> None:
         if self._tracking is not None:
@@ -184,10 +203,19 @@ class RunLog:
     # ---- run.json ---------------------------------------------------------------------------------------------
 
     def describe(self, **entries: Any) -> None:
-        """Adds entries to run.json."""
+        """Adds entries to run.json. Where the disk is full, in the space that the file has; if even that fails, it says so."""
         path = self.folder / "run.json"
         known = json.loads(path.read_text()) if path.is_file() else {}
-        write_atomic(path, json.dumps({**known, **entries}, indent=1) + "\n")
+        content = json.dumps({**known, **entries}, indent=1) + "\n"
+        try:
+            write_atomic(path, content)
+        except OSError as error:
+            if not path.is_file():
+                raise
+            try:
+                full_disk.overwrite(path, content)
+            except OSError:
+                self.console.say(f"can't write to {path} ({error.strerror}): it does not say {entries.get('status', 'this')}")
 
 
 def _write_parquet(path: Path, columns: dict[str, list], append: bool = False) -> int:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from Verl.errors import UserError
+from Verl.errors import RunStopped, UserError
 from Verl.files import write_atomic
+from Verl.trainer import full_disk
 from Verl.trainer.ppo.checkpoint_files import STATE as _STATE
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 
@@ -52,11 +53,17 @@ class Checkpoints:
         settings.default_local_dir, settings.max_actor_ckpt_to_keep = str(partial), None
         try:
             verl_save()
+            written = partial / final.name
+            self._write_state(written)
+            _flush_to_disk(written)
+        except Exception as error:
+            full = full_disk.is_full(error, self.folder)
+            shutil.rmtree(partial, ignore_errors=True)  # on a full disk, the space for saying so
+            if full:
+                raise RunStopped(f"the checkpoint of step {step} was not written: {full_disk.sentence(self.folder)}") from error
+            raise
         finally:
             settings.default_local_dir, settings.max_actor_ckpt_to_keep = folder, kept
-        written = partial / final.name
-        self._write_state(written)
-        _flush_to_disk(written)
         shutil.rmtree(final, ignore_errors=True)
         written.rename(final)
         write_atomic(self.folder / _TRACKER, str(step))
@@ -103,7 +110,8 @@ class Checkpoints:
         random.setstate(states["python"])
         np.random.set_state(states["numpy"])
         torch.set_rng_state(states["torch"])
-        trainer.evaluator.skip_next = True
+        # verl evaluates before training if val_before_train says so; a run of its own has that evaluation in its log.
+        trainer.evaluator.skip_next = settings.val_before_train and trainer.run_log.last_step == step
 
 
 def _flush_to_disk(folder: Path) -> None:
