@@ -25,6 +25,7 @@ TRAINER_METHODS = (
     "_setup", "prepare_step", "_init_resource_pool_mgr", "_init_dataloader", "_next_train_batch",
     "_fetch_one_gen_batch", "_balance_batch", "_compute_old_log_prob", "_compute_ref_log_prob",
     "_compute_advantage", "_update_actor", "_compute_metrics", "_validate", "_save_checkpoint", "_load_checkpoint",
+    "on_train_begin", "on_train_end",
 )  # fmt: skip
 
 _TRAINER = "verl.trainer.ppo.v1.trainer_base"

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from Verl import REPO_ROOT
 from Verl.seeds import derive
+from Verl.trainer.interruption import REQUEST
 from Verl.trainer.run_log import RunLog
 from Verl.trainer.verl_checks import check_with_verl
 
@@ -114,6 +115,9 @@ class Runner:
                 trainer.init()
                 self.run_log.use_tokenizer(trainer.tokenizer)
                 self.run_log.after_line = trainer.after_line
+                REQUEST.install()  # whatever the set-up's libraries did
+                REQUEST.check()
+                REQUEST.wait_for_step_end()
                 trainer.fit(self._agent_loop(trainer, config))
                 succeeded = True
             finally:
@@ -146,6 +150,7 @@ class Runner:
             include_dashboard=False,
             logging_level="warning",
         )
+        REQUEST.install()  # ray.init has its own handler of SIGTERM
 
     def _seed(self) -> None:
         import numpy as np

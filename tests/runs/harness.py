@@ -53,7 +53,6 @@ class Result:
     def state(self, step: int = STEPS) -> dict:
         state = json.loads((self.folder / f"checkpoints/global_step_{step}/bandit_state.json").read_text())
         state["ledger"].pop("hours")
-        state["ledger"]["last"].pop("hours")
         return state
 
     def samples(self):

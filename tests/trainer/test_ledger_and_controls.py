@@ -92,15 +92,16 @@ def test_ledger_counts_extra_and_wasted_generation():
 
 
 @pytest.mark.parametrize(
-    "budget, last", [({"generated_tokens": 56}, True), ({"generated_tokens": 57}, False), ({"gradient_samples": 6}, True),
-                     ({"hours": 0.021}, False), ({"hours": 0.02}, True), ({}, False)],
+    "budget, reached", [({"generated_tokens": 28}, "generated_tokens"), ({"generated_tokens": 29}, None),
+                        ({"gradient_samples": 3}, "gradient_samples"), ({"hours": 0.0101}, None), ({"hours": 0.01}, "hours"),
+                        ({}, None)],
 )  # fmt: skip
-def test_budgets_end_with_the_step_that_reaches_them(budget, last):
+def test_budgets_end_with_the_step_that_reaches_them(budget, reached):
     ledger = Ledger()
     trained = rollouts([1, 0, 0], "aab", [9, 9, 10])
     ledger.step(trained, {"timing_s/step": 36.0})
     full = {"generated_tokens": None, "gradient_samples": None, "hours": None, **budget}
-    assert ledger.next_step_is_last(**full) is last
+    assert ledger.budget_reached(**full) == reached
 
 
 def test_shuffled_rewards_are_the_same_rewards_elsewhere():

@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +60,9 @@ class Evaluator:
         # verl asks for evaluation every trainer.test_freq steps: give it the steps on which any set is due, and decide
         # here which. The run's own config, which is logged and compared, keeps what the user asked for.
         self.test_freq = config.trainer.test_freq
-        wanted = [s.frequency for s in self.sets if s.frequency > 0]
+        wanted = [s.frequency for s in self.sets if s.rows and s.frequency > 0]
         config.trainer.test_freq = math.gcd(*wanted) if wanted else -1
+        config.trainer.val_before_train &= bool(wanted)  # verl can't do with an evaluation of nothing
         self.skip_next = False  # a resumed run was already evaluated at the step that it starts from
 
     def _record_left_out(self, datasets: dict[str, object]) -> None:
@@ -77,16 +78,18 @@ class Evaluator:
                     f"data.max_prompt_length={longest} tokens"
                 )
 
-    def run(self, step: int, last: bool) -> dict[str, float]:
-        """Metrics `eval/<set>/...` of the sets that are due at this step."""
+    def run(self, step: int, last: bool, besides: Container[str] = ()) -> dict[str, float]:
+        """Metrics `eval/<set>/...` of the sets that are due at this step, besides those named."""
         if self.skip_next:
             self.skip_next = False
             return {"eval/resumed": 1.0}
         ends = step == 0 or last
         due = [s for s in self.sets if s.rows and s.frequency > 0 and (ends or step % s.frequency == 0)]
+        due = [s for s in due if s.name not in besides]
         metrics: dict[str, float] = {}
         for part in due:
             rollouts = self._generate(part, step)
+            self.trainer.failed_rewards.check(rollouts, f"evaluation on {part.name} at step {step}")
             self.trainer.run_log.evaluation(part.name, step, rollouts)
             metrics.update(set_metrics(part.name, rollouts, self.config.actor_rollout_ref.rollout.val_kwargs))
         return metrics

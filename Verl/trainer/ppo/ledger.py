@@ -61,7 +61,6 @@ class Ledger:
     def __init__(self) -> None:
         self.totals: dict[str, float] = dict.fromkeys(TOTALS, 0.0)
         self.hours = 0.0
-        self.last: dict[str, float] = {}
 
     def step(self, rollouts: Rollouts, metrics: dict) -> dict[str, float]:
         """This step's entries and the totals after it."""
@@ -78,7 +77,6 @@ class Ledger:
         }
         hours = metrics.get("timing_s/step", 0.0) / 3600
         self.hours += hours
-        self.last = {**counts, "hours": hours}
         for name, count in counts.items():
             self.totals[name] += count
         entries = {f"ledger/{name}": float(count) for name, count in counts.items()}
@@ -88,19 +86,19 @@ class Ledger:
             "ledger/total_hours": self.hours,
         }
 
-    def next_step_is_last(self, generated_tokens: float | None, gradient_samples: float | None, hours: float | None) -> bool:
-        """Whether one more step like the last one reaches one of the given budgets (None: no limit)."""
+    def budget_reached(
+        self, generated_tokens: float | None, gradient_samples: float | None, hours: float | None
+    ) -> str | None:
+        """Name of the first of the given budgets that is used up (None: no limit)."""
         spent = {
-            "tokens_generated": (self.totals["tokens_generated"], generated_tokens),
+            "generated_tokens": (self.totals["tokens_generated"], generated_tokens),
             "gradient_samples": (self.totals["gradient_samples"], gradient_samples),
             "hours": (self.hours, hours),
         }
-        return any(
-            limit is not None and total + self.last.get(name, 0.0) >= limit for name, (total, limit) in spent.items()
-        )
+        return next((name for name, (total, limit) in spent.items() if limit is not None and total >= limit), None)
 
     def state_dict(self) -> dict:
-        return {"totals": dict(self.totals), "hours": self.hours, "last": dict(self.last)}
+        return {"totals": dict(self.totals), "hours": self.hours}
 
     def load_state_dict(self, state: dict) -> None:
-        self.totals, self.hours, self.last = dict(state["totals"]), state["hours"], dict(state["last"])
+        self.totals, self.hours = dict(state["totals"]), state["hours"]

@@ -8,7 +8,7 @@ can only differ in what they declare.
 verl's methods that are overridden (verl/trainer/ppo/v1/trainer_base.py; Verl/adapter/interface.py lists them):
 `_setup`, `_init_resource_pool_mgr`, `_init_dataloader`, `_next_train_batch`, `_fetch_one_gen_batch`, `_balance_batch`,
 `_compute_old_log_prob`, `_compute_ref_log_prob`, `_compute_advantage`, `_update_actor`, `_compute_metrics`, `_validate`,
-`_save_checkpoint`, `_load_checkpoint`.
+`_save_checkpoint`, `_load_checkpoint`, `on_train_begin`, `on_train_end`.
 """
 
 from typing import Any
@@ -32,7 +32,9 @@ from Verl.trainer.checks import OUR_ESTIMATORS
 from Verl.trainer.ppo import ledger
 from Verl.trainer.ppo.checkpoints import Checkpoints
 from Verl.trainer.ppo.controls import shuffled_rewards
+from Verl.trainer.ppo.ending import Ending
 from Verl.trainer.ppo.evaluation import Evaluator
+from Verl.trainer.ppo.failed_rewards import FailedRewards
 from Verl.trainer.ppo.rollouts import Rollouts, split_extra
 from Verl.trainer.run_log import RunLog
 
@@ -47,6 +49,7 @@ class RayTrainer(PPOTrainerSync):
         super().__init__(config)
         self.run_log, self.queue = run_log, queue
         self.checkpoints = Checkpoints(self)
+        self.ending, self.failed_rewards = Ending(self), FailedRewards()
         self.ledger = ledger.Ledger()
         self.rollouts: Rollouts | None = None  # this step's trained responses, in the order of the batch
         self._place = 0
@@ -88,6 +91,7 @@ class RayTrainer(PPOTrainerSync):
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
+        self.ending.limit_to_epochs()
         self.evaluator = Evaluator(self)
 
     @property
@@ -100,10 +104,16 @@ class RayTrainer(PPOTrainerSync):
         self.run_log.attach(tracking, total_steps=self.total_training_steps)
 
     def after_line(self) -> None:
-        """Called once a step's line is in the log: the checkpoint, and whether the next step uses up the budget."""
-        self.checkpoints.commit()
-        if self.global_steps < self.total_training_steps and self.ledger.next_step_is_last(**self.config.budget):
-            self.total_training_steps = self.global_steps + 1
+        """Called once a step's line is in the log."""
+        self.ending.after_line()
+
+    def on_train_begin(self) -> None:
+        super().on_train_begin()
+        self.ending.begin()
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.ending.close()
 
     # ---- queries and rollouts ---------------------------------------------------------------------------------
 
@@ -133,6 +143,7 @@ class RayTrainer(PPOTrainerSync):
         rollouts = Rollouts.fetch(batch)
         trained, self.rollouts, extra = split_extra(batch, rollouts, self.config.actor_rollout_ref.rollout.n)
         self.rollouts.extra = extra
+        self.failed_rewards.check(self.rollouts, f"step {self.global_steps}")
         if self.config.algorithm.shuffle_rewards:
             self.rollouts = shuffled_rewards(self.rollouts, self.config.seed, self.global_steps)
         extra_keys = [key for key in batch.keys if key not in set(trained.keys)]

@@ -35,6 +35,7 @@ class Rollouts:
     responses: list[list[int]]
     log_probs: list[list[float]]
     extra: "Rollouts | None" = field(default=None)  # onerpo's extra responses of the same queries
+    first_error: str | None = None  # traceback of the first reward that could not be computed
 
     @classmethod
     def fetch(cls, batch: KVBatchMeta) -> "Rollouts":
@@ -55,6 +56,7 @@ class Rollouts:
             response_lengths=[int(tag["response_len"]) for tag in batch.tags],
             responses=_rows(data["responses"]),
             log_probs=_rows(data["rollout_log_probs"]),
+            first_error=next((info["error"] for info in infos if info.get("error")), None),
         )
 
     def __len__(self) -> int:
@@ -66,6 +68,8 @@ class Rollouts:
         for name, value in vars(self).items():
             if name == "scores":
                 picked[name] = {score: [values[row] for row in rows] for score, values in value.items()}
+            elif name == "first_error":
+                picked[name] = value
             elif name != "extra":
                 picked[name] = [value[row] for row in rows]
         return Rollouts(**picked)
