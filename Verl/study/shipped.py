@@ -22,9 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 from Verl import REPO_ROOT
 from Verl.errors import UserError
 from Verl.study.design import BASH
-from Verl.trainer import published, settings
+from Verl.trainer import published, settings, typed_paths
 from Verl.trainer.checks import check
 from Verl.trainer.naming import comparable, config_hash, name_run
+from Verl.trainer.run_checks import settle_resume
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,11 @@ def prepare(script: str, user: Sequence[str] = (), folder: Path = BASH) -> Prepa
         UserError: for whatever is wrong with the script or the overrides, in one sentence.
     """
     algorithm, scripted, user = print_args(script, user, folder)
+    user = typed_paths.resolved(user)
     config = compose(algorithm, published.expand(scripted, user))
     with open_dict(config):
-        config.run.arm, config.run.name = name_run(config, list(user))
+        settle_resume(config)
+        config.run.arm, config.run.name = name_run(config, user)
         for key in ("result_dir", "figure_dir"):
             config.run[key] = str((REPO_ROOT / config.run[key]).resolve())
         config.run.dir = str(Path(config.run.result_dir) / config.run.name)

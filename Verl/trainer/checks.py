@@ -15,6 +15,8 @@ from Verl.trainer.data_checks import check_questions
 from Verl.trainer.feature_checks import check_features
 from Verl.trainer.reward_checks import check_custom_function
 from Verl.trainer.rule_checks import check_reward_rule
+from Verl.trainer.reward_checks import check_custom_function, check_time_limit
+from Verl.trainer.run_checks import check_epochs, check_resume
 from Verl.trainer.settings import gpu_present
 
 
@@ -82,6 +84,7 @@ BOUNDS: dict[str, tuple[float | None, float | None, bool]] = {
     "trainer.total_training_steps": (1, None, True),
     "trainer.max_actor_ckpt_to_keep": (1, None, True),
     "samples.max_gb": (0, None, False),
+    "reward.timeout_seconds": (1e-9, None, False),
     "budget.generated_tokens": (1, None, True),
     "budget.gradient_samples": (1, None, True),
     "budget.hours": (1e-9, None, False),
@@ -104,7 +107,7 @@ def check(config: DictConfig, algorithm: str, to_the_end: bool = True) -> list[s
     Raises:
         UserError: for the first setting that is wrong whatever the machine.
     """
-    for part in (_bounds, _batches, _reward, _loggers, _writable):
+    for part in (_bounds, _batches, check_resume, _reward, _loggers, _writable):
         part(config)
     _estimator(config, algorithm)
     check_features(config)
@@ -221,12 +224,6 @@ def _batches(config: DictConfig) -> None:
             f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu} can't hold the longest "
             f"prompt and response ({longest} tokens): raise it, or lower data.max_prompt_length or data.max_response_length"
         )
-    if config.trainer.resume_mode not in ("auto", "disable", "resume_path"):
-        raise UserError(f"trainer.resume_mode={config.trainer.resume_mode} is unknown: choose auto, disable or resume_path")
-    if config.trainer.resume_mode == "resume_path":
-        path = config.trainer.resume_from_path
-        if not path or not Path(path).is_dir():
-            raise UserError(f"trainer.resume_from_path={path} is not a folder: give a .../global_step_<k> of a checkpoint")
     evaluation = config.actor_rollout_ref.rollout.val_kwargs
     if not evaluation.do_sample and evaluation.temperature > 0:
         raise UserError(
@@ -239,6 +236,7 @@ def _reward(config: DictConfig) -> None:
     if config.reward.rule not in REWARD_RULES:
         raise UserError(f"reward.rule={config.reward.rule} is unknown: choose one of {', '.join(REWARD_RULES)}")
     custom = config.reward.custom_reward_function
+    check_time_limit(config)
     if custom.path:
         check_custom_function(str(custom.path), str(custom.name))
     if OmegaConf.select(config, "custom_reward_function.path"):
@@ -302,6 +300,7 @@ def _data(config: DictConfig) -> None:
             f"{', '.join(_files(config, 'train_files'))}): lower it, or prepare more data"
         )
     check_questions(config)
+    check_epochs(config, rows["train_files"])
 
 
 def _writable(config: DictConfig) -> None:

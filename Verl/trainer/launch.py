@@ -6,10 +6,7 @@ and the console taken over; only then do verl and Ray start (runner.py).
 
 import argparse
 import contextlib
-import fcntl
 import os
-import shutil
-import signal
 import sys
 import time
 import traceback
@@ -20,12 +17,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from Verl import REPO_ROOT
 from Verl.errors import RunStopped, UserError, last_line
 from Verl.files import write_atomic
-from Verl.trainer import identity, provenance, published, settings
+from Verl.trainer import full_disk, identity, provenance, published, run_folder, settings, typed_paths
 from Verl.trainer.checks import check
 from Verl.trainer.console import Console, duration
 from Verl.trainer.data_checks import copies_in_words, count_copies
+from Verl.trainer.interruption import REQUEST, STATUS
 from Verl.trainer.naming import comparable, config_hash, name_run
+from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 from Verl.trainer.prompt_checks import check_prompts
+from Verl.trainer.run_checks import settle_resume
 from Verl.trainer.run_log import RunLog
 from Verl.trainer.runner import Runner, set_environment, stop_ray
 from Verl.trainer.verl_checks import check_with_verl
@@ -38,6 +38,7 @@ def main(algorithm: str, arguments: list[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="Hydra overrides key=value; those after a lone @ are the user's own")
     options = parser.parse_args(arguments)
     scripted, user = _split(options.overrides)
+    REQUEST.install()
     try:
         config, missing = prepare(algorithm, scripted, user, to_the_end=options.dry_run)
         if options.dry_run:
@@ -56,6 +57,9 @@ def main(algorithm: str, arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted before the run began", file=sys.stderr)
+        sys.exit(STATUS)
     sys.exit(status)
 
 
@@ -84,8 +88,10 @@ def prepare(
     algorithm: str, scripted: list[str], user: list[str], to_the_end: bool = True
 ) -> tuple[DictConfig, list[str]]:
     """The checked config of a run, with its name and folder, and what this machine lacks for it (a GPU, the data)."""
+    user = typed_paths.resolved(user)
     config = settings.compose(algorithm, published.expand(scripted, user))
     with open_dict(config):
+        settle_resume(config)
         arm, name = name_run(config, user)
         config.run.arm, config.run.name = arm, name
         for key in ("result_dir", "figure_dir"):
@@ -98,19 +104,17 @@ def prepare(
 
 
 def _open_run(config: DictConfig) -> bool:
-    """Makes sure that this run may start: nothing else writes to it, and what is there is the same run, unfinished.
+    """Makes sure that this run may start: what is there is the same run, unfinished, or is set aside.
 
     Returns:
         whether there is anything left to do.
     """
-    from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
-
-    folder = Path(config.run.dir)
+    folder, settings = Path(config.run.dir), config.trainer
     before = folder / "config.yaml"
-    if config.run.overwrite and folder.exists():
-        shutil.rmtree(folder)
-        for ending in (".jsonl", ".log"):
-            Path(f"{folder}{ending}").unlink(missing_ok=True)
+    moved = {}
+    if run_folder.fresh_start(config) or not folder.exists():
+        from_checkpoint = settings.resume_mode == "resume_path"
+        moved = (run_folder.begin_from_checkpoint if from_checkpoint else run_folder.set_aside)(config)
     elif before.is_file():
         old, new = (comparable(one, True) for one in (OmegaConf.load(before), OmegaConf.create(_recorded(config))))
         changed = sorted(key for key in set(old) | set(new) if old.get(key) != new.get(key))
@@ -119,51 +123,54 @@ def _open_run(config: DictConfig) -> bool:
                 f"the run {config.run.name} exists with other settings ({', '.join(changed[:3])}"
                 f"{', ...' if len(changed) > 3 else ''}): add run.variant=<a word>, or run.overwrite=true to start it again"
             )
-        steps = checkpoint_steps(Path(config.trainer.default_local_dir))
-        total = config.trainer.total_training_steps
-        finished = '"status": "finished"' in (folder / "run.json").read_text() if (folder / "run.json").is_file() else False
-        if finished and (total is None or not steps or steps[-1] >= total):
-            then = identity.since_then(config)
-            print(f"{config.run.name} is finished already{then}; run.overwrite=true starts it again", file=sys.stderr)
-            return False
-        identity.check_resume(config)
+        if settings.resume_mode == "resume_path":
+            moved = run_folder.begin_from_checkpoint(config)
+        if not moved:
+            if run_folder.finished(folder, settings.total_training_steps, run_folder.ends_of(config)):
+                then = identity.since_then(config)
+                print(f"{config.run.name} is finished already{then}; run.overwrite=true starts it again", file=sys.stderr)
+                return False
+            run_folder.check_steps_left(config)
+            identity.check_resume(config)
+    if moved:
+        aside = _short(str(next(iter(moved.values())).parent))
+        print(f"what {config.run.name} had written before is in {aside}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     return True
-
-
-@contextlib.contextmanager
-def _only_one(config: DictConfig):
-    """One process per run: a second one would interleave its lines with the first one's."""
-    path = Path(config.run.result_dir) / f".{config.run.name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"the run {config.run.name} is going on in another process: wait for it, or stop it") from None
-        yield
-    path.unlink(missing_ok=True)
 
 
 # ---- running --------------------------------------------------------------------------------------------------
 
 
 def _run(config: DictConfig, algorithm: str, user: list[str]) -> int:
-    with _only_one(config):
-        if not _open_run(config):
-            return 0
+    with contextlib.ExitStack() as held:
+        console, folder = None, Path(config.run.dir)
         began = time.monotonic()
         try:
-            console = Console.take_over(Path(f"{config.run.dir}.log"))
+            held.enter_context(run_folder.only_one(folder.parent, folder.name))
+            if not _open_run(config):
+                return 0
+            console = Console.take_over(Path(f"{folder}.log"))
             samples = OmegaConf.to_container(config.samples)
-            run_log = RunLog(config.run.name, Path(config.run.result_dir), console, samples, config.seed)
+            run_log = RunLog(config.run.name, folder.parent, console, samples, config.seed)
             _record(config, algorithm, run_log, user)
         except OSError as error:
-            raise UserError(f"run.result_dir={config.run.result_dir} can't be written to: {error.strerror}") from None
-        _greet(config, console)
-        status, reason = _train(config, algorithm, run_log)
-        run_log.describe(status=status, reason=reason, seconds=round(time.monotonic() - began, 1))
+            return _cant_write(config, error, console)
+        REQUEST.tell(console.say_from_handler, lambda: run_log.describe(status="interrupted", reason=f"{REQUEST.by}, cut off"))
+        status, reason = _train(config, algorithm, run_log, began)
         return _farewell(config, console, status, reason, time.monotonic() - began)
+
+
+def _cant_write(config: DictConfig, error: OSError, console: Console | None) -> int:
+    """Says why a run can't even be opened; on the terminal, since the log may be what can't be written."""
+    folder = Path(config.run.result_dir)
+    full = full_disk.is_full(error, folder)
+    text = full_disk.sentence(folder) if full else f"run.result_dir={folder} can't be written to: {error.strerror}"
+    if console is None:
+        print(f"error: {text}", file=sys.stderr)
+    else:
+        console.say(f"error: {text}")
+    return 1 if full else 2
 
 
 def _record(config: DictConfig, algorithm: str, run_log: RunLog, user: list[str]) -> None:
@@ -178,6 +185,7 @@ def _record(config: DictConfig, algorithm: str, run_log: RunLog, user: list[str]
         algorithm=algorithm,
         config_hash=config_hash(config),
         status="running",
+        reason=None,
         **provenance.describe(),
         overrides=user,
         **identity.describe(config),
@@ -203,27 +211,37 @@ def _greet(config: DictConfig, console: Console) -> None:
     console.say("starting verl and Ray ...")
 
 
-def _train(config: DictConfig, algorithm: str, run_log: RunLog) -> tuple[str, str | None]:
-    """Runs the trainer; ("finished", None), or how and why it ended."""
-    signal.signal(signal.SIGTERM, _interrupt)
+def _train(config: DictConfig, algorithm: str, run_log: RunLog, began: float) -> tuple[str, str | None]:
+    """Runs the trainer and records how it ended: ("finished", None), or how and why else."""
     try:
+        status, reason = _trained(config, algorithm, run_log)
+        REQUEST.leave()  # an end under way is not begun again
+    except KeyboardInterrupt:  # a second signal in the instant before
+        status, reason = "interrupted", f"stopped by {REQUEST.by}"
+    run_log.describe(status=status, reason=reason, seconds=round(time.monotonic() - began, 1))
+    stop_ray()
+    REQUEST.done()
+    return status, reason
+
+
+def _trained(config: DictConfig, algorithm: str, run_log: RunLog) -> tuple[str, str | None]:
+    try:
+        _greet(config, run_log.console)
         set_environment(config)
         Runner(config, algorithm, run_log).run()
         return "finished", None
     except KeyboardInterrupt:
-        return "interrupted", "stopped by the user"
+        return "interrupted", f"stopped by {REQUEST.by}"
     except (RunStopped, UserError) as error:
         traceback.print_exc()
         return "failed", str(error)
     except Exception as error:  # whatever verl or Ray raise: the log has it all, the console the last line of it
         traceback.print_exc()
+        if REQUEST.made:  # whoever stopped the run may have signalled its workers too
+            return "interrupted", f"stopped by {REQUEST.by}"
+        if full_disk.is_full(error, Path(config.run.result_dir)):
+            return "failed", full_disk.sentence(Path(config.run.result_dir))
         return "failed", f"{type(error).__name__}: {last_line(error)}"
-    finally:
-        stop_ray()
-
-
-def _interrupt(signum, frame):
-    raise KeyboardInterrupt
 
 
 def _farewell(config: DictConfig, console: Console, status: str, reason: str | None, seconds: float) -> int:
@@ -232,8 +250,20 @@ def _farewell(config: DictConfig, console: Console, status: str, reason: str | N
         _draw(config, console)
         return 0
     console.say(f"{status} after {duration(seconds)}: {reason}")
+    if status == "interrupted":
+        console.say(_how_to_go_on(config))
+        return STATUS
     console.say(f"the log says more: {_short(config.run.dir)}.log")
-    return 130 if status == "interrupted" else 1
+    return 1
+
+
+def _how_to_go_on(config: DictConfig) -> str:
+    steps = checkpoint_steps(Path(config.trainer.default_local_dir))
+    where = f"goes on from step {steps[-1]}" if steps else "starts again: there was no step to save yet"
+    if run_folder.fresh_start(config):
+        key = "run.overwrite=true" if config.run.overwrite else "trainer.resume_mode=disable"
+        return f"the same command without {key} {where}"
+    return f"the same command {where}"
 
 
 def _draw(config: DictConfig, console: Console) -> None:

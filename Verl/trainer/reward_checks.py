@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from Verl.errors import UserError
 
 PATH, NAME = "reward.custom_reward_function.path", "reward.custom_reward_function.name"
@@ -33,6 +35,16 @@ def check_custom_function(path: str, name: str) -> None:
         near = get_close_matches(name, names, n=1)
         there = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(sorted(names))}" if names else ""
         raise UserError(f"{NAME}={name} is not in {path}: give the name of a function there{there}")
+
+
+def check_time_limit(config: DictConfig) -> None:
+    """Refuse a time limit that nothing would read: our own rules have theirs (Verl/reward/guard.py)."""
+    seconds = config.reward.timeout_seconds
+    if seconds is not None and not config.reward.custom_reward_function.path:
+        raise UserError(
+            f"reward.timeout_seconds={seconds} changes nothing: it limits reward.custom_reward_function, and none is set; "
+            "leave it out"
+        )
 
 
 def _names(tree: ast.AST) -> Iterator[str]:

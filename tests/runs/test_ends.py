@@ -1,0 +1,188 @@
+"""How runs begin and end: stopped and resumed, started afresh, cut by a full disk, failed by their rewards."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.runs.harness import STEPS, Result
+from Verl.analysis.runs import load_runs
+
+pytestmark = pytest.mark.slow
+
+NO_EVALUATION = ["trainer.test_freq=-1", "evaluation.val_freq=-1"]
+
+
+def record(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+def steps_saved(folder: Path) -> list[int]:
+    return sorted(int(path.name.split("_")[-1]) for path in (folder / "checkpoints").glob("global_step_*"))
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def ended(process: subprocess.Popen, seconds: float = 25.0) -> str:
+    """What a process that was told to stop said; a busy machine gets some seconds more than the run allows itself."""
+    output, _ = process.communicate(timeout=seconds)
+    return output
+
+
+@pytest.fixture(scope="module")
+def stopped(mini) -> Result:
+    """A run without an evaluation before training and without regular checkpoints, that SIGTERM met after step 3."""
+    settings = ["trainer.val_before_train=False", "trainer.save_freq=-1", "seed=0"]
+    process = mini.start("grpo", "stopped", *settings)
+    jsonl = mini.folder / "result/stopped_seed0.jsonl"
+    wait_for(lambda: jsonl.is_file() and '"step": 3,' in jsonl.read_text(), process)
+    process.send_signal(signal.SIGTERM)
+    result = mini.result("stopped", process.wait(timeout=25), ended(process))
+    assert not mini.wait_until_clean(), "processes were left behind"
+    return result
+
+
+def test_a_preempted_run_saves_its_step_and_says_so(mini, stopped):
+    assert stopped.status == 130, stopped.output
+    assert "SIGTERM: stopping after this step" in stopped.output
+    last = stopped.records[-1]["step"]
+    assert steps_saved(stopped.folder) == [last] and last < STEPS
+    assert f"the same command goes on from step {last}" in stopped.output
+    assert record(stopped.folder)["status"] == "interrupted"
+    assert not (mini.folder / "result/.stopped_seed0.lock").exists()
+
+
+def test_the_same_command_goes_on_and_no_evaluation_is_lost(mini, stopped, base_line):
+    shutil.copytree(stopped.folder, mini.folder / "elsewhere/stopped_seed0")
+    resumed = mini.run("grpo", "stopped", "trainer.val_before_train=False", "trainer.save_freq=-1")
+    assert resumed.status == 0, resumed.output
+    # The same as the run that was never stopped, but for the evaluation before training: those at steps 5 and 10 are there.
+    assert resumed.metrics() == base_line.metrics()[1:]
+    assert record(resumed.folder)["status"] == "finished"
+    again = mini.run("grpo", "stopped", "trainer.val_before_train=False", "trainer.save_freq=-1")
+    assert again.status == 0 and "finished already" in again.output
+
+
+def test_a_run_goes_on_from_a_checkpoint_typed_anyhow_and_needs_no_evaluation(mini, stopped, base_line, monkeypatch):
+    """The path alone, with a slash, from the user's folder; no evaluation asked for; and the last step is by a budget."""
+    step = stopped.records[-1]["step"]
+    home = mini.folder / "elsewhere"
+    if not home.exists():  # this test alone
+        shutil.copytree(stopped.folder, home / "stopped_seed0")
+    monkeypatch.setenv("BANDIT_CWD", str(home))
+    budget = base_line.records[step + 1]["ledger/total_gradient_samples"]
+    command = mini.command("grpo", "onward", *NO_EVALUATION, f"budget.gradient_samples={budget:.0f}", "seed=0")
+    command += [f"trainer.resume_from_path=stopped_seed0/checkpoints/global_step_{step}/", "evaluation.train_questions=8"]
+    done = subprocess.run(command, cwd=mini.folder.parent, env=mini.environment(), text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = mini.result("onward", 0, done.stdout)
+    expected = {key: value for key, value in base_line.metrics()[step + 1].items() if not key.startswith("eval/")}
+    assert result.metrics() == [expected]
+    assert "budget.gradient_samples=" in done.stdout and steps_saved(result.folder) == [step + 1]
+    assert record(result.folder)["status"] == "finished"
+
+
+def test_a_fresh_start_sets_aside_what_was_there(mini, base_line):
+    first = mini.run("grpo", "afresh", "trainer.total_training_steps=2", *NO_EVALUATION)
+    assert first.status == 0 and steps_saved(first.folder) == [2], first.output
+    result = mini.run("grpo", "afresh", "trainer.total_training_steps=1", "trainer.resume_mode=disable", *NO_EVALUATION)
+    assert result.status == 0, result.output
+    assert [line["step"] for line in result.records] == [1] and steps_saved(result.folder) == [1]
+    aside = mini.folder / "result/before/afresh_seed0.1"
+    assert steps_saved(aside / "afresh_seed0") == [2] and str(aside.name) in result.output
+    kept = [json.loads(line) for line in (aside / "afresh_seed0.jsonl").read_text().splitlines()]
+    assert kept == first.records and (aside / "afresh_seed0.log").is_file()
+    # Nobody who reads the results meets it, and whoever wants it gives its folder.
+    assert not any("before" in text for text in load_runs(mini.folder / "result").problems)
+
+
+FAILING = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    return 1 / len([])
+"""
+HANGING = """
+import pathlib, re
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    pathlib.Path(__file__).with_name("called").touch()
+    return float(bool(re.match("(a+)+$", "a" * 60 + "b")))
+"""
+
+
+def test_a_reward_that_always_fails_stops_the_run(mini):
+    (mini.folder / "failing.py").write_text(FAILING)
+    custom = f"reward.custom_reward_function.path={mini.folder}/failing.py"
+    result = mini.run("grpo", "failing", custom, "trainer.val_before_train=False")
+    assert result.status == 1, result.output
+    assert "none of the 16 rewards could be computed (ZeroDivisionError: division by zero)" in result.output
+    assert record(result.folder)["status"] == "failed" and not result.records
+    assert "return 1 / len([])" in result.log()
+
+
+def test_a_run_whose_reward_hangs_can_be_stopped(mini):
+    """The function holds the interpreter's lock for ever; and the run was started by a shell with SIGINT ignored."""
+    folder = mini.folder / "hanging"
+    folder.mkdir()
+    (folder / "hanging.py").write_text(HANGING)
+    settings = [f"reward.custom_reward_function.path={folder}/hanging.py", "reward.timeout_seconds=3600", "seed=0"]
+    process = subprocess.Popen(
+        mini.command("grpo", "hanging", *settings), env=mini.environment(), text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    wait_for((folder / "called").exists, process)
+    process.send_signal(signal.SIGINT)
+    output = ended(process)
+    assert process.returncode == 130, output
+    assert record(mini.folder / "result/hanging_seed0")["status"] == "interrupted" and "SIGINT" in output
+    assert not mini.wait_until_clean(), "processes were left behind"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("a disk of its own can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    filler = disk / "filler"
+    with open(filler, "wb") as file:
+        try:
+            while True:
+                os.write(file.fileno(), bytes(1 << 12))
+        except OSError:
+            return filler
+
+
+def test_a_full_disk_is_said_and_costs_nothing(mini, small_disk, base_line):
+    settings = [f"run.result_dir={small_disk}", "seed=0"]
+    process = mini.start("grpo", "full", *settings)
+    jsonl, folder = small_disk / "full_seed0.jsonl", small_disk / "full_seed0"
+    wait_for(lambda: jsonl.is_file() and '"step": 3,' in jsonl.read_text(), process)
+    filler = fill(small_disk)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "free some space and start the same command again" in output
+    assert record(folder)["status"] == "failed"
+
+    on_full = subprocess.run(mini.command("grpo", "full", *settings), env=mini.environment(), text=True, capture_output=True)
+    assert on_full.returncode == 1 and "is full: free some space" in on_full.stdout + on_full.stderr
+
+    filler.unlink()
+    resumed = subprocess.run(mini.command("grpo", "full", *settings), env=mini.environment(), text=True, capture_output=True)
+    assert resumed.returncode == 0, resumed.stdout
+    records = [json.loads(line) for line in jsonl.read_text().splitlines()]
+    assert Result(0, "", folder, records).metrics() == base_line.metrics()
