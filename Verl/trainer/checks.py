@@ -10,12 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from Verl.data.schema import DataError, check_parquet
 from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
-from Verl.trainer.published import check_published
 from Verl.trainer.data_checks import check_questions
 from Verl.trainer.feature_checks import check_features
-from Verl.trainer.reward_checks import check_custom_function
-from Verl.trainer.rule_checks import check_reward_rule
+from Verl.trainer.published import check_published
 from Verl.trainer.reward_checks import check_custom_function, check_time_limit
+from Verl.trainer.rule_checks import check_reward_rule
 from Verl.trainer.run_checks import check_epochs, check_resume
 from Verl.trainer.settings import gpu_present
 
