@@ -16,6 +16,7 @@ import jinja2  # torch requires it
 
 from Verl import RESULT_DIR
 from Verl.analysis.configs import first_runs, flat_config, why_mixed
+from Verl.analysis.foundations import ground
 from Verl.analysis.plot_cli import shown_path
 from Verl.analysis.questions import BASE_LINE, declared
 from Verl.analysis.report_runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
@@ -133,6 +134,10 @@ def context(result_dir: Path) -> dict[str, Any]:
     arms = list(dict.fromkeys(arm for pair in pairs for arm in arms_in_order(runs.table, pair)))
     by_pair = {"costs": costs, "speeds": speeds}
     checks, design = health(runs), _design(runs, result_dir)
+    grounds = [ground(result_dir, runs.table, pair) for pair in pairs]
+    found = sections(runs, result_dir)
+    mixed = {f"{part.pair}: {text}": None for one in found for part in one.parts for text in part.ground}
+    resumed = [text for one in grounds for text in one.changed]
     not_run = [
         f"{one['pair']}: {len(one['absent'])} of {len(declared().pairs[one['pair']].cells)} declared arms were not run; the "
         "design names them"
@@ -142,7 +147,7 @@ def context(result_dir: Path) -> dict[str, Any]:
     return {
         "facts": _facts(runs),
         "design": design,
-        "sections": sections(runs, result_dir),
+        "sections": found,
         "summary": summary_table(runs, arms, result_dir=result_dir).to_dict("records"),
         "across": across_pairs(runs.table, BASE_LINE, arms),
         **{name: {pair: of_pair(runs.table, pair) for pair in pairs} for name, of_pair in by_pair.items()},
@@ -150,7 +155,8 @@ def context(result_dir: Path) -> dict[str, Any]:
         "flagged": [one for one in checks if one.flags],
         "limits": {"gap": GAP_LIMIT, "kl": KL_LIMIT},
         "samples": {pair: samples(result_dir, runs.table, pair) for pair in pairs},
-        "problems": runs.problems + why_mixed(result_dir, runs.table) + not_run,
+        "problems": runs.problems + why_mixed(result_dir, runs.table) + list(mixed) + resumed + not_run,
+        "grounds": grounds,
         "provenance": provenance(result_dir, list(dict.fromkeys(runs.table["run"]))),
         "base_line": BASE_LINE,
     }

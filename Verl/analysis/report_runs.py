@@ -162,6 +162,7 @@ class Health(NamedTuple):
     gap_max: float
     first_kl: float
     failures: float
+    failed_share: float  # of the responses drawn for training
     broken: int
     grad_max: float
     reference_kl: float
@@ -186,6 +187,7 @@ def health(runs: Runs) -> list[Health]:
             gap_max=_value(rows, "training/rollout_probs_diff_max", np.max),
             first_kl=_value(rows[rows["step"] > 0], "actor/ppo_kl", lambda values: values[0]),
             failures=float(np.nansum(rows[failures].to_numpy(dtype=float))) if failures else np.nan,
+            failed_share=_failed_share(rows),
             broken=runs.broken.get(str(run), 0),
             grad_max=_value(rows, "actor/grad_norm", np.max),
             reference_kl=_value(rows, "actor/kl_loss", lambda values: values[-1]),
@@ -193,6 +195,13 @@ def health(runs: Runs) -> list[Health]:
         )
         found.append(one._replace(flags=tuple(_flags(one))))
     return found
+
+
+def _failed_share(rows: pd.DataFrame) -> float:
+    """The share of a run's training responses whose scoring failed or timed out; NaN where it is not logged."""
+    failed = [key for key in ("reward/failures", "reward/timeouts") if key in rows]
+    drawn = _value(rows, "ledger/total_responses_generated", np.max)
+    return float(np.nansum(rows[failed].to_numpy(dtype=float))) / drawn if failed and drawn > 0 else np.nan
 
 
 def _flags(one: Health) -> Iterable[str]:
@@ -203,7 +212,8 @@ def _flags(one: Health) -> Iterable[str]:
     if abs(one.first_kl) > KL_LIMIT:
         yield "first-step ppo_kl is not 0"
     if one.failures > 0:
-        yield f"{one.failures:.0f} answers could not be scored"
+        share = f" ({one.failed_share:.2%} of the training responses)" if one.failed_share > 0 else ""
+        yield f"{one.failures:.0f} answers could not be scored{share}"
     if one.broken:
         yield f"{one.broken} values NaN or infinite"
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from Verl.analysis import stats
 from Verl.analysis.configs import ConfigTable, config_table
+from Verl.analysis.foundations import compared_on_other_ground
 from Verl.analysis.questions import QUESTIONS, Question, comparisons_of, family_of, pairs_of
 from Verl.analysis.report_figures import InlineFigure, question_figures
 from Verl.analysis.report_runs import final_score, final_scores
@@ -55,6 +56,7 @@ class PairPart:
     arms: list[ArmRow]
     comparisons: list[ComparisonRow]
     config: ConfigTable
+    ground: tuple[str, ...]  # what compared runs stood on and do not share
 
 
 @dataclass
@@ -110,6 +112,7 @@ def section(runs: Runs, asked: Question, result_dir: Path) -> Section | None:
     done = Section(asked)
     for pair, of_pair in arms.items():
         here = [[one for one in family if one.pair == pair] for family in families]
+        compared = comparisons_of(asked, pair, of_pair)
         rows = [row for arm in of_pair if (row := arm_row(table, pair, arm)) is not None]
         present = set(table.loc[table["pair"] == pair, "arm"])
         run = [[one for one in family if one.arm in present] for family in here]
@@ -121,7 +124,8 @@ def section(runs: Runs, asked: Question, result_dir: Path) -> Section | None:
                 [arm for arm in of_pair if arm not in present],
                 rows,
                 [comparison_row(table, one) for family in run for one in family],
-                config_table(result_dir, table, pair, of_pair, comparisons_of(asked, pair, of_pair)),
+                config_table(result_dir, table, pair, of_pair, compared),
+                tuple(compared_on_other_ground(result_dir, table, pair, compared)),
             )
         )
     if any(part.verdicts for part in done.parts):

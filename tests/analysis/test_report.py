@@ -139,7 +139,8 @@ def test_what_is_missing_or_wrong_is_named(tmp_path, study):
     for part in ("line 3 skipped: the last line is cut off", "actor/grad_norm is NaN", "seed 3 missing", "2 runs of seed 2",
                  "2 configurations under one name", "actor_rollout_ref.rollout.n (1 and 2)"):  # fmt: skip
         assert part in told["problems"], part
-    assert f"{name} : 3 answers could not be scored; 1 values NaN or infinite" in told["health"]
+    # 3 of the 50 x 256 responses drawn up to the last step that can be read
+    assert f"{name} : 3 answers could not be scored (0.02% of the training responses); 1 values NaN" in told["health"]
     assert "different configurations" in told["advantage"]
 
 
