@@ -148,8 +148,9 @@ def headline(comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
     missing = sum(c.result is None for c in comparisons)
     untold = f"; {missing} cannot be told" if missing else ""
     against = _compared_with(tested)
-    text = f"{against[0].upper()}{against[1:]}: " if against else ""
-    return f"{text}{_sorted_out(tested, alpha, with_p=False)}{untold}.{''.join(_identical(c) for c in tested)}"
+    text = f"{against}: " if against else ""
+    text += f"{_sorted_out(tested, alpha, with_p=False)}{untold}.{''.join(_identical(c) for c in tested)}"
+    return text[0].upper() + text[1:]
 
 
 def conclusion(comparisons: Sequence[Comparison], metric: str = TEST, alpha: float = 0.05) -> str:

@@ -109,4 +109,4 @@ def test_the_first_study_names_its_identical_arms(tmp_path):
 def test_the_page_names_them(study):
     _repeat(study, "arpo_0032_8", "banditpo_0032_8_8", range(3))
     page = build(study)
-    assert page.count("identical logs: counted with ARPO 32×8") == 1 and "logs of ARPO 32×8" in page
+    assert page.count("<small>counted with ARPO 32×8</small>") == 1 and "logs of ARPO 32×8" in page
