@@ -10,11 +10,11 @@ from tensordict import TensorDict
 
 from Verl.adapter.nested import nested, rows_of, told
 
-# What the loss reads, and what an update is sent: the rollout's log-probabilities too, for the metrics. A name that no one
-# has written is passed over.
+# What the loss reads, and what an update is sent: the rollout's log-probabilities too, for the metrics, and the masks of
+# Verl/trainer/ppo/truncation.py. A name that no one has written is passed over.
 FOR_THE_LOSS = ("prompts", "responses", "response_mask", "old_log_probs", "ref_log_prob", "advantages",
                 "rollout_is_weights")  # fmt: skip
-FOR_THE_UPDATE = (*FOR_THE_LOSS, "rollout_log_probs")
+FOR_THE_UPDATE = (*FOR_THE_LOSS, "rollout_log_probs", "loss_mask", "metric_mask")
 
 
 def complete(data: TensorDict) -> None:

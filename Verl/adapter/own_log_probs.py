@@ -43,7 +43,9 @@ class Collector:
 
     def metrics(self, data: TensorDict, actor_config, reference_seconds: float) -> dict[str, list[float]]:
         """Entropy, the gap to the rollout and the reference's time, under names that `rename` turns into verl's."""
-        fields = {"response_mask": data["response_mask"], "responses": data["responses"]}
+        # As in verl's own pass, over all tokens, whether the loss is taken over them or not.
+        mask = data["metric_mask" if "metric_mask" in data else "response_mask"]
+        fields = {"response_mask": mask, "responses": data["responses"]}
         for name, values in (("old_log_probs", self.log_probs), ("entropy", self.entropies)):
             fields[name] = nested([values[row] for row in range(len(data))])
         if "rollout_log_probs" in data:
