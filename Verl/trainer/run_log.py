@@ -147,13 +147,20 @@ class RunLog:
     # ---- responses --------------------------------------------------------------------------------------------
 
     def samples(self, rollouts: "Rollouts", step: int) -> None:
-        """Every response drawn for training into samples/step_<k>.parquet; `trained` is False for onerpo's extra ones."""
+        """Every response drawn for training into samples/step_<k>.parquet; `trained` is False for onerpo's extra ones and for
+        those that dynamic sampling threw away (`filtered`)."""
         if not self._keeps_samples():
             return
-        parts = [rollouts] + ([rollouts.extra] if rollouts.extra else [])
         columns: dict[str, list] = {}
-        for part in parts:
-            part_columns = {**self._columns(part, step), "trained": [part is rollouts] * len(part), **self._said(part)}
+        for part in rollouts.parts():
+            part_columns = {
+                **self._columns(part, step),
+                "trained": [part is rollouts] * len(part),
+                "filtered": [part is not rollouts and part is not rollouts.extra] * len(part),
+                **({"truncated": part.truncated} if part.truncated else {}),
+                **({"overlong_penalty": part.penalties} if part.penalties else {}),
+                **self._said(part),
+            }
             for name, values in part_columns.items():
                 columns.setdefault(name, []).extend(values)
         self._sample_bytes += _write_parquet(self.folder / "samples" / f"step_{step:06d}.parquet", columns)

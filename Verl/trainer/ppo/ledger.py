@@ -1,8 +1,9 @@
 """What a step cost and what it learnt from: queries, responses, tokens and gradient samples, per step and in all.
 
-Arms can only be compared at equal cost if the cost is written down. Generated counts every response that the policy
-drew for training (extra ones too), trained those that went through the gradient, wasted those whose advantage is 0.
-Evaluation is not counted: it is the same for every arm.
+Arms can only be compared at equal cost if the cost is written down. Queries and generated count everything that the policy
+drew for training: extra responses, and the groups that dynamic sampling threw away (filtered). Trained counts those that
+went through the gradient; of these, masked ones are in no term of the loss (cut off, or rejected whole), and wasted ones,
+masked ones among them, have the advantage 0. Evaluation is not counted: it is the same for every arm.
 """
 
 from collections import defaultdict
@@ -14,19 +15,30 @@ from Verl.trainer.ppo.rollouts import Rollouts
 
 # Counted up over the run; total_hours is wall time and therefore not the same twice.
 TOTALS = ("queries", "responses_generated", "tokens_generated", "responses_trained", "tokens_trained",
-          "gradient_samples", "wasted_responses")  # fmt: skip
+          "gradient_samples", "wasted_responses", "masked_responses", "filtered_queries", "filtered_responses")  # fmt: skip
+
+MASKED = "ledger/masked_responses"
 
 
 def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
-    """Reward, scores, lengths and failures of the trained responses."""
+    """Reward, scores and lengths of the trained responses; failures of all that were drawn.
+
+    `train/constant_groups` counts all queries that were drawn. Dynamic sampling trains on those alone that vary: its
+    train/pass@1 says little of the policy, `train/drawn_pass@1` is over everything but extra responses.
+    """
     lengths = np.asarray(rollouts.response_lengths)
-    everything = [rollouts] + ([rollouts.extra] if rollouts.extra else [])
+    everything = rollouts.parts()
+    drawn = {}
+    if rollouts.filtered is not None:
+        drawn = {"train/drawn_pass@1": float(np.mean(rollouts.scores["strict"] + rollouts.filtered.scores["strict"]))}
     return {
+        **drawn,
         "train/reward_mean": float(np.mean(rollouts.rewards)),
         "train/pass@1": float(np.mean(rollouts.scores["strict"])),
         **{f"train/{name}": mean for name, mean in rollouts.other_scores().items()},
         "train/response_length_mean": float(lengths.mean()),
         "train/response_length_max": float(lengths.max()),
+        **({"train/truncated": float(np.mean(rollouts.truncated))} if rollouts.truncated else {}),
         "reward/failures": float(sum(sum(part.scores["failure"]) for part in everything)),
         "reward/timeouts": float(sum(sum(part.scores["timeout"]) for part in everything)),
         **_constant_groups(rollouts),
@@ -36,7 +48,7 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
 def _constant_groups(rollouts: Rollouts) -> dict[str, float]:
     """Share of queries whose rewards are all equal (extra ones included), where a query has more than one."""
     pools: dict[str, list[float]] = defaultdict(list)
-    for part in [rollouts] + ([rollouts.extra] if rollouts.extra else []):
+    for part in rollouts.parts():
         for uid, reward in zip(part.uids, part.rewards, strict=True):
             pools[uid].append(reward)
     several = [pool for pool in pools.values() if len(pool) > 1]
@@ -59,21 +71,25 @@ class Ledger:
     """Per-step counts and their running totals, which a checkpoint carries."""
 
     def __init__(self) -> None:
-        self.totals: dict[str, float] = dict.fromkeys(TOTALS, 0.0)
+        self.totals = dict.fromkeys(TOTALS, 0.0)
         self.hours = 0.0
 
     def step(self, rollouts: Rollouts, metrics: dict) -> dict[str, float]:
         """This step's entries and the totals after it."""
-        parts = [rollouts] + ([rollouts.extra] if rollouts.extra else [])
+        parts = rollouts.parts()
+        away = [part for part in (rollouts.filtered, rollouts.filtered and rollouts.filtered.extra) if part is not None]
         wasted = metrics.get("train/zero_advantage", 0.0) * len(rollouts)
         counts = {
-            "queries": len(set(rollouts.uids)),
+            "queries": len({uid for part in parts for uid in part.uids}),
             "responses_generated": sum(len(part) for part in parts),
             "tokens_generated": sum(sum(part.response_lengths) for part in parts),
             "responses_trained": len(rollouts),
             "tokens_trained": sum(rollouts.response_lengths),
             "gradient_samples": len(rollouts) - round(wasted),
             "wasted_responses": round(wasted),
+            "masked_responses": round(metrics.get(MASKED, 0.0)),
+            "filtered_queries": len({uid for part in away for uid in part.uids}),
+            "filtered_responses": sum(len(part) for part in away),
         }
         hours = metrics.get("timing_s/step", 0.0) / 3600
         self.hours += hours
@@ -101,4 +117,5 @@ class Ledger:
         return {"totals": dict(self.totals), "hours": self.hours}
 
     def load_state_dict(self, state: dict) -> None:
-        self.totals, self.hours = dict(state["totals"]), state["hours"]
+        self.totals = dict.fromkeys(TOTALS, 0.0) | state["totals"]
+        self.hours = state["hours"]

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 import transfer_queue as tq
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
-from Verl.adapter.nested import plain, rows_of
+from Verl.adapter.nested import nested, plain, rows_of
 from Verl.adapter.replay_buffer import rollout_order
 from Verl.reward.score import has_lenient_rule
 from Verl.trainer.ppo.reward_history import QueryKey
 
+PADDING = "padding-"  # begins the uid of a row that verl has added
 SCORES = ("strict", "lenient", "flexible", "format", "failure", "timeout")
 _FIELDS = ("index", "data_source", "rm_scores", "extra_fields", "responses", "rollout_log_probs")
 
@@ -34,7 +36,10 @@ class Rollouts:
     response_lengths: list[int]
     responses: list[list[int]]
     log_probs: list[list[float]]
+    truncated: list[bool] = field(default_factory=list)  # cut off by the length limit (truncation.py)
+    penalties: list[float] = field(default_factory=list)  # part of the reward: the overlong penalty (overlong.py)
     extra: "Rollouts | None" = field(default=None)  # onerpo's extra responses of the same queries
+    filtered: "Rollouts | None" = field(default=None)  # responses of other queries, thrown away (dynamic_sampling.py)
     first_error: str | None = None  # traceback of the first reward that could not be computed
 
     @classmethod
@@ -63,16 +68,35 @@ class Rollouts:
         return len(self.keys)
 
     def take(self, rows: Sequence[int]) -> "Rollouts":
-        """The given rows, without the extra responses."""
+        """The given rows, without the extra and the filtered responses."""
         picked: dict[str, Any] = {}
         for name, value in vars(self).items():
             if name == "scores":
                 picked[name] = {score: [values[row] for row in rows] for score, values in value.items()}
             elif name == "first_error":
                 picked[name] = value
-            elif name != "extra":
-                picked[name] = [value[row] for row in rows]
+            elif name not in ("extra", "filtered"):
+                picked[name] = [value[row] for row in rows] if value else []
         return Rollouts(**picked)
+
+    def joined_with(self, more: "Rollouts") -> "Rollouts":
+        """These rows and then those, without extra and filtered ones."""
+        joined: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name == "scores":
+                joined[name] = {score: [*values, *more.scores[score]] for score, values in value.items()}
+            elif name == "first_error":
+                joined[name] = value or more.first_error
+            elif name not in ("extra", "filtered"):
+                joined[name] = [*value, *getattr(more, name)]
+        return Rollouts(**joined)
+
+    def parts(self) -> list["Rollouts"]:
+        """Everything that was drawn in the step: the trained responses, extra ones, filtered ones and their extra ones."""
+        found = [self, self.extra]
+        if self.filtered is not None:
+            found += [self.filtered, self.filtered.extra]
+        return [part for part in found if part is not None]
 
     def aligned_with(self, keys: Sequence[str]) -> "Rollouts":
         """In the order of `keys`. verl pads a batch that a failed rollout left short with rows of its own; such a row
@@ -81,10 +105,12 @@ class Rollouts:
             return self
         position = {key: row for row, key in enumerate(self.keys)}
         result = self.take([position.get(key, 0) for key in keys])
-        result.keys, result.extra = list(keys), self.extra
+        result.keys, result.extra, result.filtered = list(keys), self.extra, self.filtered
         for row, key in enumerate(keys):
             if key not in position:
-                result.uids[row], result.rewards[row], result.response_lengths[row] = f"padding-{row}", 0.0, 0
+                result.uids[row], result.rewards[row], result.response_lengths[row] = f"{PADDING}{row}", 0.0, 0
+                if result.truncated:
+                    result.truncated[row] = False
         return result
 
     def other_scores(self) -> dict[str, float]:
@@ -108,6 +134,18 @@ class Rollouts:
     def with_rewards(self, rewards: Sequence[float]) -> "Rollouts":
         return replace(self, rewards=list(rewards))
 
+    def write_rewards(self, batch: KVBatchMeta) -> None:
+        """Puts these rewards in the place of those that were fetched, for what verl's own code reads.
+
+        Args:
+            batch: the rows in this order.
+        """
+        scores = [torch.zeros(max(len(ids), 1)) for ids in self.responses]
+        for row, reward in zip(scores, self.rewards, strict=True):
+            row[-1] = reward
+        fields = TensorDict({"rm_scores": nested(scores)}, batch_size=len(scores))
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+
 
 def _rows(jagged: torch.Tensor) -> list[list]:
     return [row.tolist() for row in rows_of(jagged)]
@@ -120,16 +158,25 @@ def _score(name: str, info: Mapping[str, Any], reward: float) -> float:
     return reward if name == "strict" and math.isnan(value) else value
 
 
+def split_sessions(rollouts: Rollouts, n: int) -> tuple[Rollouts, Rollouts | None]:
+    """The first n responses of each query, and the extra ones, which are never trained on; None: there are none."""
+    extra = [row for row, session in enumerate(rollouts.sessions) if session >= n]
+    if not extra:
+        return rollouts, None
+    trained = [row for row, session in enumerate(rollouts.sessions) if session < n]
+    return rollouts.take(trained), rollouts.take(extra)
+
+
 def split_extra(batch: KVBatchMeta, rollouts: Rollouts, n: int) -> tuple[KVBatchMeta, Rollouts, Rollouts | None]:
     """Parts the first n responses of each query from the extra ones, which are never trained on."""
-    trained = [row for row, session in enumerate(rollouts.sessions) if session < n]
-    if len(trained) == len(rollouts):
+    trained, extra = split_sessions(rollouts, n)
+    if extra is None:
         return batch, rollouts, None
-    extra = [row for row, session in enumerate(rollouts.sessions) if session >= n]
+    place = {key: row for row, key in enumerate(batch.keys)}
     kept = KVBatchMeta(
         partition_id=batch.partition_id,
-        keys=[batch.keys[row] for row in trained],
-        tags=[batch.tags[row] for row in trained],
+        keys=list(trained.keys),
+        tags=[batch.tags[place[key]] for key in trained.keys],
         extra_info=batch.extra_info,
     )
-    return kept, rollouts.take(trained), rollouts.take(extra)
+    return kept, trained, extra
