@@ -22,6 +22,7 @@ from verl.utils.dataset.rl_dataset import collate_fn
 
 from Verl.analysis.stats import pass_at_k
 from Verl.seeds import derive
+from Verl.trainer.ppo.generation_records import GenerationRecords
 from Verl.trainer.ppo.rollouts import Rollouts
 
 if TYPE_CHECKING:
@@ -84,17 +85,19 @@ class Evaluator:
             self.skip_next = False
             return {"eval/resumed": 1.0}
         ends = step == 0 or last
+        records = GenerationRecords(self.trainer)
         due = [s for s in self.sets if s.rows and s.frequency > 0 and (ends or step % s.frequency == 0)]
         due = [s for s in due if s.name not in besides]
         metrics: dict[str, float] = {}
         for part in due:
-            rollouts = self._generate(part, step)
+            rollouts = self._generate(part, step, records)
             self.trainer.failed_rewards.check(rollouts, f"evaluation on {part.name} at step {step}")
             self.trainer.run_log.evaluation(part.name, step, rollouts)
             metrics.update(set_metrics(part.name, rollouts, self.config.actor_rollout_ref.rollout.val_kwargs))
+        records.write(step)
         return metrics
 
-    def _generate(self, part: QuestionSet, step: int) -> Rollouts:
+    def _generate(self, part: QuestionSet, step: int, records: GenerationRecords) -> Rollouts:
         batch = collate_fn([part.dataset[row] for row in part.rows])
         batch["uid"] = np.array(
             [f"{step:08d}-{part.name}-{place:06d}" for place in range(len(part.rows))], dtype=object
@@ -107,6 +110,7 @@ class Evaluator:
         self.trainer.agent_loop_manager.generate_sequences(batch)
         answered, _ = self.trainer.replay_buffer.sample(step, PARTITION, batch_size=len(part.rows))
         rollouts = Rollouts.fetch(answered)
+        records.add(part.name, part.dataset, part.rows, rollouts, answered)
         tq.kv_clear(keys=answered.keys, partition_id=PARTITION)
         return rollouts
 
