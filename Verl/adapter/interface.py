@@ -22,8 +22,8 @@ class Name:
 
 # Methods of PPOTrainerSync that Verl/trainer/ppo/ray_trainer_base.py overrides.
 TRAINER_METHODS = (
-    "_setup", "prepare_step", "_init_resource_pool_mgr", "_init_dataloader", "_next_train_batch",
-    "_fetch_one_gen_batch", "_balance_batch", "_compute_old_log_prob", "_compute_ref_log_prob",
+    "_setup", "prepare_step", "_init_resource_pool_mgr", "_init_dataloader", "_fetch_one_gen_batch",
+    "_balance_batch", "_compute_old_log_prob", "_compute_ref_log_prob",
     "_compute_advantage", "_update_actor", "_compute_metrics", "_validate", "_save_checkpoint", "_load_checkpoint",
     "on_train_begin", "on_train_end",
 )  # fmt: skip
@@ -36,7 +36,13 @@ RELIED_ON = (
     Name(_TRAINER, "PPOTrainer._compute_advantage", ("self", "batch", "metrics"), "our estimators go in here"),
     Name(_TRAINER, "PPOTrainer._compute_metrics", ("self", "batch", "metrics", "timing_raw", "global_steps", "epoch"),
          "the ledger goes in here"),
-    Name(_TRAINER, "PPOTrainer._next_train_batch", ("self", "num_prompts"), "places of the queries in a batch"),
+    Name(_TRAINER, "PPOTrainer._add_prompts_to_generate", ("self", "num_prompts"), "refills of dynamic sampling"),
+    Name(_TRAINER, "PPOTrainer._write_generations", ("inputs", "outputs", "gts", "scores"), "trainer.validation_data_dir"),
+    Name(_TRAINER, "PPOTrainer._maybe_log_val_generations", ("self", "inputs", "outputs", "scores"),
+         "trainer.log_val_generations"),
+    Name("verl.trainer.ppo.rollout_corr_helper", "compute_rollout_correction_and_add_to_batch",
+         ("batch", "rollout_corr_config"), "rollout correction for our estimators"),
+    Name("verl.utils.model", "get_generation_config", ("model",), "the tokens that end a response"),
     Name(_TRAINER, "PPOTrainer._fetch_one_gen_batch", ("self",), "random ids are replaced by ordered ones"),
     Name("verl.trainer.ppo.v1.agent_loop_tq", "AgentLoopWorkerTQ.__ray_metadata__", None, "the class below @ray.remote"),
     Name("verl.trainer.ppo.v1.agent_loop_tq", "AgentLoopManagerTQ", None, "subclassed: workers that seed each request"),

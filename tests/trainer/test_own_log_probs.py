@@ -24,7 +24,9 @@ def test_the_study_updates_once():
         "actor_rollout_ref.actor.ppo_mini_batch_size=16",  # the second update sees another policy
         "actor_rollout_ref.actor.ppo_epochs=2",
         "actor_rollout_ref.old_log_probs=recompute",
-        "actor_rollout_ref.actor.policy_loss.loss_mode=gspo",
+        "actor_rollout_ref.actor.policy_loss.loss_mode=sapo",
+        "algorithm.rollout_correction.rollout_is=token",  # compares them with the rollout's before the update
+        "algorithm.rollout_correction.bypass_mode=true",  # takes the rollout's
         "algorithm.adv_estimator=rloo",  # verl's code reads the old log-probabilities before the update
     ],
 )

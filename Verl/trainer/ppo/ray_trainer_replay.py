@@ -9,7 +9,7 @@ from Verl.trainer.ppo.core_algos_replay import (
 )
 from Verl.trainer.ppo.ray_trainer_base import RayTrainer
 from Verl.trainer.ppo.reward_history import RewardHistory
-from Verl.trainer.ppo.rollouts import Rollouts
+from Verl.trainer.ppo.rollouts import PADDING, Rollouts
 
 
 class RayTrainerReplay(RayTrainer):
@@ -22,12 +22,22 @@ class RayTrainerReplay(RayTrainer):
     def advantages(self, token_level_rewards: torch.Tensor, response_mask: torch.Tensor, rollouts: Rollouts):
         replay, keys = self.config.algorithm.replay, rollouts.query_keys()
         if replay.include_current:
-            self.history.add(keys, rollouts.rewards, self.global_steps)
+            self._remember(rollouts)
         advantages = self._estimate(token_level_rewards, response_mask, keys)
         metrics = self._metrics(keys)
         if not replay.include_current:
-            self.history.add(keys, rollouts.rewards, self.global_steps)
+            self._remember(rollouts)
         return advantages, metrics
+
+    def _remember(self, rollouts: Rollouts) -> None:
+        """Adds the round's rewards, those of queries that dynamic sampling threw away too: they say how the query fares.
+
+        Rows that verl has added to fill a short batch are no answers to a query.
+        """
+        answers = rollouts.take([row for row, uid in enumerate(rollouts.uids) if not uid.startswith(PADDING)])
+        for part in (answers, rollouts.filtered):
+            if part is not None:
+                self.history.add(part.query_keys(), part.rewards, self.global_steps)
 
     def _estimate(self, token_level_rewards, response_mask, keys) -> torch.Tensor:
         algorithm, replay = self.config.algorithm, self.config.algorithm.replay
