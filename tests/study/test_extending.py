@@ -142,11 +142,12 @@ for answer in (row["reward_model"]["ground_truth"], "99"):
 @pytest.mark.slow
 def test_an_arm(tree):
     tree.add("An arm")
-    config, _ = tree.dry_run("run_grpo_0032_8_clip03_tiny_arith.sh")
-    assert config["run"]["name"] == "grpo_0032_8_clip03_tiny_arith_seed0"
-    assert config["actor_rollout_ref"]["actor"]["clip_ratio"] == 0.3
-    said = tree.design("diff", "grpo_0032_8", "grpo_0032_8_clip03", "--pair", "tiny_arith")
-    assert "one factor: clip (PPO clip)" in said
+    config, _ = tree.dry_run("run_grpo_0032_8_seqmean_tiny_arith.sh")
+    assert config["run"]["name"] == "grpo_0032_8_seqmean_tiny_arith_seed0"
+    assert config["actor_rollout_ref"]["actor"]["loss_agg_mode"] == "seq-mean-token-mean"
+    said = tree.design("diff", "grpo_0032_8", "grpo_0032_8_seqmean", "--pair", "tiny_arith")
+    assert "one factor: average (average of the loss)" in said
+    # That it trains otherwise: tests/runs/test_features.py.
 
 
 @pytest.mark.slow

@@ -1,0 +1,156 @@
+"""docs/features.md over whole runs of the mini pair: what was declared trains, on both rollout paths, after a kill too."""
+
+import json
+import re
+import signal
+
+import pytest
+import torch
+import yaml
+
+from tests.runs.harness import ROOT, STEPS
+
+pytestmark = pytest.mark.slow
+
+SHORT = ["trainer.total_training_steps=3", "trainer.test_freq=-1", "evaluation.val_freq=3", "trainer.save_freq=3"]
+N2 = "actor_rollout_ref.rollout.n=2"
+FILTER = "algorithm.filter_groups.enable=true"
+OVERLONG = "reward.reward_kwargs.overlong_buffer_cfg"
+SOFT = [f"{OVERLONG}.enable=true", f"{OVERLONG}.len=6", f"{OVERLONG}.penalty_factor=0.5"]
+AGENT_LOOP = [
+    "reward.num_workers=1",
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class=Verl.adapter.agent_loop.SeededAgentLoopManager",
+]
+
+
+@pytest.fixture(scope="module")
+def plain(mini):
+    """Two rollouts, three steps, none of the features."""
+    result = mini.run("grpo", "plain", *SHORT, N2)
+    assert result.status == 0, result.output
+    return result
+
+
+def same(a, b) -> bool:
+    wa, wb = a.weights(3), b.weights(3)
+    return all(torch.equal(wa[name], wb[name]) for name in wa)
+
+
+def finished(result):
+    assert result.status == 0, result.output
+    return result
+
+
+def test_all_of_them_on_both_rollout_paths(mini, plain):
+    """Groups filtered by rewards with the penalty, cut-off responses masked: batched and with verl's own agent loop."""
+    features = [*SHORT, N2, FILTER, *SOFT, "algorithm.mask_truncated=true"]
+    batched = finished(mini.run("grpo", "features", *features))
+    looped = finished(mini.run("grpo", "features-loop", *features, *AGENT_LOOP))
+    assert looped.metrics() == batched.metrics() and looped.samples().equals(batched.samples())
+    assert same(looped, batched) and not same(batched, plain)
+    samples = batched.samples()
+    for record in batched.records[1:]:
+        step = samples[samples.step == record["step"]]
+        trained, filtered = step[step.trained], step[step.filtered]
+        assert len(trained) == 32 and not (step.trained & step.filtered).any() and len(step) == len(trained) + len(filtered)
+        for part, varies in ((trained, True), (filtered, False)):
+            assert all((len(set(rewards)) > 1) == varies for _, rewards in part.groupby("index").reward)
+        assert record["ledger/filtered_responses"] == len(filtered) > 0
+        assert record["ledger/responses_generated"] == len(step) and record["ledger/queries"] == len(step) // 2
+        assert record["ledger/masked_responses"] == trained.truncated.sum() > 0
+        # The reward of the mini pair is 0 or 1; 12 tokens at most, so that a buffer of 6 begins at 6.
+        penalty = (-(step.response_length - 6) / 6 * 0.5).clip(upper=0)
+        assert step.overlong_penalty.to_numpy() == pytest.approx(penalty.to_numpy())
+        assert set((step.reward - penalty).round(5)) <= {0.0, 1.0}
+        assert record["train/overlong"] == pytest.approx((trained.overlong_penalty < 0).mean())
+    # An evaluation is not penalised.
+    assert set(batched.evaluation(3).reward) <= {0.0, 1.0}
+
+
+def test_a_step_of_nothing_but_masked_responses_moves_no_gradient(mini):
+    """Four responses a step, most of them cut off at five tokens: in some steps all, and then loss and gradient are 0."""
+    result = finished(mini.run("grpo", "masked", N2, "algorithm.mask_truncated=true", "data.train_batch_size=2",
+                               "data.max_response_length=5", "trainer.test_freq=-1", "evaluation.val_freq=10"))  # fmt: skip
+    empty = [record for record in result.records[1:] if record["train/truncated"] == 1]
+    some = [record for record in result.records[1:] if 0 < record["train/truncated"] < 1]
+    assert len(empty) > 0 and len(some) > 0
+    for record in empty:
+        assert record["actor/grad_norm"] == record["actor/pg_loss"] == record["actor/kl_loss"] == 0
+        assert record["ledger/masked_responses"] == record["ledger/wasted_responses"] == 4
+        assert record["actor/entropy"] > 0 and record["training/rollout_probs_diff_max"] < 1e-5  # of all tokens
+    assert any(record["actor/grad_norm"] > 0 for record in some)
+
+
+def test_a_resumed_run_has_drawn_what_the_uninterrupted_one_drew(mini):
+    """Dynamic sampling with replay: data position, and the history of queries that were thrown away, after kill -9."""
+    overrides = ["algorithm.adv_estimator=asyttgrpo", "data.window_size=4", N2, FILTER]
+    whole = finished(mini.run("replay", "refill-whole", *overrides))
+    assert mini.kill_after("replay", "refill-cut", 6, *overrides) == -signal.SIGKILL
+    assert not mini.wait_until_clean(), "kill -9 left Ray processes behind"
+    resumed = finished(mini.run("replay", "refill-cut", *overrides))
+    assert [record["step"] for record in resumed.records] == list(range(STEPS + 1))
+    assert resumed.metrics() == whole.metrics() and resumed.samples().equals(whole.samples())
+    assert resumed.state() == whole.state()
+    ours, theirs = resumed.weights(), whole.weights()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    # What was thrown away is remembered: after step 1 as many queries have a history as were drawn.
+    first = whole.records[1]
+    assert first["ledger/filtered_queries"] > 0 and first["replay/queries_seen"] == first["ledger/queries"]
+
+
+def test_extra_rollouts_and_records_for_people(mini):
+    """onerpo: a group is one trained and two extra responses. Its evaluations go to tensorboard and to verl's jsonl."""
+    folder = mini.folder / "generations"
+    result = finished(mini.run(
+        "bandit", "refill-onerpo", *SHORT, "algorithm.adv_estimator=onerpo", "data.extra_sampling_size=2", FILTER,
+        "trainer.logger=[console,tensorboard]", "trainer.log_val_generations=3", f"trainer.validation_data_dir={folder}",
+    ))  # fmt: skip
+    samples = result.samples()
+    for record in result.records[1:]:
+        step = samples[samples.step == record["step"]]
+        assert step.trained.sum() == 16 == record["ledger/responses_trained"] and len(step) == 3 * record["ledger/queries"]
+        varies = step.groupby("index").reward.nunique() > 1
+        assert (varies == ~step.groupby("index").filtered.first()).all()
+        assert record["ledger/filtered_queries"] == (~varies).sum()
+        assert record["train/zero_advantage"] == 0  # with a query's extra rewards no group is constant
+    assert {path.name for path in folder.iterdir()} == {"0.jsonl", "3.jsonl"}
+    lines = [json.loads(line) for line in (folder / "3.jsonl").read_text().splitlines()]
+    written = result.evaluation(3)
+    assert [line["output"] for line in lines] == list(written.text) and [line["set"] for line in lines] == list(written.split)
+    assert all(line["gts"] == str(eval(line["input"].rstrip("="))) for line in lines)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(result.folder / "tensorboard"))
+    events.Reload()
+    texts = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("val/generations/text_summary")]
+    assert len(texts) == 2 and all(text.count("### Sample") == 3 for text in texts)
+
+
+def test_a_rollout_of_another_precision_is_corrected(mini):
+    """With a rollout in bfloat16 its log-probabilities differ from the trainer's, as on a GPU: weights and rejections act."""
+    key, half = "algorithm.rollout_correction", "actor_rollout_ref.rollout.dtype=bfloat16"
+    uncorrected = finished(mini.run("grpo", "half", *SHORT, N2, half))
+    corrected = finished(mini.run("grpo", "half-corrected", *SHORT, N2, half, f"{key}.rollout_is=token",
+                                  f"{key}.rollout_rs=token_k1", f"{key}.rollout_rs_threshold='0.998_1.002'"))  # fmt: skip
+    first, plain = corrected.records[1], uncorrected.records[1]
+    assert first["training/rollout_probs_diff_max"] == plain["training/rollout_probs_diff_max"] > 1e-4
+    assert first["rollout_corr/rollout_is_max"] > 1.001 > 0.999 > first["rollout_corr/rollout_is_min"]
+    assert 0 < first["rollout_corr/rollout_rs_masked_fraction"] < 1
+    assert first["actor/grad_norm"] != pytest.approx(plain["actor/grad_norm"], rel=1e-4)
+
+
+def test_the_arm_of_extending_md_trains_otherwise(mini, plain):
+    """The settings that its cell declares, and nothing else, on the mini pair."""
+    text = (ROOT / "EXTENDING.md").read_text()
+    section = re.search(r"^## An arm\n(.*?)^## ", text, re.MULTILINE | re.DOTALL).group(1)
+    (cell,) = yaml.safe_load(re.search(r"```yaml\n(.*?)```", section, re.DOTALL).group(1))["extra"].values()
+    arm = finished(mini.run("grpo", "arm", *SHORT, N2, *cell["settings"]))
+    assert not same(arm, plain) and arm.records[1]["actor/grad_norm"] != plain.records[1]["actor/grad_norm"]
+
+
+def test_clip_ratio_clips_where_there_are_several_updates(mini):
+    runs = [finished(mini.run("grpo", f"clip-{clip}", *SHORT, N2, "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+                              f"actor_rollout_ref.actor.clip_ratio={clip}")) for clip in (0.2, 0.02)]  # fmt: skip
+    assert not same(*runs)
+    wide, narrow = (sum(record["actor/pg_clipfrac"] for record in run.records[1:]) for run in runs)
+    assert narrow > wide
