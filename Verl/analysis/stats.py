@@ -7,6 +7,8 @@ Two questions must be kept apart, because their answers differ:
 * *Would other seeds give the same result?* Several runs of one arm: ``stats_seeds`` (IQM, probability of improvement,
   paired differences over seeds and questions, Holm, the smallest detectable effect, learning speed).
 
+``compare_with`` answers the second for all arms of a study at once (``Verl.statistics``, docs/statistics.md).
+
 A difference between two arms that is sure over questions but comes from one seed says nothing about the arms.
 """
 
@@ -35,6 +37,7 @@ from Verl.analysis.stats_seeds import (
     two_level_bootstrap,
 )
 from Verl.analysis.student import t_critical, t_two_sided_p
+from Verl.statistics import compare_with
 
 __all__ = [
     "Difference",
@@ -42,6 +45,7 @@ __all__ = [
     "Noise",
     "area_under_curve",
     "bootstrap_interval",
+    "compare_with",
     "holm",
     "iqm",
     "maj_at_k",

@@ -1,0 +1,28 @@
+"""Statistics of a study: which arms differ from the reference, and what it takes to see it. Needs numpy and scipy alone.
+
+Start at ``compare.compare_with``; docs/statistics.md has the model in words. ``data`` reduces scores to paired
+differences with known variances, ``model`` estimates the seeds' noise of all arms together, ``joint`` turns both into
+p-values and intervals, ``planning`` says what a study will see and where its next hour is best spent, ``sequential``
+adds seeds until it is decided.
+"""
+
+from Verl.statistics.compare import VERDICTS, Comparison, compare_with, verdict_of
+from Verl.statistics.planning import Noise, Split, best_split, cochran_samples, noise_of_study, smallest_difference
+from Verl.statistics.sequential import Decision, Plan, decide, look_levels
+
+__all__ = [
+    "VERDICTS",
+    "Comparison",
+    "Decision",
+    "Noise",
+    "Plan",
+    "Split",
+    "best_split",
+    "cochran_samples",
+    "compare_with",
+    "decide",
+    "look_levels",
+    "noise_of_study",
+    "smallest_difference",
+    "verdict_of",
+]
