@@ -16,7 +16,7 @@ from Verl.statistics.model import Posterior
 
 _BINS = 96  # of an error's variance
 _TAILS = 200  # points of an arm's own tail function
-_NODES = 20  # of the integral over n_0
+_NODES = 32  # of the integral over n_0
 # an arm's own p, where the family's is worked out; between them it is interpolated
 _LEVELS = np.array([1e-9, 1e-7, 1e-5, 1e-4, 5e-4, 2e-3, 6e-3, 2e-2, 0.1, 0.6])
 
@@ -73,7 +73,10 @@ class Family:
             self._group(posterior, np.flatnonzero(groups_A == group), seeds_A) for group in np.unique(groups_A)
         ]
         x_LA = self._tails.x(_LEVELS)
-        log_none_L = sum(self._log_none(group, x_LA[:, group[0]]) for group in self._groups)
+        log_none_L = sum(
+            np.log1p(-_LEVELS) if group[0].size == 1 else self._log_none(group, x_LA[:, group[0]])
+            for group in self._groups
+        )
         family_L = np.maximum(-np.expm1(log_none_L), _LEVELS)
         self._to_family = PchipInterpolator(np.log(_LEVELS), np.log(np.maximum.accumulate(family_L)))
 

@@ -23,13 +23,15 @@ from scipy.stats import qmc
 from Verl.statistics.data import Differences
 
 GRID = 32  # values of sigma
-CENTRES = 11  # values of m
+CENTRES = 15  # values of m
 SPREADS = (0.3, 0.6, 1.0, 1.6)  # values of t: arms alike to within 30 %, up to a factor of 5
-OUTLYING = (0.1, 0.3)  # values of eps
-POINTS = 32  # quasi-random points per start of the proposal
+OUTLYING = (0.05, 0.2)  # values of eps
+POINTS = 1024  # quasi-random points per start of the proposal, shared out over the arms: few arms tell little of the reference
 STARTS = (1.0 / 9.0, 1.0, 9.0)  # the reference as quiet or as noisy as that, relative to the arms
-REFERENCE_OUTLYING = 0.4  # the same for the reference, whose noise is in every comparison: hardly shrunk to the others'
-NODES = 256  # posterior draws of (x_0, m, t, eps) that are kept
+REFERENCE_OUTLYING = (
+    0.15  # the same for the reference, whose noise is in every comparison: hardly shrunk to the others'
+)
+NODES = 4096  # posterior draws of (x_0, m, t, eps) that are kept, likewise
 _TAIL = 5.0  # degrees of freedom of the proposal
 
 
@@ -56,9 +58,9 @@ class Posterior:
 
 
 @lru_cache(maxsize=32)
-def _points(dimensions: int) -> np.ndarray:
-    """Quasi-random points of a multivariate t with unit scale, (POINTS, dimensions)."""
-    uniform = qmc.Sobol(dimensions + 1, scramble=True, seed=20).random(POINTS)
+def _points(count: int, dimensions: int) -> np.ndarray:
+    """Quasi-random points of a multivariate t with unit scale, (count, dimensions)."""
+    uniform = qmc.Sobol(dimensions + 1, scramble=True, rng=20).random(count)
     uniform = np.clip(uniform, 1e-9, 1.0 - 1e-9)
     return ndtri(uniform[:, :-1]) / np.sqrt(chdtri(_TAIL, uniform[:, -1:]) / _TAIL)
 
@@ -139,7 +141,8 @@ def _priors(log_G: np.ndarray, outlying: tuple[float, ...] = OUTLYING) -> np.nda
 def _draws(data: Differences, own_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points of the reference's deviations, (M, S), and the log density they were drawn from, (M,)."""
     seeds = data.used_AS.shape[1]
-    basis, points = _contrasts(seeds), _points(seeds - 1)
+    count = 2 ** max(5, round(np.log2(POINTS / data.used_AS.shape[0])))
+    basis, points = _contrasts(seeds), _points(count, seeds - 1)
     found = [_proposal(data, own_A, start) for start in STARTS]
     contrast_MC = np.concatenate([mean @ basis + 1.15 * scale * points for mean, scale in found])
     size = contrast_MC.shape[1]
@@ -181,11 +184,12 @@ def posterior(data: Differences) -> Posterior:
     log_MH += (top_AM.sum(axis=0) + top_M - log_density_M)[:, None]
     weight_MH = np.exp(log_MH - log_MH.max())
     weight_M = weight_MH.sum(axis=1)
-    kept = _systematic(weight_MH.ravel(), NODES)
+    nodes = max(256, NODES // data.used_AS.shape[0])
+    kept = _systematic(weight_MH.ravel(), nodes)
     m, h = np.divmod(kept, prior_HG.shape[0])
     arm_ANG = like_AMG[:, m] * prior_HG[h] / evidence_AMH[:, m, h][:, :, None]
     base_NG = like_MG[m] * base_prior_HG[h] / evidence_MH[m, h][:, None]
-    joint_AGG = np.matmul(arm_ANG.transpose(0, 2, 1), base_NG) / NODES
+    joint_AGG = np.matmul(arm_ANG.transpose(0, 2, 1), base_NG) / nodes
     effective = float(weight_M.sum() ** 2 / (weight_M**2).sum())
     return Posterior(
         variance_AG, reference_G, joint_AGG, sigma_G, joint_AGG.sum(axis=2), base_NG.mean(axis=0), effective

@@ -76,7 +76,7 @@ class Scenario:
         common_draws: answers of all arms from common random numbers.
         ragged: each other arm has 2 to ``seeds`` seeds.
         real: scores are rewards from a Beta distribution, not 0/1.
-        planted: std of the planted effects of half of the arms in the coverage run.
+        planted: difference that every second arm has where power and coverage are measured.
         issue: one of the seven of the issue.
     """
 
@@ -98,7 +98,7 @@ class Scenario:
     common_draws: bool = False
     ragged: bool = False
     real: bool = False
-    planted: float = 0.03
+    planted: float = 0.05
     issue: bool = False
 
 
