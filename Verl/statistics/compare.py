@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from Verl.statistics.data import Differences, differences, read_scores
+from Verl.statistics.data import Arm, Differences, differences, read_scores
 from Verl.statistics.joint import Family
 from Verl.statistics.model import posterior
 
@@ -74,13 +74,35 @@ def selected(data: Differences, arms: np.ndarray) -> Differences:
     )
 
 
-def _constant(data: Differences, i: int, note: str, margin: float | None) -> Comparison:
-    """An arm whose difference is the same for every seed and question: there is no noise to judge it by."""
-    difference, seeds = float(data.mean_A[i]), int(data.seeds_A[i])
-    if difference == 0.0:
-        found = Comparison(0.0, 0.0, 0.0, 1.0, verdict_of(0.0, 0.0, margin), seeds, own_p=1.0, seed_std=0.0)
-        return replace(found, note="; ".join([*data.notes[i], "the same scores as the reference"]))
-    return _unknown(difference, seeds, (*data.notes[i], note))
+def _without_noise(data: Differences, i: int, arm: Arm, base: Arm) -> str | None:
+    """What is to be said of an arm that has no noise to judge it by: "twin", "constant", or None for all others."""
+    rows = np.flatnonzero(data.used_AS[i])
+    if data.sampling_A[i] == 0.0 and np.ptp(data.difference_AS[i, rows]) == 0.0:
+        return "constant"
+    own_SQ, base_SQ = arm.score_SQ[rows], base.score_SQ[rows]
+    return "twin" if rows.size > 1 and np.ptp(base_SQ) > 0.0 and np.array_equal(own_SQ, base_SQ) else None
+
+
+def _untested(data: Differences, arms: list[Arm], base: Arm, margin: float | None) -> dict[int, Comparison]:
+    """The comparisons that need no model, or for which there is none."""
+    found: dict[int, Comparison] = {}
+    for i, arm in enumerate(arms):
+        difference, seeds, notes = float(data.mean_A[i]), int(data.seeds_A[i]), data.notes[i]
+        if seeds == 0:
+            found[i] = _unknown(math.nan, 0, (*notes, "no seed in common with the reference"))
+            continue
+        kind = _without_noise(data, i, arm, base)
+        if kind == "constant":
+            found[i] = _unknown(difference, seeds, (*notes, "the same difference everywhere: its noise is unknown"))
+        elif kind == "twin":
+            note = "; ".join([*notes, "the same scores as the reference"])
+            found[i] = Comparison(0.0, 0.0, 0.0, 1.0, verdict_of(0.0, 0.0, margin), seeds, note, 1.0, 0.0)
+    rest = [i for i in range(len(arms)) if i not in found]
+    if rest and data.seeds_A[rest].max() < 2:
+        for i in rest:
+            notes = (*data.notes[i], "one seed: the noise over seeds is unknown")
+            found[i] = _unknown(float(data.mean_A[i]), 1, notes)
+    return found
 
 
 def compare_with(
@@ -104,64 +126,54 @@ def compare_with(
     Raises:
         ValueError: bad shapes, NaN in a part of a seed, an unknown reference, a margin or alpha out of range.
     """
-    if not 0.0 < alpha < 0.5:
-        raise ValueError(f"alpha must lie between 0 and 0.5, got {alpha}")
+    return compare_at(scores, reference, margin=margin, alphas=(alpha,))[0]
+
+
+def compare_at(
+    scores: Mapping[str, object], reference: str, *, margin: float | None, alphas: Sequence[float]
+) -> list[dict[str, Comparison]]:
+    """``compare_with`` at several alphas for the work of one."""
+    if not all(0.0 < alpha < 0.5 for alpha in alphas):
+        raise ValueError(f"alpha must lie between 0 and 0.5, got {', '.join(map(str, alphas))}")
     if margin is not None and not (margin > 0.0 and math.isfinite(margin)):
         raise ValueError(f"margin must be a positive number or None, got {margin}")
     base, arms = read_scores(scores, reference)
     data = differences(base, arms)
-    found: dict[int, Comparison] = {}
-    for i in range(len(arms)):
-        noiseless = (
-            data.sampling_A[i] == 0.0 and np.ptp(data.difference_AS[i][data.used_AS[i]], axis=0) == 0.0
-            if (data.seeds_A[i])
-            else False
-        )
-        identical = data.seeds_A[i] > 0 and np.array_equal(
-            arms[i].score_SQ[: len(data.used_AS[i])][data.used_AS[i][: len(arms[i].score_SQ)]],
-            base.score_SQ[data.used_AS[i]],
-        )
-        if data.seeds_A[i] == 0:
-            found[i] = _unknown(math.nan, 0, (*data.notes[i], "no seed in common with the reference"))
-        elif identical or noiseless:
-            found[i] = _constant(data, i, "the same difference everywhere: its noise is unknown", margin)
-    tested = np.array([i for i in range(len(arms)) if i not in found], dtype=int)
-    if tested.size and data.seeds_A[tested].max() < 2:
-        for i in tested:
-            note = "one seed: the noise over seeds is unknown"
-            found[int(i)] = _unknown(float(data.mean_A[i]), 1, (*data.notes[i], note))
-    elif tested.size:
-        for i, one in zip(tested, _judged(selected(data, tested), margin, alpha)):
-            found[int(i)] = one
-    return {arm.name: found[i] for i, arm in enumerate(arms)}
+    found = [_untested(data, arms, base, margin) for _ in alphas]
+    tested = np.array([i for i in range(len(arms)) if i not in found[0]], dtype=int)
+    if tested.size:
+        for of_alpha, judged in zip(found, _judged(selected(data, tested), margin, alphas)):
+            of_alpha.update(zip(tested.tolist(), judged))
+    return [{arm.name: of_alpha[i] for i, arm in enumerate(arms)} for of_alpha in found]
 
 
-def _judged(data: Differences, margin: float | None, alpha: float) -> list[Comparison]:
-    """The comparisons of arms with noise, at least one of them with two seeds."""
+def _judged(data: Differences, margin: float | None, alphas: Sequence[float]) -> list[list[Comparison]]:
+    """The comparisons of arms with noise, at least one of them with two seeds, at each alpha."""
     noise = posterior(data)
     _, groups_A = np.unique(data.used_AS, axis=0, return_inverse=True)
     family = Family(noise, data.seeds_A, data.question_A, np.ravel(groups_A))
     own_A = family.own_p(data.mean_A)
-    adjusted_A, half_A = family.adjusted(own_A), family.half_widths(alpha)
-    result = []
-    for i, d in enumerate(data.mean_A.tolist()):
-        notes = list(data.notes[i])
-        if data.seeds_A[i] == 1:
-            notes.append("one seed: its noise over seeds is taken from the other arms")
-        low, high = d - float(half_A[i]), d + float(half_A[i])
-        median = float(noise.sigma_G[np.searchsorted(np.cumsum(noise.arm_AG[i]), 0.5)])
-        verdict = verdict_of(low, high, margin)
-        result.append(
-            Comparison(
-                d,
-                low,
-                high,
-                float(adjusted_A[i]),
-                verdict,
-                int(data.seeds_A[i]),
-                "; ".join(notes),
-                float(own_A[i]),
-                median,
-            )
+    adjusted_A = family.adjusted(own_A)
+    below_AG = np.cumsum(noise.arm_AG, axis=1) < 0.5
+    median_A = noise.sigma_G[np.minimum(below_AG.sum(axis=1), noise.sigma_G.size - 1)]
+    borrowed = "one seed: its noise over seeds is taken from the other arms"
+    judged = []
+    for alpha in alphas:
+        low_A, high_A = (data.mean_A + sign * family.half_widths(alpha) for sign in (-1.0, 1.0))
+        judged.append(
+            [
+                Comparison(
+                    difference=float(data.mean_A[i]),
+                    low=float(low_A[i]),
+                    high=float(high_A[i]),
+                    p=float(adjusted_A[i]),
+                    verdict=verdict_of(float(low_A[i]), float(high_A[i]), margin),
+                    seeds=int(data.seeds_A[i]),
+                    note="; ".join([*data.notes[i], *([borrowed] if data.seeds_A[i] == 1 else [])]),
+                    own_p=float(own_A[i]),
+                    seed_std=float(median_A[i]),
+                )
+                for i in range(len(data.names))
+            ]
         )
-    return result
+    return judged

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from Verl.statistics.compare import Comparison, compare_with
+from Verl.statistics.compare import Comparison, compare_at
 
 _HALF = 12.0  # the grid of the recursion reaches this many standard deviations
 _STEPS = 1201
@@ -141,9 +141,9 @@ def decide(
     if len(scores) - 1 > plan.comparisons:
         raise ValueError(f"the plan has {plan.comparisons} comparisons, the scores {len(scores) - 1}")
     levels = plan.levels()
-    probe = compare_with(scores, reference, margin=plan.margin, alpha=float(levels[-1]))
+    at_level = compare_at(scores, reference, margin=plan.margin, alphas=levels.tolist())
+    probe = at_level[-1]
     found: dict[str, Decision] = {}
-    by_level: dict[int, dict[str, Comparison]] = {}
     for name in scores:
         if name == reference:
             continue
@@ -153,10 +153,7 @@ def decide(
         seeds = probe[name].seeds
         if seeds not in plan.looks:
             raise ValueError(f"{name!r} has {seeds} seed(s) in common with {reference!r}; the looks are {plan.looks}")
-        k = plan.looks.index(seeds)
-        if k not in by_level:
-            by_level[k] = compare_with(scores, reference, margin=plan.margin, alpha=float(levels[k]))
-        now = by_level[k][name]
+        now = at_level[plan.looks.index(seeds)][name]
         if now.verdict != "undecided":
             found[name] = Decision(now.verdict, True, f"{now.verdict} after {seeds} seeds", seeds, now)
         elif seeds == plan.looks[-1]:

@@ -83,7 +83,7 @@ def _sequential_study(plan: Plan, case: Scenario, seed: list[int], truth: np.nda
     """One study run to its end under ``plan``, and by fixed designs of every number of seeds."""
     full = study(replace(case, seeds=plan.looks[-1]), np.random.default_rng(seed), truth)
     counts, decided = dict.fromkeys(full, plan.looks[0]), {}
-    for k, seeds in enumerate(plan.looks):
+    for k in range(len(plan.looks)):
         decided = decide({name: x[: counts[name]] for name, x in full.items()}, "a0", plan, decided)
         going = [name for name, one in decided.items() if not one.stops]
         if not going:
@@ -189,7 +189,8 @@ def _markdown(kept: dict) -> str:
             "| what | value |",
             "|---|---|",
             f"| false alarms, no differences ({one['studies']} studies) | {one['false_alarms']:.3f} |",
-            f"| false alarms beside planted differences ({one['planted_studies']}) | {one['false_alarms_beside_effects']:.3f} |",
+            f"| false alarms beside planted differences ({one['planted_studies']}) | "
+            f"{one['false_alarms_beside_effects']:.3f} |",
             f"| studies with a planted arm called equivalent | {one['wrongly_equivalent']:.3f} |",
             f"| power per planted arm | {one['power']:.3f} |",
             f"| runs | {one['runs']:.1f} |",

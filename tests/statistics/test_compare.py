@@ -103,7 +103,8 @@ def test_order_of_questions_and_scale_of_scores_do_not_matter():
         assert shuffled[name].p == pytest.approx(one[name].p, rel=1e-6)
         assert scaled[name].p == pytest.approx(one[name].p, rel=1e-6)
         assert scaled[name].low == pytest.approx(100.0 * one[name].low, rel=1e-6)
-        assert negated[name].low == pytest.approx(-one[name].high, rel=0.03)
+        # other quasi-random points: the integration's own error
+        assert negated[name].low == pytest.approx(-one[name].high, rel=0.06)
 
 
 def test_p_and_interval_agree():
@@ -190,10 +191,12 @@ def test_no_common_seed():
 
 def test_constant_scores():
     zero, one = np.zeros((3, 50)), np.ones((3, 50))
-    found = compare_with({"base": zero, "same": zero, "other": one}, "base", margin=0.02)
-    assert found["same"].verdict == "equivalent" and found["same"].p == 1.0 and "same scores" in found["same"].note
-    # 150 wrong answers against 150 right ones: noise over seeds was not seen, but three seeds agree on it
-    assert found["other"].difference == 1.0 and found["other"].low <= 1.0 <= found["other"].high
+    found = compare_with({"base": zero, "same": zero, "other": one}, "base", margin=0.001)
+    # none right of 150 on both sides is no proof of a chance of exactly 0
+    assert found["same"].difference == 0.0 and found["same"].p > 0.9
+    assert found["same"].verdict == "undecided" and 0.005 < found["same"].high < 0.3
+    # all wrong against all right, three times: noise over seeds was not seen, but it would have to be enormous
+    assert found["other"].difference == 1.0 and found["other"].verdict == "better"
 
 
 def test_constant_real_scores_have_no_noise_to_judge_by():
