@@ -81,9 +81,10 @@ class HFServer:
         self.config: RolloutConfig = omega_conf_to_dataclass(config)
         self.model_config: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
         self.tokenizer = self.model_config.tokenizer
-        loaded = self._loaded if self._loaded and self._loaded[0] == model_config else (model_config, None)
-        self.decoder = self._thread.submit(self._make_decoder, loaded[1]).result()
-        self._loaded = (model_config, self.decoder.model)
+        settings = (model_config, self.config.dtype)
+        kept = self._loaded[1] if self._loaded and self._loaded[0] == settings else None
+        self.decoder = self._thread.submit(self._make_decoder, kept).result()
+        self._loaded = (settings, self.decoder.model)
         self.global_steps: int | None = None
         self._waiting: list[tuple[Request, Any, asyncio.Future]] = []
         self._arrived = asyncio.Event()

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from Verl import REPO_ROOT
 from Verl.errors import UserError
 from Verl.study.design import BASH
-from Verl.trainer import published, settings, typed_paths
+from Verl.trainer import effects, published, settings, typed_paths
 from Verl.trainer.checks import check
 from Verl.trainer.naming import comparable, config_hash, name_run
 from Verl.trainer.run_checks import settle_resume
@@ -84,6 +84,7 @@ def prepare(script: str, user: Sequence[str] = (), folder: Path = BASH) -> Prepa
         for key in ("result_dir", "figure_dir"):
             config.run[key] = str((REPO_ROOT / config.run[key]).resolve())
         config.run.dir = str(Path(config.run.result_dir) / config.run.name)
+    effects.refuse_inert(config, user, lambda: compose(algorithm, published.expand(scripted, [])))
     with hub_left_alone():
         return Prepared(script, algorithm, config, check(config, algorithm))
 

@@ -124,3 +124,49 @@ def loss_is(*modes: str) -> Condition:
         lambda config: config.actor_rollout_ref.actor.policy_loss.loss_mode in modes,
         f"only actor_rollout_ref.actor.policy_loss.loss_mode={' or '.join(modes)} reads it",
     )
+
+
+# ---- what only the effect table asks for (Verl/trainer/effects.yaml) ------------------------------------------------
+
+DECAYS_LR = Condition(
+    lambda config: "cosine" in (_get(config, "actor_rollout_ref.actor.optim.warmup_style"),
+                                _get(config, "actor_rollout_ref.actor.optim.lr_scheduler_type")),
+    "the learning rate is constant; set actor_rollout_ref.actor.optim.lr_scheduler_type=cosine",
+)  # fmt: skip
+SEVERAL_MINI_BATCHES = Condition(
+    lambda config: config.actor_rollout_ref.actor.ppo_mini_batch_size < config.data.train_batch_size,
+    "there is one mini-batch; set actor_rollout_ref.actor.ppo_mini_batch_size below data.train_batch_size",
+)
+FIXED_MICRO_BATCHES = Condition(
+    lambda config: not config.actor_rollout_ref.actor.use_dynamic_bsz,
+    "micro batches are made by tokens (actor_rollout_ref.actor.use_dynamic_bsz=true); set "
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu",
+)
+DYNAMIC_MICRO_BATCHES = Condition(
+    lambda config: bool(config.actor_rollout_ref.actor.use_dynamic_bsz),
+    "micro batches have a fixed size; set actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu",
+)
+USES_VLLM = Condition(
+    lambda config: config.actor_rollout_ref.rollout.name != "hf",
+    "actor_rollout_ref.rollout.name=hf does not read it; vllm does",
+)
+USES_AGENT_LOOP = Condition(
+    lambda config: not config.actor_rollout_ref.rollout.agent.agent_loop_manager_class.endswith("BatchedAgentLoopManager"),
+    "rollouts are drawn a batch at a time here; verl's agent loop reads it, which actor_rollout_ref.rollout.name=vllm uses",
+)
+HAS_LORA = Condition(
+    lambda config: bool(config.actor_rollout_ref.model.lora_rank), "set actor_rollout_ref.model.lora_rank above 0"
+)
+HAS_CUSTOM_REWARD = Condition(
+    lambda config: bool(config.reward.custom_reward_function.path), "set reward.custom_reward_function.path"
+)
+TRACKS_VALUE = Condition(
+    lambda config: _get(config, "algorithm.replay.baseline", "window") != "window",
+    "a window forgets by itself; set algorithm.replay.baseline=ema or beta",
+)
+HAS_ADAPTIVE_KL = Condition(
+    lambda config: bool(config.algorithm.use_kl_in_reward) and config.algorithm.kl_ctrl.type == "adaptive",
+    "set algorithm.use_kl_in_reward=true with one of verl's estimators and algorithm.kl_ctrl.type=adaptive",
+)
+LOSS_IS_CLIP_COV, LOSS_IS_KL_COV = loss_is("clip_cov"), loss_is("kl_cov")
+LOSS_IS_DRO, LOSS_IS_SAPO = loss_is("dro"), loss_is("sapo")

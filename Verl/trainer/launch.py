@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from Verl import REPO_ROOT
 from Verl.errors import RunStopped, UserError, last_line
 from Verl.files import write_atomic
-from Verl.trainer import full_disk, identity, provenance, published, run_folder, settings, typed_paths
+from Verl.trainer import effects, full_disk, identity, provenance, published, run_folder, settings, typed_paths
 from Verl.trainer.checks import check
 from Verl.trainer.console import Console, duration
 from Verl.trainer.data_checks import copies_in_words, count_copies
@@ -97,6 +97,7 @@ def prepare(
         for key in ("result_dir", "figure_dir"):
             config.run[key] = str((REPO_ROOT / config.run[key]).resolve())
         config.run.dir = str(Path(config.run.result_dir) / name)
+    effects.refuse_inert(config, user, lambda: settings.compose(algorithm, published.expand(scripted, [])))
     return config, check(config, algorithm, to_the_end)
 
 
