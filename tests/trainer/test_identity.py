@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.runs.harness import _build_data
 from Verl.errors import UserError
@@ -12,30 +13,46 @@ from Verl.trainer import identity, launch
 from Verl.trainer.run_log import RunLog
 
 
-@pytest.fixture
-def pair(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A pair, and the resolved config of a run on it: composed once, since that is what takes the time."""
     from Verl.base_models.tokenizer import build_tokenizer
 
-    _build_data(tmp_path / "data")
-    build_tokenizer(64).save_pretrained(tmp_path / "model")
-    (tmp_path / "model/config.json").write_text(json.dumps({"model_type": "qwen2"}))
-    (tmp_path / "model/model.safetensors").write_bytes(b"weights")
-    (tmp_path / "reward.py").write_text("def compute_score(*a, **k): return 0.0\n")
+    folder = tmp_path_factory.mktemp("original")
+    _build_data(folder / "data")
+    build_tokenizer(64).save_pretrained(folder / "model")
+    (folder / "model/config.json").write_text(json.dumps({"model_type": "qwen2"}))
+    (folder / "model/model.safetensors").write_bytes(b"weights")
+    (folder / "reward.py").write_text("def compute_score(*a, **k): return 0.0\n")
+    files = [("train", "train"), ("val", "validation"), ("test", "test")]
+    settings = [
+        *(f"data.{key}_files={folder}/data/{name}.parquet" for key, name in files),
+        f"actor_rollout_ref.model.path={folder}/model", f"run.result_dir={folder}/result", "trainer.device=cpu",
+        f"reward.custom_reward_function.path={folder}/reward.py", "data.train_batch_size=16", "run.arm=some",
+    ]  # fmt: skip
+    config, missing = launch.prepare("grpo", settings, [])
+    assert not missing
+    return folder, OmegaConf.to_yaml(config)
+
+
+@pytest.fixture
+def pair(original, tmp_path, monkeypatch):
+    """A copy of the pair, for one test."""
+    for name in ("data", "model"):
+        shutil.copytree(original[0] / name, tmp_path / name)
+    shutil.copy(original[0] / "reward.py", tmp_path)
+    (tmp_path / "config.yaml").write_text(original[1].replace(str(original[0]), str(tmp_path)))
     monkeypatch.setenv("BANDIT_THREADS", "1")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     return tmp_path
 
 
-def run(pair, *overrides, user=()):
+def run(pair, user=(), **settings):
     """The config of a run, as the launcher opens and records it."""
-    files = [("train", "train"), ("val", "validation"), ("test", "test")]
-    settings = [
-        *(f"data.{key}_files={pair}/data/{name}.parquet" for key, name in files),
-        f"actor_rollout_ref.model.path={pair}/model", f"run.result_dir={pair}/result", "trainer.device=cpu",
-        f"reward.custom_reward_function.path={pair}/reward.py", "data.train_batch_size=16", "run.arm=some",
-    ]  # fmt: skip
-    config, missing = launch.prepare("grpo", [*settings, *overrides], list(user))
-    assert not missing and launch._open_run(config)
+    config = OmegaConf.load(pair / "config.yaml")
+    for key, value in settings.items():
+        OmegaConf.update(config, key.replace("__", "."), value)
+    assert launch._open_run(config)
     launch._record(config, "grpo", RunLog(config.run.name, pair / "result", None), list(user))
     return config
 
@@ -104,20 +121,47 @@ def elsewhere(monkeypatch):
 @pytest.mark.parametrize("entry", CHANGES)
 def test_a_resume_on_something_else_is_refused(pair, elsewhere, entry, monkeypatch):
     monkeypatch.setenv("BANDIT_THREADS", "1")
-    stopped_at(run(pair), 4)
-    run(pair)  # nothing changed: it goes on
-    was = recorded(pair)["stands_on"]
+    config = OmegaConf.load(pair / "config.yaml")
+    log = RunLog(config.run.name, pair / "result", None)
+    log.describe(**identity.describe(config))
+    stopped_at(config, 4)
+    identity.check_resume(config)  # nothing changed: it goes on
     CHANGES[entry](pair), elsewhere(entry)
     with pytest.raises(UserError) as error:
-        run(pair)
+        identity.check_resume(config)
     sentence = str(error.value)
     assert entry in sentence and "run.overwrite=true" in sentence and "run.variant" in sentence and "\n" not in sentence
-    assert recorded(pair)["stands_on"] == was and recorded(pair)["changed"] == []
-    run(pair, "run.resume_changed=true")  # on the user's word, and in the record
-    (change,) = recorded(pair)["changed"]
+    config.run.resume_changed = True  # on the user's word, and in the record
+    identity.check_resume(config)
+    for _ in range(2):
+        log.describe(**identity.describe(config))
+        (change,) = recorded(pair)["changed"]
     assert change["from_step"] == 4 and [key for key in change["entries"] if key.startswith(entry)]
-    run(pair)
-    assert len(recorded(pair)["changed"]) == 1
+    config.run.resume_changed = False
+    identity.check_resume(config)  # what it stands on now is what it goes on with
+
+
+def test_on_a_gpu_threads_and_processor_are_recorded_only(pair, elsewhere, monkeypatch):
+    config = OmegaConf.load(pair / "config.yaml")
+    config.trainer.device = "cuda"
+    RunLog(config.run.name, pair / "result", None).describe(**identity.describe(config))
+    stopped_at(config, 4)
+    monkeypatch.setenv("BANDIT_THREADS", "2"), elsewhere("processor")
+    identity.check_resume(config)
+    CHANGES["model.weights"](pair)
+    with pytest.raises(UserError, match="model.weights"):
+        identity.check_resume(config)
+
+
+def test_the_launcher_asks_before_it_opens_a_run(pair):
+    stopped_at(run(pair), 4)
+    was = recorded(pair)
+    CHANGES["reward_function"](pair)
+    with pytest.raises(UserError, match="reward_function"):
+        run(pair)
+    assert recorded(pair) == was
+    run(pair, run__resume_changed=True)
+    assert recorded(pair)["changed"][0]["from_step"] == 4
 
 
 def test_a_run_without_a_checkpoint_begins_anew(pair):
@@ -129,7 +173,7 @@ def test_a_run_without_a_checkpoint_begins_anew(pair):
 
 
 def test_a_finished_run_says_that_it_stood_on_something_else(pair, capsys):
-    config = run(pair, "trainer.total_training_steps=4")
+    config = run(pair, trainer__total_training_steps=4)
     stopped_at(config, 4)
     path = pair / "result/some_seed0/run.json"
     path.write_text(json.dumps({**recorded(pair), "status": "finished"}))
@@ -168,7 +212,7 @@ def test_a_model_of_the_hubs_cache(pair, monkeypatch):
         shutil.copytree(pair / "model", snapshot)
         (cache / "models--someone--mini/refs").mkdir(exist_ok=True)
         (cache / "models--someone--mini/refs/main").write_text(commit)
-        config = run(pair, "actor_rollout_ref.model.path=someone/mini", f"run.arm=hub-{commit[0]}")
+        config = run(pair, actor_rollout_ref__model__path="someone/mini", run__dir=f"{pair}/result/hub-{commit[0]}")
         found.append(identity.stands_on(config))
     assert [one["model.revision"] for one in found] == ["a" * 40, "b" * 40]
     assert found[0]["model.weights"] == found[1]["model.weights"]
