@@ -7,8 +7,8 @@ Per arm a and seed s the mean difference to the reference is
 
 with v_a known (``data``) and delta_a free. Everything about the noise is in the deviations of d_as from their mean
 over seeds. Given the reference's own deviations x_0 the arms are independent, so x_0 is drawn by importance sampling
-(fixed quasi-random points: the same scores give the same result) and all the rest is summed over grids. The model is
-exact for two arms and for forty; with one arm and v = 0 it comes to Student's paired t.
+(fixed quasi-random points: the same scores give the same result) and all the rest is summed over grids. The same
+model serves two arms and forty; with one, x_0 integrates out by hand, and with v = 0 Student's paired t comes out.
 """
 
 from __future__ import annotations
@@ -159,6 +159,16 @@ def _systematic(weight: np.ndarray, count: int) -> np.ndarray:
     return np.searchsorted(np.cumsum(weight), (np.arange(count) + 0.5) / count * weight.sum())
 
 
+def _one_arm(data: Differences, arm_G: np.ndarray, base_G: np.ndarray, prior_GG: np.ndarray) -> np.ndarray:
+    """P(tau_1 at G, tau_0 at G') with one arm: x_0 integrates out, and the data know the sum of both variances."""
+    difference_S = data.difference_AS[0, data.used_AS[0]]
+    square = float(((difference_S - difference_S.mean()) ** 2).sum())
+    total_GG = arm_G[:, None] + base_G
+    log_GG = -0.5 * (difference_S.size - 1) * np.log(total_GG) - 0.5 * square / total_GG
+    joint_GG = prior_GG * np.exp(log_GG - log_GG.max())
+    return joint_GG / joint_GG.sum()
+
+
 def posterior(data: Differences) -> Posterior:
     """The noise's posterior; the arms of ``data`` have at least one used seed, one of them at least two.
 
@@ -167,6 +177,12 @@ def posterior(data: Differences) -> Posterior:
     own_A = np.maximum(data.sampling_A - data.shared_sampling, 0.1 * data.sampling_A)
     sigma_G = _grid(data, own_A)
     variance_AG, reference_G = sigma_G**2 + own_A[:, None], sigma_G**2 + data.shared_sampling
+    prior_HG = _priors(np.log(sigma_G))
+    base_prior_HG = _priors(np.log(sigma_G), (REFERENCE_OUTLYING,) * len(OUTLYING))
+    if data.used_AS.shape[0] == 1:
+        joint_GG = _one_arm(data, variance_AG[0], reference_G, prior_HG.T @ base_prior_HG)
+        arm_AG, base_G = joint_GG.sum(axis=1)[None, :], joint_GG.sum(axis=0)
+        return Posterior(variance_AG, reference_G, joint_GG[None], sigma_G, arm_AG, base_G, np.inf)
     base_MS, log_density_M = _draws(data, own_A)
     df_A = np.maximum(data.seeds_A - 1, 0)[:, None, None]
     square_AM = _squares(data.difference_AS, data.used_AS, base_MS)
@@ -177,14 +193,14 @@ def posterior(data: Differences) -> Posterior:
     log_MG = -0.5 * (base_MS.shape[1] - 1) * np.log(reference_G) - 0.5 * own_square_M[:, None] / reference_G
     top_M = log_MG.max(axis=1)
     like_MG = np.exp(log_MG - top_M[:, None])
-    prior_HG = _priors(np.log(sigma_G))
-    base_prior_HG = _priors(np.log(sigma_G), (REFERENCE_OUTLYING,) * len(OUTLYING))
     evidence_AMH, evidence_MH = like_AMG @ prior_HG.T, like_MG @ base_prior_HG.T
-    log_MH = np.log(evidence_AMH).sum(axis=0) + np.log(evidence_MH)
+    with np.errstate(divide="ignore"):  # a prior far from an arm's noise gives it no chance at all
+        log_MH = np.log(evidence_AMH).sum(axis=0) + np.log(evidence_MH)
     log_MH += (top_AM.sum(axis=0) + top_M - log_density_M)[:, None]
     weight_MH = np.exp(log_MH - log_MH.max())
     weight_M = weight_MH.sum(axis=1)
-    nodes = max(256, NODES // data.used_AS.shape[0])
+    arms = data.used_AS.shape[0]
+    nodes = max(256, NODES // arms)
     kept = _systematic(weight_MH.ravel(), nodes)
     m, h = np.divmod(kept, prior_HG.shape[0])
     arm_ANG = like_AMG[:, m] * prior_HG[h] / evidence_AMH[:, m, h][:, :, None]

@@ -1,10 +1,11 @@
 """The model's posterior and the family's p against independent computations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from Verl.statistics import model
 from Verl.statistics.data import Differences
 from Verl.statistics.joint import Family
 from Verl.statistics.model import Posterior, posterior
@@ -66,22 +67,19 @@ def given(difference_AS, sampling=0.0):
     )
 
 
-def test_two_arms_against_a_sum_over_both_stds():
-    # with one arm x_0 integrates out: the contrasts are N(0, tau_1^2 + tau_0^2)
-    data = given([[0.01, 0.03, -0.02, 0.02]], sampling=2e-4)
-    found = posterior(data)
-    log_G = np.log(found.sigma_G)
-    square = ((data.difference_AS - data.difference_AS.mean()) ** 2).sum()
-    total_GG = found.variance_AG[0][:, None] + found.reference_G[None, :]
-    like_GG = total_GG**-1.5 * np.exp(-0.5 * square / total_GG)
-    arm_HG = model._priors(log_G)
-    base_HG = model._priors(log_G, (model.REFERENCE_OUTLYING,) * len(model.OUTLYING))
-    expected_GG = np.einsum("hg,hk->gk", arm_HG, base_HG) * like_GG
-    expected_GG /= expected_GG.sum()
-    assert found.joint_AGG[0].sum() == pytest.approx(1.0)
-    assert found.joint_AGG[0].sum(axis=1) == pytest.approx(expected_GG.sum(axis=1), abs=0.01)
-    mean_total = (found.joint_AGG[0] * np.log(total_GG)).sum()
-    assert mean_total == pytest.approx((expected_GG * np.log(total_GG)).sum(), abs=0.05)
+def test_sampling_the_references_noise_agrees_with_integrating_it_by_hand():
+    # a second arm with one seed says nothing of any noise: it only sends the first through importance sampling
+    one = given([[0.01, 0.03, -0.02, 0.02, 0.0]], sampling=2e-4)
+    two = given([[0.01, 0.03, -0.02, 0.02, 0.0], [0.01, 0.0, 0.0, 0.0, 0.0]], sampling=2e-4)
+    used_AS = np.ones((2, 5), dtype=bool)
+    used_AS[1, 1:] = False
+    exact, sampled = posterior(one), posterior(replace(two, used_AS=used_AS))
+    assert sampled.effective < np.inf
+    assert sampled.joint_AGG[0].sum() == pytest.approx(1.0)
+    assert np.abs(sampled.joint_AGG[0].sum(axis=1) - exact.joint_AGG[0].sum(axis=1)).max() < 0.01
+    log_total_GG = np.log(exact.variance_AG[0][:, None] + exact.reference_G)
+    expected = (exact.joint_AGG[0] * log_total_GG).sum()
+    assert (sampled.joint_AGG[0] * log_total_GG).sum() == pytest.approx(expected, abs=0.03)
 
 
 def test_the_stds_are_found_again_from_many_arms():
