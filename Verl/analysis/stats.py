@@ -12,6 +12,10 @@ Two questions must be kept apart, because their answers differ:
 A difference between two arms that is sure over questions but comes from one seed says nothing about the arms.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from Verl.analysis.stats_questions import (
     Difference,
     Interval,
@@ -37,7 +41,9 @@ from Verl.analysis.stats_seeds import (
     two_level_bootstrap,
 )
 from Verl.analysis.student import t_critical, t_two_sided_p
-from Verl.statistics import compare_with
+
+if TYPE_CHECKING:
+    from Verl.statistics import compare_with
 
 __all__ = [
     "Difference",
@@ -64,3 +70,12 @@ __all__ = [
     "t_two_sided_p",
     "two_level_bootstrap",
 ]
+
+
+def __getattr__(name: str):
+    """``compare_with`` on first use: it needs scipy, which takes a second to import and which figures and training do not."""
+    if name == "compare_with":
+        from Verl.statistics import compare_with
+
+        return compare_with
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Student's t distribution, from its definition: numpy has none, and scipy is no dependency of ours."""
+"""Student's t distribution, from its definition: numpy has none, and scipy takes a second to import."""
 
 from __future__ import annotations
 
