@@ -17,11 +17,15 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from Verl import REPO_ROOT
 from Verl.errors import UserError
 from Verl.files import write_atomic
 from Verl.study import probe, scripts
 from Verl.study.design import Cell, Factor, Pair, Study
+from Verl.trainer import conditions
+from Verl.trainer.effects import effect_of
 
 CACHE = REPO_ROOT / ".cache" / "effect"
 STEPS = 2
@@ -117,8 +121,20 @@ def _problem(one: Comparison, a: probe.Trace, b: probe.Trace) -> str | None:
     if a.weights == b.weights and a.evaluation == b.evaluation:
         return (
             f"{one.a.name} and {one.b.name} end with the same weights after {STEPS} steps, although they differ in "
-            f"{', '.join(one.factor.keys)}: what they declare trains nothing under their other settings"
+            f"{', '.join(one.factor.keys)}: {_reason(one) or 'what they declare trains nothing under their other settings'}"
         )
+    return None
+
+
+def _reason(one: Comparison) -> str | None:
+    """What the effect table says of the keys in which two cells differ."""
+    keys = [text.split("=")[0] for text in (*one.a.settings, *one.b.settings)] or one.factor.keys
+    for key in keys:
+        row = effect_of(key)
+        if row is not None and row.what == "nothing":
+            return row.why_inert(OmegaConf.create({}))
+        if row is not None and row.when:
+            return getattr(conditions, row.when).otherwise
     return None
 
 

@@ -7,7 +7,7 @@ run's other settings is bad input: the run would carry it in its name and be the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -112,13 +112,3 @@ def _typed_keys(config: DictConfig, typed: Iterable[str]) -> list[tuple[str, Any
 def _shown(value: Any) -> str:
     plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     return plain if isinstance(plain, str) else json.dumps(plain)
-
-
-def explain(config: DictConfig, keys: Sequence[str]) -> str | None:
-    """Why the first of these keys that changes nothing does so; for cells that end with the same weights."""
-    for key in keys:
-        row = effect_of(key)
-        reason = row.why_inert(config) if row else None
-        if reason:
-            return f"{key} changes nothing: {reason}"
-    return None

@@ -1,5 +1,7 @@
 """Do arms that are compared train something different? The check itself, and what it says of the shipped factors."""
 
+import re
+
 import pytest
 import yaml
 
@@ -93,13 +95,23 @@ def test_arms_that_no_factor_compares_but_are_the_same(monkeypatch, tmp_path, st
     assert "are one arm" in problem
 
 
+def arm_of_the_manual(root) -> dict:
+    """What EXTENDING.md adds to study.yaml for its arm."""
+    section = (root / "EXTENDING.md").read_text().partition("\n## An arm\n")[2]
+    return yaml.safe_load(re.search(r"```yaml\n(.*?)```", section, re.DOTALL).group(1))
+
+
 @pytest.mark.slow
-def test_the_shipped_factors_train_what_they_declare(tmp_path):
-    """Every comparison of every factor, for real; and a planted arm that changes nothing is found."""
+def test_the_shipped_factors_train_what_they_declare(tmp_path, root):
+    """Every comparison of every factor, for real, and EXTENDING.md's arm; a planted arm that changes nothing is found."""
+    more = arm_of_the_manual(root)
     inert = {"estimator": "grpo", "queries": 32, "rollouts": 8, "variant": "inert",
              "settings": ["actor_rollout_ref.actor.grad_clip=0.5"]}  # fmt: skip
     factor = {"title": "planted", "keys": ["actor_rollout_ref.actor.grad_clip"], "cells": ["grpo_0032_8", "grpo_0032_8_inert"]}
-    study = planted(tmp_path, {"grpo_0032_8_inert": inert}, {"planted": factor})
-    problems = effect.check(study, effect.comparisons(study, study.pairs.values()))
-    (problem,) = problems
+    cells, factors = {**more["extra"], "grpo_0032_8_inert": inert}, {**more["factors"], "planted": factor}
+    study = planted(tmp_path, cells, factors)
+    wanted = effect.comparisons(study, study.pairs.values())
+    assert {one.factor.name for one in wanted} >= {*study.factors}
+    (problem,) = effect.check(study, wanted)
     assert problem.startswith("factor planted: grpo_0032_8 and grpo_0032_8_inert end with the same weights")
+    assert "optim.clip_grad" in problem
