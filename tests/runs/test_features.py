@@ -131,7 +131,7 @@ def test_a_rollout_of_another_precision_is_corrected(mini):
     key, half = "algorithm.rollout_correction", "actor_rollout_ref.rollout.dtype=bfloat16"
     uncorrected = finished(mini.run("grpo", "half", *SHORT, N2, half))
     corrected = finished(mini.run("grpo", "half-corrected", *SHORT, N2, half, f"{key}.rollout_is=token",
-                                  f"{key}.rollout_rs=token_k1", f"{key}.rollout_rs_threshold='0.998_1.002'"))  # fmt: skip
+                                  f"{key}.rollout_rs=token_k1", f"{key}.rollout_rs_threshold='0.9995_1.0005'"))  # fmt: skip
     first, plain = corrected.records[1], uncorrected.records[1]
     assert first["training/rollout_probs_diff_max"] == plain["training/rollout_probs_diff_max"] > 1e-4
     assert first["rollout_corr/rollout_is_max"] > 1.001 > 0.999 > first["rollout_corr/rollout_is_min"]

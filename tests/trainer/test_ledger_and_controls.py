@@ -6,11 +6,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import transfer_queue as tq
+from tensordict import TensorDict
 
+from Verl.adapter.local_queue import installed
+from Verl.adapter.nested import nested
 from Verl.data.sources import MATH
 from Verl.trainer.ppo.controls import shuffled_rewards
 from Verl.trainer.ppo.evaluation import _metrics
 from Verl.trainer.ppo.ledger import Ledger, advantage_metrics, rollout_metrics
+from Verl.trainer.ppo.ray_trainer_replay import RayTrainerReplay
+from Verl.trainer.ppo.reward_history import RewardHistory
 from Verl.trainer.ppo.rollouts import SCORES, Rollouts, _score
 
 
@@ -117,3 +123,24 @@ def test_padding_rows_move_nothing():
     batch = rollouts([1, 1], "ab", [3, 3])
     padded = batch.aligned_with(["b_1_0", "padding", "a_0_0"])
     assert padded.rewards == [1, 0.0, 1] and padded.uids == ["b", "padding-1", "a"]
+
+
+def test_changed_rewards_reach_what_verl_reads():
+    """verl's own estimators take the rewards from the queue: a control that only changed ours would be none under rloo."""
+    batch = rollouts([1, 0, 1], "abc", [2, 1, 3])
+    with installed():
+        fields = TensorDict({"rm_scores": nested([torch.zeros(n) for n in (2, 1, 3)])}, batch_size=3)
+        keys = tq.kv_batch_put(keys=batch.keys, partition_id="train", fields=fields, tags=[{}] * 3)
+        batch.with_rewards([0.5, 1.0, -2.0]).write_rewards(keys)
+        written = tq.kv_batch_get(keys=batch.keys, partition_id="train", select_fields=["rm_scores"])["rm_scores"]
+        assert [row.tolist() for row in written.unbind()] == [[0.0, 0.5], [1.0], [0.0, 0.0, -2.0]]
+
+
+def test_a_history_remembers_what_was_thrown_away_and_no_padding():
+    batch = rollouts([1, 0], "ab", [1, 1])
+    short = batch.aligned_with([*batch.keys, "pad_0_0"])  # verl's row is made from row 0: question 0 of the set
+    short.filtered = rollouts([0, 0], "cc", [1, 1])
+    short.filtered.indices = [7, 7]
+    history = RewardHistory(4)
+    RayTrainerReplay._remember(SimpleNamespace(history=history, global_steps=1), short)
+    assert history.windows([("set", 0), ("set", 1), ("set", 7)]) == [[1.0], [0.0], [0.0, 0.0]]
