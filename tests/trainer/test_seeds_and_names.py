@@ -112,13 +112,12 @@ def test_the_model_and_the_data_that_are_typed_are_in_the_name(tmp_path):
         paths[folder] = named(f"actor_rollout_ref.model.path={tmp_path}/{folder}/tiny")
     assert paths["a"] != paths["b"]  # though both are called tiny
     assert all(name.startswith("_model.path-tiny_h") for name in paths.values())
-    files = ["Dataset/arithmetic/data/train.parquet", "Dataset/arithmetic/data/validation.parquet"]
-    data = [
-        named(f"data.train_files={files[0]}"),
-        named(f"data.test_files={files[0]}"),
-        named(f"data.train_files={files[1]}"),
-    ]
-    assert len({"", *data}) == 4 and data[2].startswith("_train_files-validation_h")
+    keys = ["data.train_files", "data.val_files", "data.test_files"]
+    files = ("a/mine.parquet", "b/mine.parquet", "[a/mine.parquet,b/more.parquet]")
+    typed = [[f"{key}={file}"] for key in keys for file in files]
+    names = [naming.variant(one, keys) for one in typed]
+    assert len(set(names)) == len(typed)
+    assert names[0].startswith("train_files-mine_h") and names[2].startswith("train_files-mine+more_h")
 
 
 def test_many_overrides_make_a_short_name_and_still_their_own():
