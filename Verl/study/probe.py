@@ -137,6 +137,7 @@ def _config(job: Job, folder: Path) -> Any:
 
 def _train(host: Any, job: Job, config: Any, folder: Path, log: Path) -> Trace:
     from omegaconf import OmegaConf
+    from ray.exceptions import RayTaskError
 
     from Verl.trainer.console import Console
     from Verl.trainer.run_log import RunLog
@@ -148,7 +149,8 @@ def _train(host: Any, job: Job, config: Any, folder: Path, log: Path) -> Trace:
             weights = host.train(config, job.algorithm, run_log)
     except Exception as error:  # any of verl's, Ray's or ours: reported as the trace of this run
         traceback.print_exc()
-        host.close()  # what it has done to the processes is not known: verl replaces methods of models, for one
+        if not isinstance(error, RayTaskError):  # raised in a worker, whose process can go on; else start others
+            host.close()
         return Trace(failed=f"{type(error).__name__}: {last_line(error)}"[:500])
     finally:
         signal.alarm(0)

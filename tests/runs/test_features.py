@@ -1,14 +1,12 @@
 """docs/features.md over whole runs of the mini pair: what was declared trains, on both rollout paths, after a kill too."""
 
 import json
-import re
 import signal
 
 import pytest
 import torch
-import yaml
 
-from tests.runs.harness import ROOT, STEPS
+from tests.runs.harness import STEPS
 
 pytestmark = pytest.mark.slow
 
@@ -137,15 +135,6 @@ def test_a_rollout_of_another_precision_is_corrected(mini):
     assert first["rollout_corr/rollout_is_max"] > 1.001 > 0.999 > first["rollout_corr/rollout_is_min"]
     assert 0 < first["rollout_corr/rollout_rs_masked_fraction"] < 1
     assert first["actor/grad_norm"] != pytest.approx(plain["actor/grad_norm"], rel=1e-4)
-
-
-def test_the_arm_of_extending_md_trains_otherwise(mini, plain):
-    """The settings that its cell declares, and nothing else, on the mini pair."""
-    text = (ROOT / "EXTENDING.md").read_text()
-    section = re.search(r"^## An arm\n(.*?)^## ", text, re.MULTILINE | re.DOTALL).group(1)
-    (cell,) = yaml.safe_load(re.search(r"```yaml\n(.*?)```", section, re.DOTALL).group(1))["extra"].values()
-    arm = finished(mini.run("grpo", "arm", *SHORT, N2, *cell["settings"]))
-    assert not same(arm, plain) and arm.records[1]["actor/grad_norm"] != plain.records[1]["actor/grad_norm"]
 
 
 def test_clip_ratio_clips_where_there_are_several_updates(mini):

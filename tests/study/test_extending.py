@@ -147,7 +147,7 @@ def test_an_arm(tree):
     assert config["actor_rollout_ref"]["actor"]["loss_agg_mode"] == "seq-mean-token-mean"
     said = tree.design("diff", "grpo_0032_8", "grpo_0032_8_seqmean", "--pair", "tiny_arith")
     assert "one factor: average (average of the loss)" in said
-    # That it trains otherwise: tests/runs/test_features.py.
+    # That it trains otherwise: tests/study/test_effect.py.
 
 
 @pytest.mark.slow
