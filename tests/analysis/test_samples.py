@@ -26,6 +26,9 @@ HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">&amp;\x1b[31mr
 class FakeRollouts(SimpleNamespace):
     """What RunLog.samples reads of the trainer's Rollouts."""
 
+    def parts(self):
+        return [part for part in (self, self.extra) if part is not None]
+
     def __len__(self):
         return len(self.indices)
 
@@ -43,6 +46,8 @@ def rollouts(answers: dict[tuple[int, int], tuple[str, float]]) -> FakeRollouts:
         log_probs=[[-0.5] * len(text) for text, _ in answers.values()],
         response_lengths=[len(text) for text, _ in answers.values()],
         responses=[[ord(character) for character in text] for text, _ in answers.values()],
+        truncated=[],
+        penalties=[],
         extra=None,
     )
 

@@ -66,7 +66,7 @@ def test_every_gpu_script_fits_the_planned_machine(study, prepared):
     ("script", "user"),
     [
         ("run_grpo_0032_8_tiny_arith.sh", []),
-        ("run_grpo_0032_8_control_lr0_tiny_arith.sh", ["seed=3", "actor_rollout_ref.actor.clip_ratio=0.3"]),
+        ("run_grpo_0032_8_control_lr0_tiny_arith.sh", ["seed=3", "actor_rollout_ref.actor.kl_loss_coef=0.01"]),
         ("run_asyttgrpo_0512_1_8_qwen0.5b_gsm.sh", ["trainer.total_training_steps=5"]),
         ("run_onerpo_0032_1_7_llama1b_math.sh", ["data.train_files=[a.parquet,b.parquet]"]),
     ],

@@ -73,7 +73,7 @@ def test_a_fresh_start_sets_everything_aside_each_time(opened, tmp_path, capsys,
         assert checkpoint_steps(aside / NAME / "checkpoints") == [4]
         assert not saved(opened()) and not (tmp_path / f"{NAME}.jsonl").exists()
     lived(opened(), 3, "finished")
-    table, problems, _ = load_runs(tmp_path)
+    table, problems = load_runs(tmp_path)[:2]
     assert table["step"].max() == 3 and not [text for text in problems if "before" in text or "left out" in text]
     assert [run.name for run in Looker(tmp_path, everything=True).look()] == [NAME]
     assert load_runs(tmp_path / "before" / f"{NAME}.1").table["step"].max() == 5  # it can still be read

@@ -90,8 +90,8 @@ def test_a_typed_key_is_its_shortest_suffix_that_no_other_key_has(typed, words):
     [
         (["trainer.project_name=a", "data.apply_chat_template_kwargs={a: 1}"], ["data.apply_chat_template_kwargs={a: 2}"]),
         (["actor_rollout_ref.actor.optim.betas=[0.9,0.95]"], ["actor_rollout_ref.actor.optim.betas=[0.9, 0.99]"]),
-        (["reward.custom_reward_function.path=tests/conftest.py", "reward.custom_reward_function.name=root"],
-         ["reward.custom_reward_function.path=tests/../tests/conftest.py", "reward.custom_reward_function.name=root"]),
+        (["reward.custom_reward_function.path=tests/conftest.py", "reward.custom_reward_function.name=pytest"],
+         ["reward.custom_reward_function.path=tests/runs/conftest.py", "reward.custom_reward_function.name=pytest"]),
         (["actor_rollout_ref.rollout.top_k=1"], ["actor_rollout_ref.rollout.top_k=-1"]),
         # Of two values for a key the last one counts.
         (["actor_rollout_ref.actor.optim.lr=1e-3", "actor_rollout_ref.actor.optim.lr=1e-4"],
