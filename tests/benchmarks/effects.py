@@ -86,7 +86,7 @@ def jobs_of(row: Effect, algorithm: str, default: Any, base: list[str]) -> dict[
     if any(one.startswith("algorithm=") for one in beside):
         raise ValueError(f"{row.key}: name the entry point in `entry`")
     runs = {"without": [*base, *beside], "with": [*base, *beside, text]}
-    if row.when:
+    if row.when and row.beside:
         runs["alone"] = [*base, text]
         runs["base"] = base
     return {kind: probe.Job(f"{row.key} ({kind})", algorithm, tuple(one)) for kind, one in runs.items()}
@@ -130,7 +130,7 @@ def measure(only: Iterable[str]) -> int:
         said = found["with"].refused or found["with"].failed
         if said:
             results[key]["said"] = said
-    results = {key: results[key] for key in keys if key in results}
+    results = {key: results[key] for key in keys if key in results and not (r := effect_of(key)).is_group and r.measured}
     write_atomic(RESULTS, json.dumps(results, indent=0) + "\n")
     wrong = disagreements(results)
     print("\n".join([*wrong, f"{len(plans)} keys measured, {len(wrong)} disagree with the table"]))
@@ -158,7 +158,7 @@ def disagreements(results: dict[str, dict[str, str]]) -> list[str]:
         fits = (*_FITS[row.what], *(("refused", "failed") if row.refused else ()))
         if result["seen"] not in fits:
             found.append(f"{key}={result['value']}: {result['seen']}, the table says {row.what}: {result.get('said', '')}")
-        if result.get("alone", "nothing") not in ("nothing", "refused"):
+        if row.when and row.beside and result.get("alone", "nothing") not in ("nothing", "refused", "failed"):
             found.append(f"{key}={result['value']}: {result['alone']} also without {', '.join(row.beside)}")
     return found
 

@@ -58,7 +58,6 @@ REFUSED = {
     "trainer.critic_warmup=100": "no critic",
     "algorithm.rollout_correction.rollout_is_threshold=3": "rollout_is",
     "algorithm.filter_groups.metric=format": "filter_groups.enable",
-    f"{ACTOR}.shuffle=true": "mini-batch",
     f"{ROLLOUT}.enforce_eager=true": "vllm",
     "critic.optim.lr=1": "critic",
     "trainer.v1.separate_async.parameter_sync_step=2": "synchronous",

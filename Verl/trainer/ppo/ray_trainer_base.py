@@ -187,6 +187,7 @@ class RayTrainer(PPOTrainerSync):
             config.actor_rollout_ref.old_log_probs == "auto"
             and config.trainer.device == "cpu"
             and not SEVERAL_UPDATES(config)
+            and actor.use_dynamic_bsz  # verl's own passes, which fixed micro batches go through, want them beforehand
             and not corrects_rollouts(config)
             and not BYPASSES(config)
             and actor.policy_loss.loss_mode == "vanilla"
