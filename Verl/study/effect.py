@@ -24,8 +24,9 @@ from Verl.errors import UserError
 from Verl.files import write_atomic
 from Verl.study import probe, scripts
 from Verl.study.design import Cell, Factor, Pair, Study
-from Verl.trainer import conditions
+from Verl.trainer import conditions, identity, settings
 from Verl.trainer.effects import effect_of
+from Verl.trainer.provenance import versions
 
 CACHE = REPO_ROOT / ".cache" / "effect"
 STEPS = 2
@@ -218,20 +219,15 @@ def _known(job: probe.Job) -> probe.Trace | None:
 
 
 def _path(job: probe.Job) -> Path:
-    text = json.dumps([job.algorithm, job.overrides, stands_on()])
+    named = dict(text.split("=", 1) for text in job.overrides)
+    model = REPO_ROOT / named["actor_rollout_ref.model.path"]
+    files = (*model.glob("*"), *(REPO_ROOT / named[f"data.{key}"] for key in ("train_files", "val_files", "test_files")))
+    text = json.dumps([job.algorithm, job.overrides, _code(), identity.sha256_of(files, below=REPO_ROOT)])
     return CACHE / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
 
 @cache
-def stands_on() -> str:
-    """SHA-256 over what trials rest on besides their settings: our code, the packages, the smallest pair's files."""
-    from Verl.trainer.provenance import versions
-
-    digest = hashlib.sha256(json.dumps(versions()).encode())
-    code = [path for path in (REPO_ROOT / "Verl").rglob("*") if path.suffix in (".py", ".yaml")]
-    data = [*(REPO_ROOT / ".cache/models/tiny").glob("*"), *(REPO_ROOT / "Dataset/arithmetic/data").glob("*.parquet")]
-    for path in sorted([*code, *data]):
-        relative = path.relative_to(REPO_ROOT)
-        if path.is_file() and relative.parts[1] not in ("analysis", "study", "evaluation", "statistics"):
-            digest.update(str(relative).encode() + path.read_bytes())
-    return digest.hexdigest()
+def _code() -> list:
+    """What a trial rests on besides its settings and files: packages, our code, our defaults."""
+    defaults = identity.sha256_of(settings.CONFIG_DIR.rglob("*.yaml"), below=settings.CONFIG_DIR)
+    return [versions(), identity.code(), defaults]

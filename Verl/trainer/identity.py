@@ -135,15 +135,15 @@ def _model(config: DictConfig) -> dict[str, str]:
     folder, tokenizer = model_folder(str(model.path), weights=True), model_folder(tokenizer_name(config))
     template = model.get("custom_chat_template") or chat_template(tokenizer) or ""
     found = {
-        "model.weights": _sha256_of(weight_files(folder)),
-        "model.config": _sha256_of(folder / name for name in _MODEL_CONFIG),
-        "model.tokenizer": _sha256_of(tokenizer / name for name in _TOKENIZER),
+        "model.weights": sha256_of(weight_files(folder)),
+        "model.config": sha256_of(folder / name for name in _MODEL_CONFIG),
+        "model.tokenizer": sha256_of(tokenizer / name for name in _TOKENIZER),
         "model.chat_template": hashlib.sha256(template.encode()).hexdigest(),
     }
     if folder.parent.name == "snapshots":  # the Hub's cache: models--owner--name/snapshots/<commit>
         found["model.revision"] = folder.name
     if adapter := model.get("lora_adapter_path"):
-        found["model.adapter"] = _sha256_of(weight_files(model_folder(str(adapter), weights=True)))
+        found["model.adapter"] = sha256_of(weight_files(model_folder(str(adapter), weights=True)))
     return found
 
 
@@ -151,10 +151,10 @@ def code() -> str:
     """SHA-256 over the sources that decide a run's numbers."""
     package = REPO_ROOT / "Verl"
     sources = [*package.glob("*.py"), *(path for part in _CODE for path in (package / part).rglob("*.py"))]
-    return _sha256_of(sources, below=package)
+    return sha256_of(sources, below=package)
 
 
-def _sha256_of(paths: Any, below: Path | None = None) -> str:
+def sha256_of(paths: Any, below: Path | None = None) -> str:
     """Over names and contents of the files that are there, in the order of their names."""
     names = {str(path.relative_to(below)) if below else path.name: path for path in paths if path.is_file()}
     listed = "".join(f"{name} {_sha256(names[name])}\n" for name in sorted(names))
