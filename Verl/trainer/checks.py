@@ -120,7 +120,6 @@ def check(config: DictConfig, algorithm: str, to_the_end: bool = True) -> list[s
                 break
     if not missing:
         check_reward_rule(config)
-        check_published(config)
     return missing
 
 
@@ -298,6 +297,7 @@ def _data(config: DictConfig) -> None:
             f"data.train_batch_size={size} is larger than the training data ({rows['train_files']} questions in "
             f"{', '.join(_files(config, 'train_files'))}): lower it, or prepare more data"
         )
+    check_published(config)
     check_questions(config)
     check_epochs(config, rows["train_files"])
 

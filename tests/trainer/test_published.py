@@ -4,10 +4,12 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf, open_dict
 
+from Verl.data.arithmetic import prepare as draw
 from Verl.data.sources import CHAIN_SUM, GSM8K, MATH, MATH_500
 from Verl.errors import UserError
 from Verl.study import shipped
 from Verl.trainer import launch, published
+from Verl.trainer.checks import check
 
 SCRIPT = "run_grpo_0032_1_smollm135m_gsm.sh"  # a script whose model sets an evaluation of its own
 
@@ -112,3 +114,14 @@ def test_no_aggregation_of_verls_is_the_packages():
         assert torch.allclose(verls(mode, 4), verls(mode, 12))  # micro batches do not matter there
         assert not torch.isclose(verls(mode, 4), packages, rtol=1e-3), mode
     assert torch.isclose(verls("token-mean", 4), packages, rtol=0.2)
+
+
+def test_a_script_s_own_data_are_refused_for_what_they_are(tmp_path):
+    """Train and validation questions together repeat their numbers there: that must not be the reason given."""
+    draw(tmp_path, sizes={"train": 64, "validation": 16, "test": 16})
+    algorithm, scripted, _ = shipped.print_args("run_grpo_0032_8_tiny_arith.sh")
+    splits = {"train_files": "train", "val_files": "validation", "test_files": "test"}
+    scripted += [f"data.{key}={tmp_path}/{split}.parquet" for key, split in splits.items()]
+    config = shipped.compose(algorithm, published.expand(scripted, ["published=true"]))
+    with pytest.raises(UserError, match=r"published=true.*GSM8K and MATH"):
+        check(config, algorithm)
