@@ -45,7 +45,8 @@ def stands_on(config: DictConfig) -> dict[str, str | int]:
     """
     found: dict[str, str | int] = {}
     for split, key in SPLITS.items():
-        for path in files_of(config, split):
+        # A file may be gone by now, and then it is no entry: a finished run is asked what has changed, too.
+        for path in filter(os.path.isfile, files_of(config, split)):
             found[f"data.{key}/{_from_root(path)}"] = _sha256(Path(path))
     found |= _model(config)
     if path := _source(OmegaConf.select(config, "reward.custom_reward_function.path")):

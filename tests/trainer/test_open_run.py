@@ -1,6 +1,7 @@
 """A run's folder: the same run goes on, another one under its name is refused, and nothing is lost to a fresh start."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ from omegaconf import open_dict
 from Verl import REPO_ROOT
 from Verl.analysis.live_runs import Looker
 from Verl.analysis.runs import load_runs
+from Verl.data import arithmetic
 from Verl.errors import UserError
 from Verl.files import write_atomic
 from Verl.study import shipped
-from Verl.trainer import launch, run_folder
+from Verl.trainer import identity, launch, run_folder
 from Verl.trainer.ppo.checkpoint_files import STATE, checkpoint_steps
 from Verl.trainer.run_checks import check_epochs, check_resume, settle_resume
 
@@ -20,12 +22,21 @@ SCRIPT = "run_grpo_0032_8_tiny_arith.sh"
 NAME = "grpo_0032_8_tiny_arith_seed0"
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Overrides for data of these tests' own: the shipped set is not there before a script has prepared it."""
+    folder = tmp_path_factory.mktemp("data")
+    arithmetic.prepare(folder, sizes={"train": 512, "validation": 8, "test": 8})
+    return [f"data.{key}_files={folder}/{split}.parquet" for key, split in
+            (("train", "train"), ("val", "validation"), ("test", "test"))]  # fmt: skip
+
+
 @pytest.fixture
-def opened(tmp_path):
+def opened(tmp_path, data):
     """The config of a run in a result folder of its own; `lived` has it take steps and save."""
 
     def make(*overrides: str):
-        config = shipped.prepare(SCRIPT, [f"run.result_dir={tmp_path}", *overrides]).config
+        config = shipped.prepare(SCRIPT, [f"run.result_dir={tmp_path}", *data, *overrides]).config
         with open_dict(config):
             # Whatever the overrides would do to the name: these tests are about one run.
             config.run.name, config.run.dir = NAME, str(tmp_path / NAME)
@@ -98,6 +109,22 @@ def test_a_run_that_its_budget_or_its_epochs_ended_is_finished(opened, capsys):
     assert not launch._open_run(opened(*ends))
     assert "finished already" in capsys.readouterr().err
     assert launch._open_run(opened(*ends[:2], "budget.generated_tokens=900"))  # more is asked for: it goes on
+
+
+def test_a_finished_run_whose_data_are_gone_is_finished_and_says_so(opened, tmp_path, capsys):
+    train = tmp_path / "mine.parquet"
+    shutil.copy(opened().data.test_files, train)
+    config = opened(f"data.test_files={train}")
+    lived(config, 5, "finished")
+    record = json.loads((Path(config.run.dir) / "run.json").read_text())
+    record |= {identity.KEY: identity.stands_on(config)}
+    write_atomic(Path(config.run.dir) / "run.json", json.dumps(record))
+    train.unlink()
+    config.trainer.total_training_steps = 5
+    write_atomic(Path(config.run.dir) / "config.yaml", launch._recorded(config))
+    assert not launch._open_run(config)
+    said = capsys.readouterr().err
+    assert "finished already" in said and "mine.parquet" in said and "is nothing" in said
 
 
 def test_more_steps_without_a_checkpoint_to_go_on_from_are_refused(opened):
