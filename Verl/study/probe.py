@@ -33,11 +33,12 @@ _NOT_THE_SAME_TWICE = ("actor/perf/",)
 
 @dataclass(frozen=True)
 class Job:
-    """One run: the entry point's name and its Hydra overrides."""
+    """One run: the entry point's name and its Hydra overrides; `folder`: where its files are kept, else they are not."""
 
     name: str
     algorithm: str
     overrides: tuple[str, ...]
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,28 +91,29 @@ def run(jobs: Iterable[Job], log: Path) -> Iterator[tuple[Job, Trace]]:
 # ---- in the child -----------------------------------------------------------------------------------------------
 
 
-def _carry_out(jobs: list[Job], log: Path, answer: Callable[[Trace], None]) -> None:
+def _carry_out(jobs: list[Job], answer: Callable[[Trace], None]) -> None:
     from Verl.trainer.host import Host
 
     host = Host()
     try:
         for job in jobs:
             print(f"==== {job.name}: {job.algorithm} {' '.join(job.overrides)}", flush=True)
-            answer(_trace(host, job, log))
+            answer(_trace(host, job))
     finally:
         host.close()
 
 
-def _trace(host: Any, job: Job, log: Path) -> Trace:
-    folder = Path(tempfile.mkdtemp(prefix="probe-"))
+def _trace(host: Any, job: Job) -> Trace:
+    folder = Path(job.folder or tempfile.mkdtemp(prefix="probe-"))
     try:
         try:
             config = _config(job, folder)
         except UserError as error:
             return Trace(refused=str(error))
-        return _train(host, job, config, folder, log)
+        return _train(host, job, config, folder)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not job.folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _config(job: Job, folder: Path) -> Any:
@@ -135,7 +137,7 @@ def _config(job: Job, folder: Path) -> Any:
     return config
 
 
-def _train(host: Any, job: Job, config: Any, folder: Path, log: Path) -> Trace:
+def _train(host: Any, job: Job, config: Any, folder: Path) -> Trace:
     from omegaconf import OmegaConf
     from ray.exceptions import RayTaskError
 
@@ -144,7 +146,8 @@ def _train(host: Any, job: Job, config: Any, folder: Path, log: Path) -> Trace:
 
     signal.alarm(SECONDS_AT_MOST)
     try:
-        with open(log, "a") as file:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "run.log", "a") as file:
             run_log = RunLog("run", folder, Console(file), OmegaConf.to_container(config.samples), config.seed)
             weights = host.train(config, job.algorithm, run_log)
     except Exception as error:  # any of verl's, Ray's or ours: reported as the trace of this run
@@ -210,7 +213,7 @@ def _too_long(*_: object) -> None:
 
 
 def as_job(entry: Mapping[str, Any]) -> Job:
-    return Job(entry["name"], entry["algorithm"], tuple(entry["overrides"]))
+    return Job(entry["name"], entry["algorithm"], tuple(entry["overrides"]), entry["folder"])
 
 
 def main() -> None:
@@ -223,7 +226,7 @@ def main() -> None:
     signal.signal(signal.SIGALRM, _too_long)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        _carry_out(jobs, log, lambda trace: print(json.dumps(asdict(trace)), file=answers, flush=True))
+        _carry_out(jobs, lambda trace: print(json.dumps(asdict(trace)), file=answers, flush=True))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Of a run of two steps, nine tenths of the time go into Python's imports, Ray and
 server. A host starts these once. Each run gets a trainer, a data loader, models, optimizer and random states of its own;
 what is shared are the processes.
 
-A run here is compared with other runs here, never with a run by a script: that both have the same bytes is not claimed.
+tests/runs/test_equivalence.py compares a run here, after others, with the same run in processes of its own: the same metrics,
+samples and weights, on the mini pair.
 """
 
 from __future__ import annotations

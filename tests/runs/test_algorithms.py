@@ -17,11 +17,16 @@ RUNS = {
 }
 
 
+@pytest.fixture(scope="module")
+def runs(mini):
+    return mini.together({name: (algorithm, [*SHORT, *overrides]) for name, (algorithm, overrides) in RUNS.items()})
+
+
 @pytest.mark.parametrize("name", RUNS)
-def test_runs(mini, name):
+def test_runs(runs, name):
     """arpo's evaluations draw two samples at another temperature, the others' the published metric; the log says which."""
     algorithm, overrides = RUNS[name]
-    result = mini.run(algorithm, name, *SHORT, *overrides)
+    result = runs[name]
     assert result.status == 0, result.output
     n = 2 if "actor_rollout_ref.rollout.n=2" in overrides else 1
     for record in result.records[1:]:

@@ -15,6 +15,12 @@ TWINS = {
 }
 
 
+@pytest.fixture(scope="module")
+def twins(mini):
+    """TWINS, and then the base line once more, in the processes of one run."""
+    return mini.together({**{name.replace(" ", "-"): run for name, run in TWINS.items()}, "base-again": ("grpo", [])})
+
+
 def same_weights(a, b):
     wa, wb = a.weights(), b.weights()
     assert wa.keys() == wb.keys()
@@ -43,13 +49,21 @@ def test_the_raw_reward_by_hand(base_line):
 
 
 @pytest.mark.parametrize("twin", TWINS)
-def test_twins_of_the_base_line(mini, base_line, twin):
-    algorithm, overrides = TWINS[twin]
-    result = mini.run(algorithm, twin.replace(" ", "-"), *overrides)
+def test_twins_of_the_base_line(twins, base_line, twin):
+    result = twins[twin.replace(" ", "-")]
     assert result.status == 0, result.output
     assert result.metrics(leave_out=("replay/",)) == base_line.metrics()
     assert result.samples().equals(base_line.samples())
     same_weights(result, base_line)
+
+
+def test_runs_in_the_processes_of_others_are_those_alone(twins, base_line):
+    """What a host carries over from run to run (Verl/trainer/host.py) changes no number."""
+    again = twins["base-again"]
+    assert again.status == 0, again.output
+    assert again.metrics() == base_line.metrics()
+    assert again.samples().equals(base_line.samples())
+    same_weights(again, base_line)
 
 
 def test_one_message_per_batch_says_what_verls_agent_loop_says(mini, base_line):

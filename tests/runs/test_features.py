@@ -21,12 +21,29 @@ AGENT_LOOP = [
 ]
 
 
+FEATURES = [*SHORT, N2, FILTER, *SOFT, "algorithm.mask_truncated=true"]
+HALF = [*SHORT, N2, "actor_rollout_ref.rollout.dtype=bfloat16"]
+CORRECTED = [f"algorithm.rollout_correction.{setting}" for setting in (
+    "rollout_is=token", "rollout_rs=token_k1", "rollout_rs_threshold='0.9995_1.0005'"
+)]  # fmt: skip
+CLIPPED = [*SHORT, N2, "actor_rollout_ref.actor.ppo_mini_batch_size=4"]
+RUNS = {
+    "plain": [*SHORT, N2],  # none of the features
+    "features": FEATURES,
+    "masked": [N2, "algorithm.mask_truncated=true", "data.train_batch_size=2", "data.max_response_length=5",
+               "trainer.test_freq=-1", "evaluation.val_freq=10"],
+    "half": HALF,
+    "half-corrected": [*HALF, *CORRECTED],
+    "clip-0.2": [*CLIPPED, "actor_rollout_ref.actor.clip_ratio=0.2"],
+    "clip-0.02": [*CLIPPED, "actor_rollout_ref.actor.clip_ratio=0.02"],
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def plain(mini):
-    """Two rollouts, three steps, none of the features."""
-    result = mini.run("grpo", "plain", *SHORT, N2)
-    assert result.status == 0, result.output
-    return result
+def runs(mini):
+    """All of RUNS, by name."""
+    found = mini.together({name: ("grpo", overrides) for name, overrides in RUNS.items()})
+    return {name: finished(result) for name, result in found.items()}
 
 
 def same(a, b) -> bool:
@@ -39,13 +56,12 @@ def finished(result):
     return result
 
 
-def test_all_of_them_on_both_rollout_paths(mini, plain):
+def test_all_of_them_on_both_rollout_paths(mini, runs):
     """Groups filtered by rewards with the penalty, cut-off responses masked: batched and with verl's own agent loop."""
-    features = [*SHORT, N2, FILTER, *SOFT, "algorithm.mask_truncated=true"]
-    batched = finished(mini.run("grpo", "features", *features))
-    looped = finished(mini.run("grpo", "features-loop", *features, *AGENT_LOOP))
+    batched = runs["features"]
+    looped = finished(mini.run("grpo", "features-loop", *FEATURES, *AGENT_LOOP))
     assert looped.metrics() == batched.metrics() and looped.samples().equals(batched.samples())
-    assert same(looped, batched) and not same(batched, plain)
+    assert same(looped, batched) and not same(batched, runs["plain"])
     samples = batched.samples()
     for record in batched.records[1:]:
         step = samples[samples.step == record["step"]]
@@ -65,10 +81,9 @@ def test_all_of_them_on_both_rollout_paths(mini, plain):
     assert set(batched.evaluation(3).reward) <= {0.0, 1.0}
 
 
-def test_a_step_of_nothing_but_masked_responses_moves_no_gradient(mini):
+def test_a_step_of_nothing_but_masked_responses_moves_no_gradient(runs):
     """Four responses a step, most of them cut off at five tokens: in some steps all, and then loss and gradient are 0."""
-    result = finished(mini.run("grpo", "masked", N2, "algorithm.mask_truncated=true", "data.train_batch_size=2",
-                               "data.max_response_length=5", "trainer.test_freq=-1", "evaluation.val_freq=10"))  # fmt: skip
+    result = runs["masked"]
     empty = [record for record in result.records[1:] if record["train/truncated"] == 1]
     some = [record for record in result.records[1:] if 0 < record["train/truncated"] < 1]
     assert len(empty) > 0 and len(some) > 0
@@ -124,22 +139,16 @@ def test_extra_rollouts_and_records_for_people(mini):
     assert len(texts) == 2 and all(text.count("### Sample") == 3 for text in texts)
 
 
-def test_a_rollout_of_another_precision_is_corrected(mini):
+def test_a_rollout_of_another_precision_is_corrected(runs):
     """With a rollout in bfloat16 its log-probabilities differ from the trainer's, as on a GPU: weights and rejections act."""
-    key, half = "algorithm.rollout_correction", "actor_rollout_ref.rollout.dtype=bfloat16"
-    uncorrected = finished(mini.run("grpo", "half", *SHORT, N2, half))
-    corrected = finished(mini.run("grpo", "half-corrected", *SHORT, N2, half, f"{key}.rollout_is=token",
-                                  f"{key}.rollout_rs=token_k1", f"{key}.rollout_rs_threshold='0.9995_1.0005'"))  # fmt: skip
-    first, plain = corrected.records[1], uncorrected.records[1]
+    first, plain = runs["half-corrected"].records[1], runs["half"].records[1]
     assert first["training/rollout_probs_diff_max"] == plain["training/rollout_probs_diff_max"] > 1e-4
     assert first["rollout_corr/rollout_is_max"] > 1.001 > 0.999 > first["rollout_corr/rollout_is_min"]
     assert 0 < first["rollout_corr/rollout_rs_masked_fraction"] < 1
     assert first["actor/grad_norm"] != pytest.approx(plain["actor/grad_norm"], rel=1e-4)
 
 
-def test_clip_ratio_clips_where_there_are_several_updates(mini):
-    runs = [finished(mini.run("grpo", f"clip-{clip}", *SHORT, N2, "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-                              f"actor_rollout_ref.actor.clip_ratio={clip}")) for clip in (0.2, 0.02)]  # fmt: skip
-    assert not same(*runs)
-    wide, narrow = (sum(record["actor/pg_clipfrac"] for record in run.records[1:]) for run in runs)
+def test_clip_ratio_clips_where_there_are_several_updates(runs):
+    assert not same(runs["clip-0.2"], runs["clip-0.02"])
+    wide, narrow = (sum(record["actor/pg_clipfrac"] for record in runs[f"clip-{clip}"].records[1:]) for clip in (0.2, 0.02))
     assert narrow > wide
