@@ -9,4 +9,4 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bash "$root/Running-Bash/setup.sh"
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-exec "${BANDIT_VENV:-$root/.venv}/bin/python" -m Verl.analysis.samples "$@"
+exec "${BANDIT_VENV:-$root/.venv}/bin/python" -m Verl.analysis.samples.cli "$@"

@@ -4,4 +4,4 @@ set -eu
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="${BANDIT_VENV:-$root/.venv}/bin/python"
 [ -x "$python" ] || python="$(command -v python3)"
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m Verl.analysis.live "$@"
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m Verl.analysis.live.cli "$@"

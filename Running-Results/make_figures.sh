@@ -7,7 +7,7 @@ python="${BANDIT_VENV:-$root/.venv}/bin/python"
 [ -x "$python" ] || python="$(command -v python3)"
 export OMP_NUM_THREADS=1 # a process per core is enough
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-if ! "$python" -m Verl.analysis.plot_cli "$@"; then
+if ! "$python" -m Verl.analysis.figures.cli "$@"; then
     echo "make_figures: at least one figure was not drawn; the reason stands above." >&2
     exit 1
 fi

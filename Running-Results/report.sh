@@ -5,4 +5,4 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="${BANDIT_VENV:-$root/.venv}/bin/python"
 [ -x "$python" ] || python="$(command -v python3)"
 export OMP_NUM_THREADS=1
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m Verl.analysis.report "$@"
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m Verl.analysis.report.build "$@"

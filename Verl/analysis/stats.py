@@ -2,9 +2,9 @@
 
 Two questions must be kept apart, because their answers differ:
 
-* *Would other questions give the same result?* One model, or two models on the same questions: ``stats_questions``
+* *Would other questions give the same result?* One model, or two models on the same questions: ``Verl.statistics.questions``
   (pass@k, maj@k, exact McNemar, bootstrap over questions).
-* *Would other seeds give the same result?* Several runs of one arm: ``stats_seeds`` (IQM, probability of improvement,
+* *Would other seeds give the same result?* Several runs of one arm: ``Verl.statistics.seeds`` (IQM, probability of improvement,
   paired differences over seeds and questions, Holm, the smallest detectable effect, learning speed).
 
 ``compare_with`` answers the second for all arms of a study at once (``Verl.statistics``, docs/statistics.md).
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from Verl.analysis.stats_questions import (
+from Verl.statistics.questions import (
     Difference,
     Interval,
     bootstrap_interval,
@@ -25,7 +25,7 @@ from Verl.analysis.stats_questions import (
     paired_bootstrap,
     pass_at_k,
 )
-from Verl.analysis.stats_seeds import (
+from Verl.statistics.seeds import (
     Noise,
     area_under_curve,
     holm,
@@ -40,10 +40,10 @@ from Verl.analysis.stats_seeds import (
     stratified_bootstrap_interval,
     two_level_bootstrap,
 )
-from Verl.analysis.student import t_critical, t_two_sided_p
+from Verl.statistics.student import t_critical, t_two_sided_p
 
 if TYPE_CHECKING:
-    from Verl.statistics import compare_with
+    from Verl.statistics.compare import compare_with
 
 __all__ = [
     "Difference",
@@ -75,7 +75,7 @@ __all__ = [
 def __getattr__(name: str):
     """``compare_with`` on first use: it needs scipy, which takes a second to import and which figures and training do not."""
     if name == "compare_with":
-        from Verl.statistics import compare_with
+        from Verl.statistics.compare import compare_with
 
         return compare_with
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 0/1 outcomes (one sample per question, or greedy) are tested with the exact McNemar test, averages over several samples
 with a paired bootstrap; the interval of the difference is a paired bootstrap in both cases. Neither says anything about
-another training seed (Verl.analysis.stats_seeds does).
+another training seed (Verl.statistics.seeds does).
 """
 
 from __future__ import annotations

@@ -5,24 +5,3 @@ differences with known variances, ``model`` estimates the seeds' noise of all ar
 p-values and intervals, ``planning`` says what a study will see and where its next hour is best spent, ``sequential``
 adds seeds until it is decided.
 """
-
-from Verl.statistics.compare import VERDICTS, Comparison, compare_with, verdict_of
-from Verl.statistics.planning import Noise, Split, best_split, cochran_samples, noise_of_study, smallest_difference
-from Verl.statistics.sequential import Decision, Plan, decide, look_levels
-
-__all__ = [
-    "VERDICTS",
-    "Comparison",
-    "Decision",
-    "Noise",
-    "Plan",
-    "Split",
-    "best_split",
-    "cochran_samples",
-    "compare_with",
-    "decide",
-    "look_levels",
-    "noise_of_study",
-    "smallest_difference",
-    "verdict_of",
-]

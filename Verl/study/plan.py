@@ -24,7 +24,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from Verl.analysis.stats_seeds import smallest_detectable_effect
+from Verl.statistics.seeds import smallest_detectable_effect
 from Verl.study.memory import ModelSize
 from Verl.trainer.run_checks import check_epochs, steps_by_epochs
 
@@ -140,7 +140,7 @@ def detectable(seeds: int, questions: int, comparisons: int, settings: Mapping[s
     """The smallest true difference in Pass@1 that the study's test finds with the stated power.
 
     (t_{1 - alpha/(2m), df} + t_power) x error, error^2 = seed_std^2 / S + 2 p (1 - p) / (S Q), for S seeds, Q test
-    questions, one sample each, and m comparisons (Holm's first step); Verl/analysis/stats_seeds.py has the test.
+    questions, one sample each, and m comparisons (Holm's first step); Verl/statistics/seeds.py has the test.
     Infinite for one seed.
     """
     p = settings["pass_at_1"]

@@ -268,7 +268,7 @@ def _how_to_go_on(config: DictConfig) -> str:
 
 
 def _draw(config: DictConfig, console: Console) -> None:
-    from Verl.analysis.run_figure import draw_run
+    from Verl.analysis.figures.run_figure import draw_run
 
     try:
         console.say(draw_run(Path(config.run.result_dir), config.run.name, Path(config.run.figure_dir)))

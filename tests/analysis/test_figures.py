@@ -10,12 +10,13 @@ import pytest
 from matplotlib import colors
 from simulated_runs import write_run, write_study
 
-from Verl.analysis import figures, levels
-from Verl.analysis.questions import QUESTIONS, arms_of, declared, pairs_of, question
-from Verl.analysis.run_figure import draw_run
-from Verl.analysis.run_files import LEDGER
-from Verl.analysis.runs import load_runs
-from Verl.analysis.style import _LOOKS, arm_label, arm_look
+from Verl.analysis.figures import curves as figures
+from Verl.analysis.figures import levels
+from Verl.analysis.figures.run_figure import draw_run
+from Verl.analysis.figures.style import _LOOKS, arm_label, arm_look
+from Verl.analysis.runs.files import LEDGER
+from Verl.analysis.runs.table import load_runs
+from Verl.analysis.verdicts.questions import QUESTIONS, arms_of, declared, pairs_of, question
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "Running-Results").glob("plot_*.py"))
@@ -235,13 +236,13 @@ def test_draw_run_says_where_and_what(study, tmp_path):
 
 def test_run_figure_starts_fast_and_without_torch_or_verl(study, tmp_path):
     heavy = "[m for m in ('torch', 'verl', 'ray', 'scipy') if m in sys.modules]"
-    code = f"import sys, time; import Verl.analysis.run_figure; print({heavy}, time.process_time() < 6)"
+    code = f"import sys, time; import Verl.analysis.figures.run_figure; print({heavy}, time.process_time() < 6)"
     done = _run(sys.executable, "-c", code)  # 1 s; the processor's time, because a busy machine must not fail the tests
     assert done.stdout.strip() == "[] True", done.stderr
     done = _run(
         sys.executable,
         "-m",
-        "Verl.analysis.run_figure",
+        "Verl.analysis.figures.run_figure",
         "grpo_0032_1_tiny_arith_seed0",
         "--result",
         study,
@@ -249,7 +250,7 @@ def test_run_figure_starts_fast_and_without_torch_or_verl(study, tmp_path):
         tmp_path,
     )
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 1
-    done = _run(sys.executable, "-m", "Verl.analysis.run_figure", "absent", "--result", study, "--figure", tmp_path)
+    done = _run(sys.executable, "-m", "Verl.analysis.figures.run_figure", "absent", "--result", study, "--figure", tmp_path)
     assert done.returncode == 1 and "absent" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from simulated_runs import write_run
 
-from Verl.analysis.foundations import compared_on_other_ground, ground
-from Verl.analysis.report import build
-from Verl.analysis.runs import load_runs
+from Verl.analysis.report.build import build
+from Verl.analysis.runs.foundations import compared_on_other_ground, ground
+from Verl.analysis.runs.table import load_runs
 
 PAIR = "tiny_arith"
 BASE, ARM = "grpo_0032_1", "grpo_0032_8"

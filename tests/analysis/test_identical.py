@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from simulated_runs import write_run, write_study
 
-from Verl.analysis import figures, identical
-from Verl.analysis.questions import pairs_of, question
-from Verl.analysis.report import build
-from Verl.analysis.runs import load_runs
-from Verl.analysis.summary import summary_table
-from Verl.analysis.verdict import compare, gains
+from Verl.analysis.figures import curves as figures
+from Verl.analysis.report.build import build
+from Verl.analysis.runs import identical
+from Verl.analysis.runs.table import load_runs
+from Verl.analysis.verdicts.compare import compare, gains
+from Verl.analysis.verdicts.questions import pairs_of, question
+from Verl.analysis.verdicts.summary import summary_table
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = "tiny_arith"

@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 from simulated_runs import write_run
 
-from Verl.analysis import live
-from Verl.analysis.braille import Series, chart, sparkline
-from Verl.analysis.live_runs import QUIET, Looker
+from Verl.analysis.live import cli as live
+from Verl.analysis.live.braille import Series, chart, sparkline
+from Verl.analysis.live.runs import QUIET, Looker
 from Verl.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +113,7 @@ def test_it_refreshes_until_ctrl_c(tmp_path):
     name = _going(tmp_path)
     leader, follower = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "Verl.analysis.live", "--result", str(tmp_path), "--every", "0.1"],
+        [sys.executable, "-m", "Verl.analysis.live.cli", "--result", str(tmp_path), "--every", "0.1"],
         stdin=follower, stdout=follower, stderr=follower, cwd=ROOT, env=os.environ | {"TERM": "xterm"}, close_fds=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell starts a job with &
     )  # fmt: skip

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from simulated_runs import write_run, write_study
 
-from Verl.analysis.report import build, main
-from Verl.analysis.report_runs import costs, health, provenance, speeds
-from Verl.analysis.runs import load_runs
-from Verl.analysis.verdict import compare
-from Verl.analysis.verdict_text import conclusion, headline, number
+from Verl.analysis.report.build import build, main
+from Verl.analysis.report.runs import costs, health, provenance, speeds
+from Verl.analysis.runs.table import load_runs
+from Verl.analysis.verdicts.compare import compare
+from Verl.analysis.verdicts.text import conclusion, headline, number
 
 ROOT = Path(__file__).resolve().parents[2]
 GAINS = {"grpo_0032_1": 0.1, "onerpo_0032_1_7": 0.1, "grpo_0032_8": 0.35, "grpo_0032_8_control_random": 0.0}

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from simulated_runs import write_study
 
-from Verl.analysis.report import build
+from Verl.analysis.report.build import build
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (Debian: apt install chromium)")

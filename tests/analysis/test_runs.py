@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from simulated_runs import write_run, write_study
 
-from Verl.analysis.run_files import arm_numbers, parse_name
-from Verl.analysis.runs import evaluation_files, load_runs, question_scores
+from Verl.analysis.runs.files import arm_numbers, parse_name
+from Verl.analysis.runs.table import evaluation_files, load_runs, question_scores
 
 TEST = "eval/test/pass@1"
 

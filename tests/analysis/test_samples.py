@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from Verl.analysis import samples
-from Verl.analysis.samples_page import page
-from Verl.analysis.samples_view import Filters, build_view, find_run, visible
+from Verl.analysis.samples import cli as samples
+from Verl.analysis.samples.page import page
+from Verl.analysis.samples.view import Filters, build_view, find_run, visible
 from Verl.data.arithmetic import Question, to_row
 from Verl.data.schema import write_split_set
 from Verl.data.sources import CHAIN_SUM
@@ -295,6 +295,7 @@ def test_default_limit_is_twenty_and_zero_means_all(result, monkeypatch):
 
 
 def test_viewer_imports_neither_torch_nor_verl():
-    code = "import sys, Verl.analysis.samples; print([m for m in ('torch', 'verl', 'transformers', 'ray') if m in sys.modules])"
+    heavy = "[m for m in ('torch', 'verl', 'transformers', 'ray') if m in sys.modules]"
+    code = f"import sys, Verl.analysis.samples.cli; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

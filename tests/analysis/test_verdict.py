@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from simulated_runs import write_run, write_study
 
-from Verl.analysis.runs import load_runs
+from Verl.analysis.runs.table import load_runs
 from Verl.analysis.stats import holm
-from Verl.analysis.summary import summary_table, to_markdown
-from Verl.analysis.verdict import gains, verdict, verdicts
+from Verl.analysis.verdicts.compare import gains, verdict, verdicts
+from Verl.analysis.verdicts.summary import summary_table, to_markdown
 
 ARMS = ["grpo_0032_1", "grpo_0032_8", "grpo_0064_8", "onerpo_0032_1_7"]
 

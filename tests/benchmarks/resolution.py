@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.benchmarks.resolution_prototype import prototype_p
 from tests.benchmarks.resolution_scenarios import SCENARIOS, UNSEEN, Scenario, study
 from Verl.analysis.stats import compare_with, holm, paired_two_way
-from Verl.statistics import Plan, decide
+from Verl.statistics.sequential import Plan, decide
 
 RESULTS = Path(__file__).parent / "results"
 PLANTED = 0.05

@@ -111,8 +111,8 @@ def draw(kept: dict, path: Path) -> list[Path]:
     """One figure, a panel per axis: medians with their range, the fitted line and its numbers."""
     import matplotlib
 
-    from Verl.analysis import layout
-    from Verl.analysis.style import BLUE, DASHED, GREY, PAGE_WIDTH
+    from Verl.analysis.figures import layout
+    from Verl.analysis.figures.style import BLUE, DASHED, GREY, PAGE_WIDTH
 
     with matplotlib.rc_context(layout.settings()):
         figure = matplotlib.figure.Figure(figsize=(PAGE_WIDTH, 2.0))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.runs.harness import STEPS, Result
-from Verl.analysis.runs import load_runs
+from Verl.analysis.runs.table import load_runs
 
 pytestmark = pytest.mark.slow
 

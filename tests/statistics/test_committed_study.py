@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from Verl.analysis.runs import evaluation_files, question_scores
+from Verl.analysis.runs.table import evaluation_files, question_scores
 from Verl.analysis.stats import compare_with
 
 RESULT = Path(__file__).resolve().parents[2] / "Running-Results" / "studies" / "tiny_arith" / "result"

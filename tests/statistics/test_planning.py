@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from Verl.statistics import Noise, best_split, cochran_samples, compare_with, noise_of_study, smallest_difference
+from Verl.statistics.compare import compare_with
+from Verl.statistics.planning import Noise, best_split, cochran_samples, noise_of_study, smallest_difference
 
 NOISE = Noise(seeds=2e-4, interaction=0.0, answers=4e-4, choice=0.0, questions=500, samples=1)
 

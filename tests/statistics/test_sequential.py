@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from Verl.statistics import Plan, compare_with, decide, look_levels
+from Verl.statistics.compare import compare_with
+from Verl.statistics.sequential import Plan, decide, look_levels
 
 
 def study(rng, arms, seeds, std, effects, questions=100, samples=4):

@@ -8,8 +8,8 @@ import pytest
 from omegaconf import open_dict
 
 from Verl import REPO_ROOT
-from Verl.analysis.live_runs import Looker
-from Verl.analysis.runs import load_runs
+from Verl.analysis.live.runs import Looker
+from Verl.analysis.runs.table import load_runs
 from Verl.data import arithmetic
 from Verl.errors import UserError
 from Verl.files import write_atomic

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from Verl.analysis.samples_view import Entry, Sample, StepSummary, View, facts, heading, visible
+from Verl.analysis.samples.view import Entry, Sample, StepSummary, View, facts, heading, visible
 
 _LONG = 1500  # characters; a longer response is folded, so that a page of them can be scanned
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from Verl.analysis.stats_questions import Difference, Interval, checked
-from Verl.analysis.student import t_critical, t_two_sided_p
+from Verl.statistics.questions import Difference, Interval, checked
+from Verl.statistics.student import t_critical, t_two_sided_p
 
 
 def iqm(scores) -> float:

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.questions import BASE_LINE
-from Verl.analysis.run_files import LEDGER, TEST, listed
-from Verl.analysis.runs import Runs, evaluation_files, question_scores
-from Verl.analysis.style import arm_label
-from Verl.analysis.verdict_text import no_run, number, p_text, point, sentence_of
+from Verl.analysis.figures.style import arm_label
+from Verl.analysis.runs.files import LEDGER, TEST, listed
+from Verl.analysis.runs.table import Runs, evaluation_files, question_scores
+from Verl.analysis.verdicts.questions import BASE_LINE
+from Verl.analysis.verdicts.text import no_run, number, p_text, point, sentence_of
 
 START = "its start"
 _RULES = {"pass@1": "strict", "flexible": "flexible", "format": "format"}

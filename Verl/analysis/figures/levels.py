@@ -13,12 +13,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from Verl.analysis.figures import ArmsOfPairs, Drawn, identical_note, missing_note, new_figure, our_style, seed_note
-from Verl.analysis.layout import lay_out, save
-from Verl.analysis.run_files import TEST, arm_numbers, listed
-from Verl.analysis.runs import Runs, last_scores
+from Verl.analysis.figures.curves import (
+    ArmsOfPairs,
+    Drawn,
+    identical_note,
+    missing_note,
+    new_figure,
+    our_style,
+    seed_note,
+)
+from Verl.analysis.figures.layout import lay_out, save
+from Verl.analysis.figures.style import arm_look
+from Verl.analysis.runs.files import TEST, arm_numbers, listed
+from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.stats import seed_interval
-from Verl.analysis.style import arm_look
 
 LEVELS = {"queries": "queries per step", "rollouts": "rollouts per query"}
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from Verl.analysis.configs import first_runs
-from Verl.analysis.questions import BASE_LINE
-from Verl.analysis.report_runs import arms_in_order, final_score
-from Verl.analysis.runs import evaluation_files
-from Verl.analysis.samples_view import Filters, Sample, facts, find_questions, read_step, visible
-from Verl.analysis.style import arm_label
+from Verl.analysis.figures.style import arm_label
+from Verl.analysis.report.runs import arms_in_order, final_score
+from Verl.analysis.runs.configs import first_runs
+from Verl.analysis.runs.table import evaluation_files
+from Verl.analysis.samples.view import Filters, Sample, facts, find_questions, read_step, visible
+from Verl.analysis.verdicts.questions import BASE_LINE
 from Verl.errors import UserError
 
 SPLIT = "test"

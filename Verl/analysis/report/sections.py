@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.configs import ConfigTable, config_table
-from Verl.analysis.foundations import compared_on_other_ground
-from Verl.analysis.questions import QUESTIONS, Question, comparisons_of, family_of, pairs_of
-from Verl.analysis.report_figures import InlineFigure, question_figures
-from Verl.analysis.report_runs import final_score, final_scores
-from Verl.analysis.run_files import TEST
-from Verl.analysis.runs import Runs, last_scores
-from Verl.analysis.verdict import Comparison, compare, gains
-from Verl.analysis.verdict_text import conclusion, headline
+from Verl.analysis.report.figures import InlineFigure, question_figures
+from Verl.analysis.report.runs import final_score, final_scores
+from Verl.analysis.runs.configs import ConfigTable, config_table
+from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.foundations import compared_on_other_ground
+from Verl.analysis.runs.table import Runs, last_scores
+from Verl.analysis.verdicts.compare import Comparison, compare, gains
+from Verl.analysis.verdicts.questions import QUESTIONS, Question, comparisons_of, family_of, pairs_of
+from Verl.analysis.verdicts.text import conclusion, headline
 
 
 class ArmRow(NamedTuple):

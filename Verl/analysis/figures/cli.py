@@ -1,6 +1,6 @@
 """The command line that all ``Running-Results/plot_*.py`` share: a script names its question, this does the rest.
 
-``python -m Verl.analysis.plot_cli`` draws all of them, from one reading of the runs (make_figures.sh).
+``python -m Verl.analysis.figures.cli`` draws all of them, from one reading of the runs (make_figures.sh).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 from Verl import FIGURE_DIR, RESULT_DIR
-from Verl.analysis.figures import AXES, plot_question
-from Verl.analysis.levels import plot_levels
-from Verl.analysis.questions import QUESTIONS, family_of, pairs_of, question
-from Verl.analysis.run_files import LEDGER, TEST
-from Verl.analysis.runs import Runs, load_runs
-from Verl.analysis.summary import summary_table, to_markdown
-from Verl.analysis.verdict import compare, gains
+from Verl.analysis.figures.curves import AXES, plot_question
+from Verl.analysis.figures.levels import plot_levels
+from Verl.analysis.runs.files import LEDGER, TEST
+from Verl.analysis.runs.table import Runs, load_runs
+from Verl.analysis.verdicts.compare import compare, gains
+from Verl.analysis.verdicts.questions import QUESTIONS, family_of, pairs_of, question
+from Verl.analysis.verdicts.summary import summary_table, to_markdown
 
 TABLE = "table"
 _PLOTTED = {

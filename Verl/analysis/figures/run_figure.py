@@ -1,4 +1,4 @@
-"""The figure at the end of one run: ``python -m Verl.analysis.run_figure <run>``; the trainer calls ``draw_run``."""
+"""The figure at the end of one run: ``python -m Verl.analysis.figures.run_figure <run>``; the trainer calls ``draw_run``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from Verl import FIGURE_DIR, RESULT_DIR
 from Verl.analysis import stats
-from Verl.analysis.figures import plot_question
-from Verl.analysis.plot_cli import shown_path
-from Verl.analysis.run_files import TEST, as_table, read_run
-from Verl.analysis.runs import Runs, evaluation_files, question_scores
+from Verl.analysis.figures.cli import shown_path
+from Verl.analysis.figures.curves import plot_question
+from Verl.analysis.runs.files import TEST, as_table, read_run
+from Verl.analysis.runs.table import Runs, evaluation_files, question_scores
 
 
 def _over_questions(result_dir: Path, run: str, first: int, last: int) -> str:
@@ -66,7 +66,7 @@ def draw_run(result_dir: Path | str, run: str, figure_dir: Path | str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m Verl.analysis.run_figure", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m Verl.analysis.figures.run_figure", description=__doc__)
     parser.add_argument("run", help="name of the run, as in <result>/<run>.jsonl")
     parser.add_argument("--result", type=Path, default=RESULT_DIR, metavar="DIR")
     parser.add_argument("--figure", type=Path, default=FIGURE_DIR, metavar="DIR")

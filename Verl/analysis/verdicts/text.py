@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from Verl.analysis.run_files import TEST
-from Verl.analysis.style import arm_label
+from Verl.analysis.figures.style import arm_label
+from Verl.analysis.runs.files import TEST
 
 if TYPE_CHECKING:
-    from Verl.analysis.verdict import Comparison
+    from Verl.analysis.verdicts.compare import Comparison
 
 
 def number(x: float) -> str:

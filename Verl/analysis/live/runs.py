@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from Verl.analysis.run_files import RunFile, read_run
+from Verl.analysis.runs.files import RunFile, read_run
 from Verl.errors import UserError
 from Verl.study.jobs import going_on
 

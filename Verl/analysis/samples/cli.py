@@ -18,8 +18,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from Verl.analysis.samples_page import page
-from Verl.analysis.samples_view import (
+from Verl.analysis.samples.page import page
+from Verl.analysis.samples.view import (
     EVALUATED,
     RESULT_DIR,
     Entry,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from Verl.analysis.run_files import listed
+from Verl.analysis.runs.files import listed
 
 _FINGERPRINT = 64  # characters of a SHA-256: its first eight are shown
 _UNKNOWN = "data, model, code, device and threads"

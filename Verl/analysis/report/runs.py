@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.questions import BASE_LINE, declared
-from Verl.analysis.run_files import TEST, listed
-from Verl.analysis.runs import Runs, last_scores
+from Verl.analysis.runs.files import TEST, listed
+from Verl.analysis.runs.table import Runs, last_scores
+from Verl.analysis.verdicts.questions import BASE_LINE, declared
 
 COSTS = {  # column of the ledger's table -> metric
     "queries": "ledger/total_queries",

@@ -8,10 +8,10 @@ import re
 import matplotlib
 from matplotlib.figure import Figure
 
-from Verl.analysis.figures import AXES, ArmsOfPairs, draw_question, our_style
-from Verl.analysis.levels import draw_levels
-from Verl.analysis.questions import Question
-from Verl.analysis.runs import Runs
+from Verl.analysis.figures.curves import AXES, ArmsOfPairs, draw_question, our_style
+from Verl.analysis.figures.levels import draw_levels
+from Verl.analysis.runs.table import Runs
+from Verl.analysis.verdicts.questions import Question
 
 # letters as paths: the same picture whatever fonts a reader has; a fixed salt: the same names of clip paths every time
 _SVG = {"svg.fonttype": "path", "svg.hashsalt": "bandit", "path.simplify": True}

@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from Verl.analysis import identical
-from Verl.analysis.run_files import TEST, RunFile, as_table, listed, read_run
+from Verl.analysis.runs import identical
+from Verl.analysis.runs.files import TEST, RunFile, as_table, listed, read_run
 
 
 class Runs(NamedTuple):
     """``table``: a row per run and step (IDENTITY, ``step``, a column per metric); ``problems``: one sentence each;
     ``broken``: run -> how many of its values are NaN or infinite, over all metrics; ``same_as``: pair -> arm -> the arm
-    whose logs it repeats (`Verl.analysis.identical`)."""
+    whose logs it repeats (`Verl.analysis.runs.identical`)."""
 
     table: pd.DataFrame
     problems: list[str]

@@ -15,17 +15,17 @@ from typing import Any
 import jinja2  # torch requires it
 
 from Verl import RESULT_DIR
-from Verl.analysis.configs import first_runs, flat_config, why_mixed
-from Verl.analysis.foundations import ground
-from Verl.analysis.plot_cli import shown_path
-from Verl.analysis.questions import BASE_LINE, declared
-from Verl.analysis.report_runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
-from Verl.analysis.report_samples import samples
-from Verl.analysis.report_sections import across_pairs, sections
-from Verl.analysis.runs import Runs, load_runs
-from Verl.analysis.style import arm_label
-from Verl.analysis.summary import summary_table
-from Verl.analysis.verdict_text import number, p_text
+from Verl.analysis.figures.cli import shown_path
+from Verl.analysis.figures.style import arm_label
+from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
+from Verl.analysis.report.samples import samples
+from Verl.analysis.report.sections import across_pairs, sections
+from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
+from Verl.analysis.runs.foundations import ground
+from Verl.analysis.runs.table import Runs, load_runs
+from Verl.analysis.verdicts.questions import BASE_LINE, declared
+from Verl.analysis.verdicts.summary import summary_table
+from Verl.analysis.verdicts.text import number, p_text
 from Verl.errors import UserError
 from Verl.files import write_atomic
 
@@ -75,7 +75,7 @@ def _small(value: float) -> str:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "report_page"),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

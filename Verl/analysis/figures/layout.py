@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from Verl.analysis.style import STYLE, arm_label, arm_look
+from Verl.analysis.figures.style import STYLE, arm_label, arm_look
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from Verl.analysis.run_files import TEST
-from Verl.analysis.runs import Runs, last_scores
+from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.stats import seed_interval
-from Verl.analysis.verdict import BASE_LINE, gains, verdicts
+from Verl.analysis.verdicts.compare import BASE_LINE, gains, verdicts
 
 NOTE = (
     "Test Pass@1, mean over seeds. Final: last evaluation, 95 % t interval over seeds. Best: the highest mean over the "

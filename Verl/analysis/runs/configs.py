@@ -13,7 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from Verl.analysis.questions import declared
+from Verl.analysis.verdicts.questions import declared
 from Verl.study.differences import differences, explaining
 from Verl.trainer.naming import comparable
 

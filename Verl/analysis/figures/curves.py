@@ -19,12 +19,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from Verl.analysis import identical
-from Verl.analysis.layout import lay_out, save, settings
-from Verl.analysis.run_files import LEDGER, TEST, listed
-from Verl.analysis.runs import Runs
+from Verl.analysis.figures.layout import lay_out, save, settings
+from Verl.analysis.figures.style import COLUMN_WIDTH, PAGE_WIDTH, arm_look
+from Verl.analysis.runs import identical
+from Verl.analysis.runs.files import LEDGER, TEST, listed
+from Verl.analysis.runs.table import Runs
 from Verl.analysis.stats import seed_interval
-from Verl.analysis.style import COLUMN_WIDTH, PAGE_WIDTH, arm_look
 
 ArmsOfPairs = Mapping[str, Sequence[str]]  # pair -> arms; a column each, in this order
 

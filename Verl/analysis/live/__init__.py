@@ -1,0 +1,1 @@
+"""Runs that are going on, drawn in the terminal. Start at cli.py."""

@@ -1,0 +1,1 @@
+"""The HTML report of a study. Start at build.py."""

@@ -1,0 +1,1 @@
+"""Questions and responses of a run, to read. Start at cli.py."""

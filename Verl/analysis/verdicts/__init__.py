@@ -1,0 +1,1 @@
+"""What a study says: questions, comparisons, sentences, the summary table. Start at compare.py."""
