@@ -118,7 +118,7 @@ class Mini:
         not for how it starts and ends. test_equivalence.py says that both compute the same."""
         jobs = []
         for name, (algorithm, overrides) in runs.items():
-            settings = self.command(algorithm, name, *overrides, "seed=0")[3:]
+            settings = self.command(algorithm, name, "seed=0", *overrides)[3:]
             settings = tuple(text for text in settings if text != "@" and not text.startswith("run."))
             jobs.append(probe.Job(name, algorithm, settings, str(self.folder / "together" / name)))
         found = {}
