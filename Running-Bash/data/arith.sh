@@ -10,6 +10,6 @@ arguments+=(
 )
 
 prepare_data() {
-    [[ -f Dataset/arithmetic/data/manifest.json ]] ||
+    "$python" -m Verl.data.recipe Dataset/arithmetic/data ||
         "$python" Dataset/arithmetic/prepare.py --out Dataset/arithmetic/data --seed 0
 }

@@ -10,6 +10,6 @@ arguments+=(
 [[ $model == smollm135m ]] && arguments+=(data.max_prompt_length=256 data.max_response_length=192)
 
 prepare_data() {
-    [[ -f Dataset/gsm8k/data/manifest.json ]] ||
+    "$python" -m Verl.data.recipe Dataset/gsm8k/data ||
         "$python" Dataset/gsm8k/prepare.py --out Dataset/gsm8k/data ${BANDIT_GSM8K:+--source "$BANDIT_GSM8K"}
 }

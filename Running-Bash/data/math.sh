@@ -8,6 +8,6 @@ arguments+=(
 )
 
 prepare_data() {
-    [[ -f Dataset/MATH/data/manifest.json ]] ||
+    "$python" -m Verl.data.recipe Dataset/MATH/data ||
         "$python" Dataset/MATH/prepare.py --out Dataset/MATH/data ${BANDIT_MATH:+--source "$BANDIT_MATH"}
 }

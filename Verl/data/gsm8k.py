@@ -65,4 +65,12 @@ def _published(raw: dict[str, RawSplit]) -> Published:
     return Published(questions.get("train"), questions.get("test"), origin=origin)
 
 
-GSM8K = DataSet(title="GSM8K", ability="math", prompt=prompts.gsm8k_prompt, key=normalise_question, load=load)
+_EXAMPLE = {"question": "What is 2 x 2,800?\n", "answer": "Double it.\n#### 5,600"}
+GSM8K = DataSet(
+    title="GSM8K",
+    ability="math",
+    prompt=prompts.gsm8k_prompt,
+    key=normalise_question,
+    load=load,
+    example=to_question(RawRow("the example", 1, 0, _EXAMPLE)),
+)

@@ -138,12 +138,14 @@ def _published(train: RawSplit | None, full: RawSplit | None, test: RawSplit | N
     )
 
 
+_EXAMPLE = {"problem": "What is $2 x$?\n", "solution": "It is $\\boxed{2 x}$.", "level": "Level 2", "type": "Algebra"}
 MATH = DataSet(
     title="MATH",
     ability="math",
     prompt=prompts.math_prompt,
     key=latex_key,
     load=load,
+    example=to_question(RawRow("the example", 1, 0, _EXAMPLE)),
     add_options=add_options,
     options=("test",),
 )

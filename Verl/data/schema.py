@@ -38,6 +38,7 @@ from Verl.data.checks import DataError, check_table
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
+SCRIPT = "prepare.py"  # beside the folder of a set: what prepares it
 
 _TEXT = pa.string()
 PARQUET_SCHEMA = pa.schema(
@@ -124,14 +125,20 @@ def normalise_question(text: str) -> str:
 
 
 def write_split_set(
-    out_dir: str | Path, splits: dict[str, list[dict[str, Any]]], *, source: str, settings: dict[str, Any]
+    out_dir: str | Path,
+    splits: dict[str, list[dict[str, Any]]],
+    *,
+    source: str,
+    settings: dict[str, Any],
+    recipe: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `splits` ({"train": rows, ...}) as a set into `out_dir` and return its manifest.
 
     Everything is checked and encoded before the folder is touched, so a refused set leaves the old one in place.
-    The same arguments give the same bytes: keep clocks, machine paths and host names out of `source` and
-    `settings`, which go into the manifest. Raises DataError; a question (normalised) in two splits is one, a folder
-    that can't be written to another.
+    The same arguments give the same bytes: keep clocks, machine paths and host names out of `source`, `settings` and
+    `recipe`, which go into the manifest. By the recipe a set is known that the code would now make otherwise
+    (`Verl.data.recipe`); default: the script beside the folder, where there is one. Raises DataError; a question
+    (normalised) in two splits is one, a folder that can't be written to another.
     """
     _check_splits(splits)
     blobs = {f"{name}.parquet": _encode(rows, f"{name}.parquet", name) for name, rows in splits.items()}
@@ -149,6 +156,8 @@ def write_split_set(
             for name, rows in splits.items()
         },
     }
+    if recipe := recipe or script_recipe(Path(out_dir)):
+        manifest["recipe"] = recipe
     manifest_bytes = (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
     try:
@@ -237,9 +246,17 @@ def require_prepared(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
+def script_recipe(folder: Path) -> dict[str, Any] | None:
+    """The recipe of a set whose rows the script beside its folder makes: that script. None where there is none."""
+    script = folder.absolute().parent / SCRIPT
+    if not script.is_file():
+        return None
+    return {"maker": SCRIPT, "options": [], "made": {SCRIPT: hashlib.sha256(script.read_bytes()).hexdigest()}}
+
+
 def how_to_prepare(folder: Path) -> str:
     """The mend for a missing or broken set: the prepare script beside the folder where there is one."""
-    script = folder.parent / "prepare.py"
+    script = folder.parent / SCRIPT
     if script.is_file():
         return f"run: python {script} --out {folder}"
     return f"run: python Dataset/<gsm8k, MATH or arithmetic>/prepare.py --out {folder}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from Verl.data.recipe import check_current
 from Verl.data.schema import check_parquet
 from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
@@ -33,9 +34,10 @@ def read_questions(path: Path, limit: int | None) -> list[Question]:
     """The first `limit` rows of a prepared file, all of them checked.
 
     Raises:
-        DataError: what `check_parquet` finds.
+        DataError: what `check_parquet` finds; a prepared set that the code would now make otherwise.
     """
     check_parquet(path, known_data_sources=KNOWN_DATA_SOURCES)
+    check_current(path)
     import pyarrow.parquet as pq
 
     table = pq.read_table(path, columns=["data_source", "prompt", "reward_model", "extra_info"]).slice(0, limit)

@@ -20,6 +20,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from Verl import REPO_ROOT
+from Verl.data.recipe import outdated
 from Verl.errors import UserError
 from Verl.files import write_atomic
 from Verl.study import probe, scripts
@@ -168,7 +169,7 @@ def _data(smallest: Pair, questions: int) -> dict[str, str]:
     if smallest.data != "arith" or questions <= 512:
         return {}
     folder = CACHE / f"arith_{questions}"
-    if not (folder / "manifest.json").is_file():
+    if outdated(folder):
         from Verl.data.arithmetic import prepare as draw
 
         draw(folder, sizes={"train": questions, "validation": 16, "test": 16})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from Verl.data.recipe import Outdated, check_current
 from Verl.data.schema import DataError, check_parquet
 from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
@@ -288,8 +289,11 @@ def _data(config: DictConfig) -> None:
     for key in ("train_files", "val_files", "test_files"):
         try:
             rows[key] = sum(check_parquet(Path(path), known_data_sources=known) for path in _files(config, key))
+            for path in _files(config, key):
+                check_current(Path(path))
         except DataError as error:
-            kind = NotHere if all(not Path(path).exists() for path in _files(config, key)) else UserError
+            absent = all(not Path(path).exists() for path in _files(config, key))
+            kind = NotHere if absent or isinstance(error, Outdated) else UserError
             raise kind(f"data.{key}: {error}") from None
     size = config.data.train_batch_size
     if size > rows["train_files"]:

@@ -8,18 +8,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
+import pandas as pd
+
 from Verl import FIGURE_DIR, RESULT_DIR
+from Verl.analysis.figures import metrics
 from Verl.analysis.figures.curves import AXES, plot_question
 from Verl.analysis.figures.levels import plot_levels
 from Verl.analysis.runs.files import LEDGER, TEST
 from Verl.analysis.runs.table import Runs, load_runs
 from Verl.analysis.verdicts.compare import compare, gains
-from Verl.analysis.verdicts.questions import QUESTIONS, family_of, pairs_of, question
+from Verl.analysis.verdicts.questions import BASE_LINE, QUESTIONS, Question, family_of, pairs_of, question
 from Verl.analysis.verdicts.summary import summary_table, to_markdown
 
 TABLE = "table"
@@ -52,9 +55,9 @@ def needed(metric: str) -> bool:
     return metric in _PLOTTED
 
 
-def load_or_say(name: str, result_dir: Path) -> Runs | None:
+def load_or_say(name: str, result_dir: Path, wanted: Callable[[str], bool] = needed) -> Runs | None:
     """The runs with what the figures need; None, and why on the console, if there are none."""
-    runs = load_runs(result_dir, needed)
+    runs = load_runs(result_dir, wanted)
     if runs.table.empty:
         print(f"{name}: no run found in {shown_path(result_dir)}; nothing drawn.", file=sys.stderr)
         for problem in runs.problems:
@@ -76,6 +79,8 @@ def question_lines(name: str, runs: Runs, options: argparse.Namespace) -> list[s
         return [f"{name}: none of its arms was run; nothing drawn."]
     arm_names = list(dict.fromkeys(arm for of_pair in arms.values() for arm in of_pair))
     lines = [f"problem: {problem}" for problem in relevant_problems(runs, arm_names)]
+    if options.metric:
+        return lines + [line for metric in options.metric for line in _metric_lines(asked, metric, runs, arms, options)]
     for axis in options.axis or asked.axes:
         path = options.figure / (name if axis == "steps" else f"{name}_{axis}")
         drawn = plot_question(runs, arms, path, asked.title, axis)
@@ -91,14 +96,55 @@ def question_lines(name: str, runs: Runs, options: argparse.Namespace) -> list[s
     return lines
 
 
+def _metric_lines(
+    asked: Question, metric: str, runs: Runs, arms: dict[str, list[str]], options: argparse.Namespace
+) -> list[str]:
+    """Draws another metric of a question's arms, and says where each begins and ends."""
+    panel, name, lines = metrics.panel_of(metric), f"{asked.name}_{metrics.file_part(metric)}", []
+    found = metrics.ends(runs, metric, arms)
+    if not found:
+        return [f"{asked.name}: none of its arms logs {metric}; nothing drawn."]
+    for axis in options.axis or asked.axes:
+        path = options.figure / (name if axis == "steps" else f"{name}_{axis}")
+        drawn = plot_question(runs, arms, path, asked.title, axis, [panel])
+        lines.append(f"{shown_path(drawn.files[0])}, .png: {asked.title}, {metric} against {AXES[axis]}.")
+        lines += [f"  note: {note}" for note in drawn.notes]
+    if asked.level:
+        drawn = plot_levels(runs, arms, options.figure / f"{name}_final", asked.title, asked.level, panel)
+        lines.append(f"{shown_path(drawn.files[0])}, .png: {asked.title}, last {metric} of every arm.")
+    rarely = metrics.rarely_logged(runs.table, arms, metric)
+    return [*lines, *([f"  note: {rarely}"] if rarely else []), *(f"  {metrics.sentence(row)}" for row in found)]
+
+
+def _write_table(frame: pd.DataFrame, text: str, stem: Path) -> None:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(f"{stem}.csv", index=False, float_format="%.6f", lineterminator="\n")
+    Path(f"{stem}.md").write_text(text, encoding="utf-8")
+
+
+def _metric_table(metric: str, runs: Runs, options: argparse.Namespace) -> str:
+    """Writes the table of another metric; says where."""
+    arms = {
+        pair: sorted(of_pair.unique(), key=lambda arm: (arm != BASE_LINE, arm))
+        for pair, of_pair in runs.table.groupby("pair")["arm"]
+        if options.pairs is None or pair in options.pairs
+    }
+    rows = metrics.ends(runs, metric, arms)
+    if not rows:
+        raise ValueError(f"no run of the pairs asked for logs {metric}; nothing written")
+    stem = options.figure / f"{TABLE}_{metrics.file_part(metric)}"
+    _write_table(pd.DataFrame(rows), metrics.to_markdown(metric, rows), stem)
+    return f"{shown_path(stem)}.md, .csv: {metric} of {len(rows)} arms."
+
+
 def table_lines(runs: Runs, options: argparse.Namespace) -> list[str]:
     """Writes table.csv and table.md: start, final, best and marginal gain of every arm over the base line."""
+    if options.metric:
+        return [_metric_table(metric, runs, options) for metric in options.metric]
     summary = summary_table(runs, pairs=options.pairs, result_dir=options.result)
     if summary.empty:
         raise ValueError("no run has a test evaluation; nothing written")
-    options.figure.mkdir(parents=True, exist_ok=True)
-    summary.to_csv(options.figure / "table.csv", index=False, float_format="%.6f", lineterminator="\n")
-    (options.figure / "table.md").write_text(to_markdown(summary), encoding="utf-8")
+    _write_table(summary, to_markdown(summary), options.figure / TABLE)
     problems = [f"problem: {problem}" for problem in runs.problems]
     return [*problems, f"{shown_path(options.figure / 'table.md')}, .csv: {len(summary)} arms."]
 
@@ -133,10 +179,16 @@ def main(names: Sequence[str], arguments: list[str] | None = None) -> int:
     asks = [question(name).asks if name != TABLE else str(table_lines.__doc__) for name in names]
     parser = common_options(asks[0] if len(names) == 1 else "Draws every figure and table of the study.")
     parser.add_argument("--axis", nargs="+", choices=AXES, help="budget axes; default: the question's own")
+    said = "metrics of the jsonl to draw instead of Pass@1, e.g. response_length/mean"
+    parser.add_argument("--metric", nargs="+", metavar="KEY", help=said)
     options = parser.parse_args(arguments)
-    runs = load_or_say(names[0] if len(names) == 1 else "make_figures", options.result)
+    wanted = metrics.Watched(options.metric or (), needed)
+    runs = load_or_say(names[0] if len(names) == 1 else "make_figures", options.result, wanted)
     if runs is None:
         return 1
+    if unknown := wanted.unknown(shown_path(options.result)):
+        print(unknown, file=sys.stderr)
+        return 2
     failed = 0
     for lines, why_not in _all_drawn(list(names), runs, options):
         print(*lines, sep="\n", end="\n" * bool(lines))

@@ -10,8 +10,12 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import ScalarFormatter
 
 from Verl.analysis.figures.style import STYLE, arm_label, arm_look
+
+# Inches left of the first panel: for a label and shares of two decimals, for a label and any numbers; a further line of it.
+LEFT, LEFT_WIDE, LINE = 0.46, 0.56, 0.12
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
@@ -34,12 +38,27 @@ def settings() -> dict:
     return {key: value for key, value in matplotlib.rcParamsDefault.items() if key not in skip} | STYLE
 
 
+def any_number() -> ScalarFormatter:
+    """Labels of an axis in whatever units: short ones, powers of ten above the axis."""
+    formatter = ScalarFormatter(useOffset=False, useMathText=False)
+    formatter.set_powerlimits((-2, 4))
+    return formatter
+
+
 def lay_out(
-    figure: Figure, drawn: Sequence[str], title: str, notes: list[str], rows: int, bars: float, narrow: bool
+    figure: Figure,
+    drawn: Sequence[str],
+    title: str,
+    notes: list[str],
+    rows: int,
+    bars: float,
+    narrow: bool,
+    left: float = LEFT,
 ) -> None:
     """Places everything in inches: panels of one size, and a figure as high as its legend and notes need.
 
-    ``rows``: of panels. ``bars``: room beside each panel for its error bars, in parts of its width.
+    ``rows``: of panels. ``bars``: room beside each panel for its error bars, in parts of its width. ``left``: room for the
+    axis label and its numbers.
     Not matplotlib's automatic layout, which lets legend and notes share one place and changes with its version.
     """
     width = figure.get_figwidth()
@@ -53,9 +72,10 @@ def lay_out(
     figure.set_figheight(height)
     panels = len(figure.axes) // rows
     gap = (0.3 if narrow else 0.36) + bars * (width - 0.5) / panels * 0.75
-    panel = (width - 0.46 - 0.05 - gap * (panels - 1)) / (panels + bars)
+    gap += LEFT_WIDE - LEFT if left > LEFT else 0.0
+    panel = (width - left - 0.05 - gap * (panels - 1)) / (panels + bars)
     figure.subplots_adjust(
-        left=0.46 / width,
+        left=left / width,
         right=1 - (0.05 + bars * panel) / width,
         top=1 - above / height,
         bottom=(below + legend + text) / height,
