@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from Verl.adapter.shared_attention import Attention, Padding
-from Verl.adapter.shared_prefix import Layout
+from Verl.cpu.shared_attention import Attention, Padding
+from Verl.cpu.shared_prefix import Layout
 
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
 

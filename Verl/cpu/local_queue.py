@@ -2,7 +2,7 @@
 
 verl 0.9.1 hands a step's data from process to process through TransferQueue (0.1.11): a controller and a storage process,
 and every field of every row a message part of its own, 10 ms a field and way at 256 rows. Where one process draws the
-responses, trains and evaluates (Verl/adapter/batched_loop.py), the rows never have to leave it: here they stay in it, under
+responses, trains and evaluates (batched_loop.py), the rows never have to leave it: here they stay in it, under
 the same keys, fields and tags, for whoever calls `transfer_queue.kv_*`. What a training worker needs goes to it with the
 call: verl's workers take a TensorDict as well as a batch's keys, and what they answer is kept here (`Ends`).
 """
@@ -13,15 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 
+from Verl.adapter.interface import replaced
 from Verl.adapter.nested import nested, plain, rows_of, stacked
-
-# What is replaced meanwhile; their parameters stand in Verl/adapter/interface.py.
-FUNCTIONS = ("kv_batch_put", "kv_batch_get", "kv_clear", "kv_list")
 
 
 @dataclass
@@ -191,11 +188,10 @@ def _tensors(data: TensorDict) -> TensorDict:
 def installed() -> Iterator[LocalQueue]:
     """Everything in this process that calls `transfer_queue.kv_*` meets a new local queue meanwhile."""
     queue = LocalQueue()
-    originals = {name: getattr(tq, name) for name in FUNCTIONS}
-    for name in FUNCTIONS:
-        setattr(tq, name, getattr(queue, name))
-    try:
+    with replaced(
+        kv_batch_put=queue.kv_batch_put,
+        kv_batch_get=queue.kv_batch_get,
+        kv_clear=queue.kv_clear,
+        kv_list=queue.kv_list,
+    ):
         yield queue
-    finally:
-        for name, function in originals.items():
-            setattr(tq, name, function)

@@ -17,16 +17,16 @@ micro batch, K rows of logits, T response tokens.
 """
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 from transformers.modeling_utils import AttentionInterface
 
-from Verl.adapter import last_layer
+from Verl.adapter.interface import replaced
 from Verl.adapter.nested import places
-from Verl.adapter.shared_attention import Attention, Padding, Part
+from Verl.cpu import last_layer
+from Verl.cpu.shared_attention import Attention, Padding, Part
 
 ATTENTION = "bandit_shared_prefix"
 
@@ -101,18 +101,6 @@ def shared_prefix_attention(module, query, key, value, attention_mask, scaling=N
 AttentionInterface.register(ATTENTION, shared_prefix_attention)
 
 
-@contextmanager
-def attention_swapped(config, name: str):
-    """A model's attention function, by its config, swapped meanwhile for a registered one of ours. It is not in
-    transformers' table of masks, so that no causal mask over the whole row is built."""
-    before = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-
-
 def forward_logits(model: torch.nn.Module, config, layout: Layout) -> torch.Tensor:
     """(K, vocabulary): the logits at `layout.kept_K`.
 
@@ -120,7 +108,8 @@ def forward_logits(model: torch.nn.Module, config, layout: Layout) -> torch.Tens
         model: the causal language model, maybe wrapped (FSDP).
         config: its Hugging Face config, whose attention is switched for the time of this pass.
     """
-    with attention_swapped(config, ATTENTION), last_layer.only(model, layout.kept_K):
+    # The function is not in transformers' table of masks, so that no causal mask over the whole row is built.
+    with replaced(on=config, _attn_implementation=ATTENTION), last_layer.only(model, layout.kept_K):
         output = model(
             input_ids=layout.input_ids_N[None],
             attention_mask=None,

@@ -5,7 +5,7 @@ balancer) can be run to the end on a machine without a GPU, as a test of that pa
 small model vLLM is slower here.
 
 verl 0.9.1's server (verl/workers/rollout/vllm_rollout/vllm_async_server.py) offers hooks for engines that differ a
-little; those are all that is used. What differs: the worker's extension (vllm_cpu_worker.py says why), no sleep mode
+little; those are all that is used. What differs: the worker's extension (vllm_worker.py says why), no sleep mode
 (vLLM has none on a CPU), no compilation, and a key-value cache of a fixed size, because vLLM would read
 `gpu_memory_utilization` as a share of main memory. The last three are only defaults, of
 `actor_rollout_ref.rollout.engine_kwargs.vllm`.
@@ -51,7 +51,7 @@ class CPUHttpServer(vLLMHttpServer):
         check_head_size(self.model_config.hf_config)
 
     def _get_worker_extension_cls(self) -> str:
-        return "Verl.adapter.vllm_cpu_worker.CPUWorkerExtension"
+        return "Verl.cpu.vllm_worker.CPUWorkerExtension"
 
     def _preprocess_engine_kwargs(self, engine_kwargs: dict) -> None:
         super()._preprocess_engine_kwargs(engine_kwargs)

@@ -7,7 +7,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from Verl.adapter import alone
+from Verl.cpu import one_process
 
 
 @pytest.fixture
@@ -32,13 +32,13 @@ def test_weights_after_steps_of_several_micro_batches_are_the_same(mesh):
     for handed_over in (False, True):
         model = sharded(network, mesh)
         if handed_over:
-            alone.keep_gradients(model)
+            one_process.keep_gradients(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
         for step in data:
             for micro_batch in step:
                 model(micro_batch).square().sum().backward()
             if handed_over:
-                alone.hand_over_gradients(model)
+                one_process.hand_over_gradients(model)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).full_tensor()
             optimizer.step()
             optimizer.zero_grad()
@@ -61,9 +61,9 @@ class OneOfTwo(torch.nn.Module):
 
 def test_a_weight_that_took_no_part_has_no_gradient(mesh):
     model = fully_shard(OneOfTwo(), mesh=mesh, reshard_after_forward=False)
-    alone.keep_gradients(model)
+    one_process.keep_gradients(model)
     model(torch.ones(1, 2)).sum().backward()
-    alone.hand_over_gradients(model)
+    one_process.hand_over_gradients(model)
     assert {name: p.grad is not None for name, p in model.named_parameters()} == {
         "used.weight": True, "used.bias": True, "unused.weight": False, "unused.bias": False,
     }  # fmt: skip

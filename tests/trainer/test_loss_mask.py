@@ -1,28 +1,19 @@
 """Who was cut off, and the masks that an update sees, by hand."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import agg_loss
 
-from Verl.adapter.local_queue import installed
 from Verl.adapter.nested import nested
-from Verl.trainer.ppo.truncation import LossMask, cut_off, end_tokens, mini_batches
-
-
-def test_end_tokens_of_tokenizer_and_model():
-    tokenizer = SimpleNamespace(eos_token_id=2)
-    assert end_tokens(tokenizer, None) == {2}
-    assert end_tokens(tokenizer, SimpleNamespace(eos_token_id=[7, 8])) == {2, 7, 8}
-    assert end_tokens(SimpleNamespace(eos_token_id=None), SimpleNamespace(eos_token_id=7)) == {7}
+from Verl.cpu.local_queue import installed
+from Verl.trainer.ppo.loss_mask import LossMask, cut_off, mini_batches
 
 
 def test_cut_off_is_what_no_end_token_ends():
     """The last one has the longest length, and ended by itself."""
-    assert cut_off([[5, 2], [5, 5, 5], [], [5, 5, 2]], frozenset({2})) == [False, True, False, False]
+    assert cut_off([[5, 2], [5, 5, 5], [], [5, 5, 2]], {2}) == [False, True, False, False]
 
 
 def mask(*lengths: int) -> LossMask:
@@ -97,7 +88,6 @@ def test_the_workers_see_the_masks_and_nobody_else_does():
             data = tq.kv_batch_get(keys=batch.keys, partition_id="train", select_fields=batch.fields)
             return rows(data[name].unbind())
 
-        with one.applied(batch, keep_for_metrics=True):
+        with one.applied(batch):
             assert seen("response_mask") == seen("loss_mask") == [[1, 1], [0, 0, 0]]
-            assert seen("metric_mask") == [[1, 1], [1, 1, 1]]
         assert seen("response_mask") == seen("loss_mask") == [[1, 1], [1, 1, 1]]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from Verl.adapter.decoder import Decoder, Request, draw, end_tokens, processed_log_probs
+from Verl.adapter.generation import Request, end_tokens
+from Verl.cpu.decoder import Decoder, draw, processed_log_probs
 
 EOS = 1
 

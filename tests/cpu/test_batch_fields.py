@@ -5,8 +5,8 @@ import pickle
 import torch
 from tensordict import TensorDict
 
-from Verl.adapter.batch_fields import complete
 from Verl.adapter.nested import nested, rows_of
+from Verl.cpu.batch_fields import complete
 
 
 def batch(**more) -> TensorDict:

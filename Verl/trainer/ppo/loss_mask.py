@@ -12,25 +12,17 @@ same on a CPU and with vLLM, whose agent loop does not hand the reason on.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import transfer_queue as tq
+from omegaconf import DictConfig
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
 from Verl.adapter.nested import nested, rows_of
 
 
-def end_tokens(tokenizer: Any, generation_config: Any) -> frozenset[int]:
-    """Ids that end a response: the tokenizer's end token and those of the model's generation config."""
-    found: set[int] = set()
-    for ids in (tokenizer.eos_token_id, getattr(generation_config, "eos_token_id", None)):
-        found.update([] if ids is None else ids if isinstance(ids, list | tuple) else [ids])
-    return frozenset(found)
-
-
-def cut_off(responses: Sequence[Sequence[int]], ends: frozenset[int]) -> list[bool]:
+def cut_off(responses: Sequence[Sequence[int]], ends: set[int]) -> list[bool]:
     """Per response: whether the length limit ended it. An empty response was not cut off."""
     return [bool(ids) and ids[-1] not in ends for ids in responses]
 
@@ -53,6 +45,15 @@ class LossMask:
     def of(cls, original: torch.Tensor) -> "LossMask":
         rows = list(rows_of(original))
         return cls(original, rows, list(rows), list(rows))
+
+    @classmethod
+    def fetch(cls, batch: KVBatchMeta) -> "LossMask":
+        return cls.of(tq.kv_batch_get(batch.keys, batch.partition_id, ["response_mask"])["response_mask"])
+
+    @property
+    def padded(self) -> torch.Tensor:
+        """(S, T): the response mask as the rollout wrote it."""
+        return self.original.to_padded_tensor(padding=0)
 
     @property
     def changed(self) -> bool:
@@ -86,19 +87,19 @@ class LossMask:
             if row not in empty:
                 self.counted[row] = torch.zeros_like(self.counted[row])
 
-    @contextmanager
-    def applied(self, batch: KVBatchMeta, keep_for_metrics: bool) -> Iterator[None]:
-        """Around an update: the workers find these masks in the queue, everybody else, later, the original ones.
+    def leave_out_truncated(self, truncated: Sequence[bool], config: DictConfig, workers: int) -> None:
+        """`algorithm.mask_truncated`. Args: truncated: per response of the batch; workers: that share an update."""
+        size = config.actor_rollout_ref.actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
+        cut = [row for row, one in enumerate(truncated) if one]
+        self.leave_out(cut, mini_batches(len(self.whole), size, workers))
 
-        Args:
-            keep_for_metrics: hand the original mask over too, for metrics that the update itself computes.
-        """
+    @contextmanager
+    def applied(self, batch: KVBatchMeta) -> Iterator[None]:
+        """Around an update: the workers find these masks in the queue, everybody else, later, the original ones."""
         if not self.changed:
             yield
             return
         fields = {"response_mask": nested(self.in_loss), "loss_mask": nested(self.counted)}
-        if keep_for_metrics:
-            fields["metric_mask"] = self.original
         _put(batch, fields)
         if batch.fields is not None:  # the names that the update is sent
             batch.fields = list(dict.fromkeys([*batch.fields, *fields]))

@@ -14,65 +14,20 @@ Shapes: R rows being decoded, V vocabulary, G prompts, P columns of the prompts 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from Verl.adapter import last_layer
-from Verl.adapter.row_cache import ATTENTION, Prompts, RowCache
-from Verl.adapter.shared_prefix import attention_swapped, why_attention_is_not_ours
+from Verl.adapter.generation import Completion, Request
+from Verl.adapter.interface import replaced
+from Verl.cpu import last_layer
+from Verl.cpu.row_cache import ATTENTION, Prompts, RowCache
+from Verl.cpu.shared_prefix import why_attention_is_not_ours
 
 _COMPACT_BELOW = 0.8  # drop ended rows once fewer than this share of the batch is still decoding
 _ADMIT_BELOW = 0.75  # take in requests that wait once this share of max_rows or less is still decoding
 _PREFILL_TOKENS = 8192  # prompt tokens (padding included) per prefill pass: bounds the peak of the attention scores
-
-
-@dataclass(frozen=True)
-class Request:
-    """One response to draw.
-
-    Args:
-        prompt_ids: token ids of the whole prompt, at least one.
-        max_tokens: upper bound on the response's length, at least 1.
-        seed: stream of random numbers of this request; None draws a fresh one.
-        temperature: 0 means greedy.
-        top_k: keep the k likeliest tokens; -1 or 0 keeps all.
-        top_p: keep the smallest set of tokens whose probability reaches p.
-        stop_sequences: token id sequences that end the response; they stay in it, as an end token does.
-        ignore_eos: decode to max_tokens whatever is sampled (for benchmarks of equal work).
-    """
-
-    prompt_ids: Sequence[int]
-    max_tokens: int
-    seed: int | None = None
-    temperature: float = 1.0
-    top_k: int = -1
-    top_p: float = 1.0
-    stop_sequences: Sequence[Sequence[int]] = ()
-    ignore_eos: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.prompt_ids:
-            raise ValueError("prompt_ids is empty: a request needs at least one prompt token")
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens is {self.max_tokens}: it must be at least 1")
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}: it must be 0 (greedy) or more")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
-
-
-@dataclass
-class Completion:
-    """A response: its tokens (the end token included), their log-probabilities under the distribution they were drawn
-    from (temperature, top_k and top_p applied, as vLLM's `processed_logprobs`), and why it ended."""
-
-    token_ids: list[int] = field(default_factory=list)
-    log_probs: list[float] = field(default_factory=list)
-    stop_reason: str = "length"
 
 
 def _random_numbers(request: Request) -> np.ndarray:
@@ -116,16 +71,6 @@ def draw(log_probs_RV: torch.Tensor, uniform_R: torch.Tensor, greedy_R: torch.Te
     if bool(greedy_R.any()):
         sampled_R = torch.where(greedy_R, log_probs_RV.argmax(dim=1), sampled_R)
     return sampled_R
-
-
-def end_tokens(tokenizer: Any, generation_config: Any) -> set[int]:
-    """The tokens that end a response: the tokenizer's end token and those of the model's generation_config, as in vLLM
-    (0.24.0, SamplingParams.update_from_generation_config). The two differ in many published models."""
-    found: set[int] = set()
-    for source in (tokenizer, generation_config):
-        ids = getattr(source, "eos_token_id", None)
-        found |= set(ids) if isinstance(ids, list | tuple) else set() if ids is None else {ids}
-    return found
 
 
 class Decoder:
@@ -286,7 +231,7 @@ class _Rows:
 
     def _forward(self) -> torch.Tensor:
         """Each row's last token into the cache; the logits of its next."""
-        with attention_swapped(self.decoder.model.config, ATTENTION):
+        with replaced(on=self.decoder.model.config, _attn_implementation=ATTENTION):
             output = self.decoder.model(
                 input_ids=self.token_R[:, None],
                 attention_mask=None,

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from Verl.trainer import runner
+from Verl.cpu import device
 
 # Page faults per page of a tensor of 40 MB that is made, filled and freed again and again, once that has gone on for a while.
 FAULTS = """
@@ -29,7 +29,7 @@ def faults(settings: dict[str, str]) -> float:
 
 
 def test_freed_memory_is_kept_for_the_next_pass():
-    settings = runner._keep_freed_memory()
+    settings = device.keep_freed_memory()
     if not settings:  # no glibc: nothing is set
         return
     kept, given_back = faults(settings), faults({})
@@ -44,9 +44,9 @@ def test_a_malloc_that_refuses_is_left_alone(monkeypatch):
         def mallopt(option, size):
             return int(size <= 2**25)
 
-    monkeypatch.setattr(runner.ctypes, "CDLL", lambda name: Old)
-    assert runner._keep_freed_memory()["MALLOC_MMAP_THRESHOLD_"] == str(2**25)
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: Old)
+    assert device.keep_freed_memory()["MALLOC_MMAP_THRESHOLD_"] == str(2**25)
     monkeypatch.setattr(Old, "mallopt", staticmethod(lambda option, size: 0))
-    assert runner._keep_freed_memory() == {}
-    monkeypatch.setattr(runner.ctypes, "CDLL", lambda name: object())
-    assert runner._keep_freed_memory() == {}
+    assert device.keep_freed_memory() == {}
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: object())
+    assert device.keep_freed_memory() == {}

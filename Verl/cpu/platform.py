@@ -63,7 +63,7 @@ class CPUDeviceModule(ModuleType):
         torch.set_rng_state(state)
 
 
-_DEVICE_MODULE = CPUDeviceModule("Verl.adapter.platform.cpu")
+_DEVICE_MODULE = CPUDeviceModule("Verl.cpu.platform.cpu")
 
 
 @PlatformRegistry.register(platform="cpu")

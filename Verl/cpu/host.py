@@ -10,17 +10,16 @@ samples and weights, on the mini pair.
 
 from __future__ import annotations
 
-import importlib
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from Verl.adapter.interface import replaced
 from Verl.trainer.run_log import RunLog
-from Verl.trainer.runner import TRAINERS, Runner, set_environment, stop_ray
+from Verl.trainer.runner import Runner, set_environment, stop_ray
 
 _WORKERS_AT_MOST = 8  # logical GPUs: a worker group for each set of roles that the runs need
 
@@ -56,55 +55,37 @@ class Host:
             runner.run()
         return runner.weights
 
-    @contextmanager
-    def _groups_kept(self) -> Iterator[None]:
+    def _groups_kept(self) -> AbstractContextManager:
         """verl's trainer asks for a new worker group: it gets the one that is there, with new workers in its processes."""
-        from verl.trainer.ppo.v1 import trainer_base
+        from verl.single_controller.ray import RayWorkerGroup, create_colocated_worker_cls
 
-        originals = trainer_base.create_colocated_worker_cls, trainer_base.RayWorkerGroup
         asked: list[dict[str, Any]] = []
 
         def colocated(class_dict: dict[str, Any]) -> Any:
             asked.append(class_dict)
-            return originals[0](class_dict=class_dict)
+            return create_colocated_worker_cls(class_dict=class_dict)
 
         def group(resource_pool: Any, ray_cls_with_init: Any, **kwargs: Any) -> Any:
             parts = asked.pop()
             roles = tuple(parts)
-            if roles not in self.groups:
-                resource_pool.name_prefix += f"{len(self.groups)}_"  # Ray knows a placement group by its name
-                # verl names actors at random, but every run sets the random states to the same.
-                kwargs["name_prefix"] = f"host{len(self.groups)}"
-                self.groups[roles] = originals[1](
-                    resource_pool=resource_pool, ray_cls_with_init=ray_cls_with_init, **kwargs
-                )
+            if roles in self.groups:
+                for role, part in parts.items():
+                    getattr(self.groups[roles], f"{role}_renew")(**part.kwargs)
                 return self.groups[roles]
-            for role, part in parts.items():
-                getattr(self.groups[roles], f"{role}_renew")(**part.kwargs)
-            return self.groups[roles]
+            resource_pool.name_prefix += f"{len(self.groups)}_"  # Ray knows a placement group by its name
+            # verl names actors at random, but every run sets the random states to the same.
+            kwargs["name_prefix"] = f"host{len(self.groups)}"
+            made = RayWorkerGroup(resource_pool=resource_pool, ray_cls_with_init=ray_cls_with_init, **kwargs)
+            self.groups[roles] = made
+            return made
 
-        trainer_base.create_colocated_worker_cls, trainer_base.RayWorkerGroup = colocated, group
-        try:
-            yield
-        finally:
-            trainer_base.create_colocated_worker_cls, trainer_base.RayWorkerGroup = originals
+        return replaced(create_colocated_worker_cls=colocated, RayWorkerGroup=group)
 
 
-@contextmanager
-def _no_fingerprints() -> Iterator[None]:
+def _no_fingerprints() -> AbstractContextManager:
     """`datasets` hashes a function with all that it refers to, seconds for verl's filter of long prompts, to find a cached
     result; the data of a host's runs are filtered anew each time."""
-    from datasets import arrow_dataset, fingerprint
-
-    modules = [module for module in (arrow_dataset, fingerprint) if hasattr(module, "update_fingerprint")]
-    originals = [module.update_fingerprint for module in modules]
-    for module in modules:
-        module.update_fingerprint = lambda *_: uuid.uuid4().hex
-    try:
-        yield
-    finally:
-        for module, original in zip(modules, originals):
-            module.update_fingerprint = original
+    return replaced(update_fingerprint=lambda *_: uuid.uuid4().hex)
 
 
 class _HostedRunner(Runner):
@@ -115,8 +96,7 @@ class _HostedRunner(Runner):
         self.host, self.weights = host, ""
 
     def run(self) -> None:
-        module, name = TRAINERS[self.algorithm]
-        trainer_class = getattr(importlib.import_module(module), name)
+        trainer_class = self._trainer_class()
         config = OmegaConf.create(OmegaConf.to_container(self.config, resolve=True))
         config.transfer_queue.enable = True
         self._start_server(config)
@@ -127,7 +107,7 @@ class _HostedRunner(Runner):
         import ray
 
         if self.host.server is None:
-            self.host.server = super()._start_server(config)
+            self.host.server = self.device.start_server(config)
         ray.get(self.host.server.renew.remote(config.actor_rollout_ref.rollout, config.actor_rollout_ref.model))
         return self.host.server
 

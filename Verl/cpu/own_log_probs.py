@@ -2,7 +2,7 @@
 
 PPO's ratio compares the policy with the one that the round began with. With one update per round these are the same
 weights, so a pass that computes the old log-probabilities beforehand computes what the update's forward pass computes
-again. Where it is left out (Verl/trainer/ppo/ray_trainer_base.py says when), the update takes the old ones from its own
+again. Where it is left out (trainer.py says when), the update takes the old ones from its own
 forward pass: the ratio is 1 exactly, and its gradient that of the policy. What verl 0.9.1 logs from the pass that is left
 out (verl/trainer/ppo/v1/trainer_base.py, `_compute_old_log_prob`: entropy, and the gap to the rollout's own
 log-probabilities) is computed here, by verl's own functions.
@@ -18,8 +18,7 @@ from verl.utils.debug.metrics import calculate_debug_metrics
 from Verl.adapter.nested import nested, rows_of
 
 ROWS = "rows_of_the_batch"
-REFERENCE_SECONDS = "timing_s/ref"
-PREFIX = "own/"  # marks these metrics on their way through verl, which renames all that a worker reports
+REFERENCE_SECONDS = "seconds of the reference's pass"
 
 
 class Collector:
@@ -41,8 +40,8 @@ class Collector:
         """A whole batch's, nested."""
         self.log_probs, self.entropies = dict(enumerate(rows_of(log_probs))), dict(enumerate(rows_of(entropies)))
 
-    def metrics(self, data: TensorDict, actor_config, reference_seconds: float) -> dict[str, list[float]]:
-        """Entropy, the gap to the rollout and the reference's time, under names that `rename` turns into verl's."""
+    def metrics(self, data: TensorDict, actor_config) -> dict[str, float]:
+        """Entropy and the gap to the rollout's log-probabilities, under verl's names."""
         # As in verl's own pass, over all tokens, whether the loss is taken over them or not.
         mask = data["metric_mask" if "metric_mask" in data else "response_mask"]
         fields = {"response_mask": mask, "responses": data["responses"]}
@@ -57,14 +56,7 @@ class Collector:
             loss_agg_mode=actor_config.loss_agg_mode,
             loss_scale_factor=actor_config.loss_scale_factor,
         )
-        found = {"actor/entropy": average.item(), REFERENCE_SECONDS: reference_seconds}
+        found = {"actor/entropy": average.item()}
         if "rollout_log_probs" in fields:
             found |= calculate_debug_metrics(DataProto(batch=padded))
-        return {f"{PREFIX}{name}": [float(value)] for name, value in found.items()}
-
-
-def rename(metrics: dict[str, float]) -> None:
-    """verl puts "actor/" before what its worker reports; ours get back the names that verl's own pass gives them."""
-    marked = f"actor/{PREFIX}"
-    for key in [key for key in metrics if key.startswith(marked)]:
-        metrics[key.removeprefix(marked)] = metrics.pop(key)
+        return {name: float(value) for name, value in found.items()}

@@ -1,5 +1,4 @@
-"""The training worker on a CPU: verl's own worker and fsdp2 engine, with what a CPU needs put right and what it need not
-do left out.
+"""The training worker on a CPU: verl's own worker and fsdp2 engine, with CPU fixes applied and unnecessary work removed.
 
 1. verl 0.9.1 asks torch for the process-group backend "cpu:gloo,<device>:<backend>" (verl/utils/distributed.py). On a
    CPU both halves name the same device, which torch rejects, so the group is opened before verl tries to; verl then
@@ -12,7 +11,7 @@ do left out.
 4. With one update per round the old policy is the policy that is updated, so its log-probabilities are those of the
    update's own forward pass: where the trainer has written none, they are taken from there (own_log_probs.py). The
    reference's are then computed in the same call: a step's data come to this process once instead of three times.
-5. With one process no gradient is reduced (alone.py).
+5. With one process no gradient is reduced (one_process.py).
 """
 
 import gc
@@ -20,7 +19,7 @@ import hashlib
 import logging
 import os
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -34,25 +33,15 @@ from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
-from Verl.adapter import alone, own_log_probs, shared_prefix
-from Verl.adapter.batch_fields import FOR_THE_LOSS, complete
+from Verl.adapter.interface import replaced
 from Verl.adapter.nested import nested, places, rows_of
+from Verl.cpu import one_process, own_log_probs, shared_prefix
+from Verl.cpu.batch_fields import FOR_THE_LOSS, complete
 
 logger = logging.getLogger(__name__)
 
 # What a micro batch is made of: the rest of a step's fields would only be copied along.
 _FIELDS = (*FOR_THE_LOSS, "input_ids", "loss_mask")
-
-
-@contextmanager
-def _replaced(name: str, value: object):
-    """A name of verl's engine module, replaced meanwhile."""
-    original = getattr(transformer_impl, name)
-    setattr(transformer_impl, name, value)
-    try:
-        yield
-    finally:
-        setattr(transformer_impl, name, original)
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp2"], device=["cpu"])
@@ -63,26 +52,26 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
     own: own_log_probs.Collector | None = None
 
     def _build_fsdp_module(self, module):
-        with _replaced("CPUOffloadPolicy", lambda **kwargs: None):
+        with replaced(CPUOffloadPolicy=lambda **kwargs: None):
             module = super()._build_fsdp_module(module)
-        if alone.is_alone():
-            alone.keep_gradients(module)
+        if one_process.is_alone():
+            one_process.keep_gradients(module)
         return module
 
     def _gradient_sync_context(self, *, is_last_micro_batch: bool):
-        if alone.is_alone():
+        if one_process.is_alone():
             return nullcontext()
         return super()._gradient_sync_context(is_last_micro_batch=is_last_micro_batch)
 
     def optimizer_step(self):
-        if alone.is_alone():
-            alone.hand_over_gradients(self.module)
+        if one_process.is_alone():
+            one_process.hand_over_gradients(self.module)
         return super().optimizer_step()
 
     def get_per_tensor_param(self, **kwargs):
         """verl's contract: name and whole tensor of every weight, and the LoRA settings. A shard that is the whole tensor
         needs no gathering, which would copy it."""
-        if not alone.is_alone() or hasattr(self.module, "peft_config"):
+        if not one_process.is_alone() or hasattr(self.module, "peft_config"):
             return super().get_per_tensor_param(**kwargs)
         state = transformer_impl.convert_weight_keys(self.module.state_dict(), self.module)
         whole = ((name, value.to_local() if isinstance(value, DTensor) else value) for name, value in state.items())
@@ -106,7 +95,7 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only=False):
         if not self.can_share(data):
             return super().forward_backward_batch(data, loss_function, forward_only)
-        with _replaced("prepare_micro_batches", _grouped_micro_batches):
+        with replaced(prepare_micro_batches=_grouped_micro_batches):
             return super().forward_backward_batch(data, loss_function, forward_only)
 
     def can_share(self, data: TensorDict) -> bool:
@@ -183,6 +172,8 @@ def _in_sequences(value_T: torch.Tensor, micro_batch: TensorDict) -> torch.Tenso
 class CPUWorker(ActorRolloutRefWorker):
     """Actor, reference and rollout adapter in one process, as on a GPU."""
 
+    _own_metrics: dict[str, float]
+
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self):
         torch.set_num_threads(int(os.environ.get("BANDIT_THREADS", os.cpu_count() or 1)))
@@ -197,7 +188,7 @@ class CPUWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def renew(self, **settings: Any) -> None:
-        """Become the worker of another run: as if constructed with `settings`, in this process (Verl/trainer/host.py)."""
+        """Become the worker of another run: as if constructed with `settings`, in this process (host.py)."""
         with temp_env_var("DISABLE_WORKER_INIT", "1"):
             self.__init__(**settings)
         gc.collect()
@@ -223,8 +214,7 @@ class CPUWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor(self, data: TensorDict) -> TensorDict:
-        """verl's update; where it takes the old log-probabilities from itself, what the trainer wants to know of them
-        goes with the metrics."""
+        """verl's update; where it takes the old log-probabilities from itself, `own_metrics` has what is logged of them."""
         complete(data)
         if "old_log_probs" in data:
             self.actor.engine.own = None
@@ -239,9 +229,13 @@ class CPUWorker(ActorRolloutRefWorker):
             collector.take(data["old_log_probs"], _responses_of(output["entropy"], data))
         self.actor.engine.own = collector
         output = super().update_actor(data)
-        if output is not None:
-            tu.get(output, "metrics").update(collector.metrics(data, self.config.actor, seconds))
+        self._own_metrics = collector.metrics(data, self.config.actor) | {own_log_probs.REFERENCE_SECONDS: seconds}
         return output
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def own_metrics(self) -> dict[str, float]:
+        """What verl's trainer logs of the log-probabilities that the last update took from itself."""
+        return self._own_metrics
 
     def _pass(self, part, data: TensorDict, calculate_entropy: bool = False) -> TensorDict:
         """A forward pass of actor or reference, as verl's trainer asks for it (verl/trainer/ppo/v1/trainer_base.py)."""

@@ -7,12 +7,11 @@ be replaced (`rollout.agent.agent_loop_manager_class`; it must offer `generate_s
 transfer queue, verl/trainer/main_ppo.py), so this one tokenises, asks the server, scores and writes once per batch.
 
 Same requests, same seeds and same scores as Verl/adapter/agent_loop.py: a test compares the two. Of its fields those are
-left out that say nothing new (Verl/adapter/batch_fields.py). For tools, several turns or a reward model choose that one.
+left out that say nothing new (batch_fields.py). For tools, several turns or a reward model choose that one.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,11 +24,11 @@ from tensordict.tensorclass import NonTensorStack
 from verl.trainer.ppo.reward import load_reward_manager
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tokenizer import normalize_token_ids
-from verl.workers.rollout.llm_server import LLMServerManager
 from verl.workers.rollout.replica import TokenOutput
 
-from Verl.adapter.hf_rollout import server_name
+from Verl.adapter.interface import replaced
 from Verl.adapter.nested import nested, plain, stacked
+from Verl.cpu.hf_rollout import server_name
 from Verl.seeds import rollout_seed
 
 
@@ -150,26 +149,17 @@ def is_chosen(config: DictConfig) -> bool:
     return config.actor_rollout_ref.rollout.agent.agent_loop_manager_class == name
 
 
-@contextmanager
-def without_load_balancer(config: DictConfig) -> Iterator[None]:
+def without_load_balancer(config: DictConfig) -> AbstractContextManager:
     """Around verl's set-up: no load-balancer actor where the batched manager, which asks its server itself, is used.
 
     verl 0.9.1 starts one in any case (verl/workers/rollout/llm_server.py): a process of 0.4 GB that takes six seconds of
     a CPU to import verl and then is never asked.
     """
-    if not is_chosen(config):
-        yield
-        return
-    original = LLMServerManager._init_global_load_balancer
 
-    async def none(self: LLMServerManager) -> None:
-        self.global_load_balancer = None
+    async def none(manager: Any) -> None:
+        manager.global_load_balancer = None
 
-    LLMServerManager._init_global_load_balancer = none
-    try:
-        yield
-    finally:
-        LLMServerManager._init_global_load_balancer = original
+    return replaced(_init_global_load_balancer=none) if is_chosen(config) else nullcontext()
 
 
 def _rows(batch: TensorDict) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""FSDP2 in one process: there is nobody to share the work with, so gradients are handed over instead of sent.
+"""FSDP2 in one process: no other process shares the work, so gradients are handed over instead of reduced.
 
 verl's fsdp2 engine shards a model whatever the number of processes. With one, a shard is the whole tensor; still torch copies
 every gradient into a buffer, reduces it over one process and copies it out: for 135 M parameters 7 % of an update.

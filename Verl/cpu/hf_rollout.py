@@ -23,7 +23,8 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
-from Verl.adapter.decoder import Completion, Decoder, Request, end_tokens
+from Verl.adapter.generation import Completion, Request, end_tokens
+from Verl.cpu.decoder import Decoder
 
 _QUIET_SECONDS = 0.005  # requests outside a declared batch wait this long for company
 _STALLED_SECONDS = 30.0  # a declared batch that stops growing for this long is decoded as it is
@@ -204,7 +205,7 @@ class HFServer:
                 own[name].copy_(torch.from_numpy(array))
 
     async def renew(self, config: RolloutConfig, model_config: dict) -> None:
-        """Become the server of another run, in this process (Verl/trainer/host.py). A model of the same settings is kept:
+        """Become the server of another run, in this process (host.py). A model of the same settings is kept:
         the run's first weight sync writes all of its weights."""
         if self._loop is not None:
             self._loop.cancel()
