@@ -2,7 +2,7 @@
 
 What is not sent is not packed, copied and unpacked. Three of the fields that verl 0.9.1 writes follow from others
 (verl/trainer/ppo/v1/agent_loop_tq.py): a sequence is its prompt and its response, a text's positions count from 0, and the loss
-is taken where the response mask is 1. And unless it is told (`KVBatchMeta.fields`), verl fetches every field that there is.
+is taken where the response mask is 1. And unless `KVBatchMeta.fields` says which, verl fetches every field that there is.
 """
 
 import torch

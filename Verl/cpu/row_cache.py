@@ -68,7 +68,7 @@ class _RowLayer(CacheLayerMixin):
         self.used, self.is_initialized = 0, True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing to do: the prompt's keys and values have told the shapes."""
+        """Nothing to do: the prompt's keys and values gave the shapes."""
 
     def update(self, key_states, value_states, *args, **kwargs):
         end = self.used + key_states.shape[2]
