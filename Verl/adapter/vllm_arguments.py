@@ -15,13 +15,16 @@ import asyncio
 import contextlib
 import io
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 from omegaconf import DictConfig
 
+from Verl.adapter.interface import replaced
 from Verl.errors import UserError
 from Verl.study.design import load
 from Verl.study.shipped import Prepared, prepare
+from Verl.trainer.device import device_for
 
 # Shown for a named script: what decides memory, precision and speed.
 SHOWN = ("model", "dtype", "load_format", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
@@ -41,11 +44,11 @@ def engine_arguments(config: DictConfig, context: int):
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
 
-    if not current_platform.device_type:  # a build for GPUs on a machine without one, where its parser has no default
-        current_platform.device_type = config.trainer.device
     server, said = _server(config, context), io.StringIO()
+    # A build for GPUs on a machine without one, where its parser has no default.
+    device = nullcontext() if current_platform.device_type else replaced(device_type=config.trainer.device)
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with device, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             asyncio.run(server.launch_server())
     except (SystemExit, ValueError) as error:
         last = (said.getvalue().strip() or str(error)).splitlines()[-1]
@@ -54,12 +57,7 @@ def engine_arguments(config: DictConfig, context: int):
 
 
 def _server(config: DictConfig, context: int):
-    if config.trainer.device == "cpu":
-        from Verl.adapter.vllm_cpu import CPUHttpServer as base
-    else:
-        from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer as base
-
-    class Server(base):
+    class Server(device_for(config.trainer.device).vllm_server()):
         """verl's server without its constructor, which opens ports and asks Ray for its job."""
 
         def __init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from Verl.adapter.decoder import Completion, Request
+from Verl.adapter.generation import Completion, Request
 from Verl.errors import UserError
 from Verl.evaluation import report
 from Verl.evaluation.backends import Backend, choose_device, open_backend

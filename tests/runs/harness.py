@@ -114,7 +114,7 @@ class Mini:
         return self.result(name, process.returncode, output, seed)
 
     def together(self, runs: dict[str, tuple[str, list[str]]]) -> dict[str, Result]:
-        """Many runs in the processes of one (Verl/trainer/host.py): a tenth of the time. For what a run computes and writes,
+        """Many runs in the processes of one (Verl/cpu/host.py): a tenth of the time. For what a run computes and writes,
         not for how it starts and ends. test_equivalence.py says that both compute the same."""
         jobs = []
         for name, (algorithm, overrides) in runs.items():

@@ -73,7 +73,7 @@ def test_twins_of_the_base_line(hosted, base_line, twin):
 
 
 def test_runs_in_the_processes_of_others_are_those_alone(hosted, base_line):
-    """What a host carries over from run to run (Verl/trainer/host.py) changes no number."""
+    """What a host carries over from run to run (Verl/cpu/host.py) changes no number."""
     again = hosted["base-again"]
     assert again.metrics() == base_line.metrics()
     assert again.samples().equals(base_line.samples())

@@ -120,7 +120,7 @@ _SCORED = """
 import asyncio, math, sys
 from types import SimpleNamespace
 import pandas as pd, torch
-from Verl.adapter import plugin
+from Verl.cpu import plugin
 from Verl.reward.manager import BanditRewardManager
 from Verl.study import shipped
 from Verl.trainer.ppo.rollouts import _score
@@ -167,7 +167,7 @@ _TRAINED = """
 import sys
 from types import SimpleNamespace
 import torch
-from Verl.adapter import plugin
+from Verl.cpu import plugin
 from Verl.study import shipped
 from Verl.trainer.ppo.ray_trainer_grpo import RayTrainerGRPO
 

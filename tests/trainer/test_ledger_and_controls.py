@@ -9,8 +9,8 @@ import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 
-from Verl.adapter.local_queue import installed
 from Verl.adapter.nested import nested
+from Verl.cpu.local_queue import installed
 from Verl.data.sources import MATH
 from Verl.trainer.ppo.controls import shuffled_rewards
 from Verl.trainer.ppo.evaluation import _metrics
