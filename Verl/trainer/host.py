@@ -19,8 +19,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from Verl.trainer.ppo.estimators import TRAINERS
 from Verl.trainer.run_log import RunLog
-from Verl.trainer.runner import TRAINERS, Runner, set_environment, stop_ray
+from Verl.trainer.runner import Runner, set_environment, stop_ray
 
 _WORKERS_AT_MOST = 8  # logical GPUs: a worker group for each set of roles that the runs need
 

@@ -19,16 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 from Verl import REPO_ROOT
 from Verl.seeds import derive
 from Verl.trainer.interruption import REQUEST
+from Verl.trainer.ppo.estimators import TRAINERS
 from Verl.trainer.run_log import RunLog
 from Verl.trainer.verl_checks import check_with_verl
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
-
-TRAINERS = {
-    "grpo": ("Verl.trainer.ppo.ray_trainer_grpo", "RayTrainerGRPO"),
-    "bandit": ("Verl.trainer.ppo.ray_trainer_bandit", "RayTrainerBandit"),
-    "replay": ("Verl.trainer.ppo.ray_trainer_replay", "RayTrainerReplay"),
-}
 
 
 def set_environment(config: DictConfig) -> None:

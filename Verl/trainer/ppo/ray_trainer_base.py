@@ -29,13 +29,13 @@ from Verl.adapter.balance import plain_workloads
 from Verl.adapter.batch_fields import FOR_THE_UPDATE
 from Verl.adapter.batched_loop import without_load_balancer
 from Verl.adapter.local_queue import Ends, LocalQueue
-from Verl.trainer.checks import OUR_ESTIMATORS
 from Verl.trainer.conditions import BYPASSES, FILTERS_GROUPS, SEVERAL_UPDATES, corrects_rollouts
 from Verl.trainer.ppo import ledger, rollout_correction
 from Verl.trainer.ppo.checkpoints import Checkpoints
 from Verl.trainer.ppo.controls import shuffled_rewards
 from Verl.trainer.ppo.dynamic_sampling import DynamicSampler, different_questions
 from Verl.trainer.ppo.ending import Ending
+from Verl.trainer.ppo.estimators import ours
 from Verl.trainer.ppo.evaluation import Evaluator
 from Verl.trainer.ppo.failed_rewards import FailedRewards
 from Verl.trainer.ppo.overlong import Overlong
@@ -191,7 +191,7 @@ class RayTrainer(PPOTrainerSync):
             and not corrects_rollouts(config)
             and not BYPASSES(config)
             and actor.policy_loss.loss_mode == "vanilla"
-            and config.algorithm.adv_estimator in OUR_ESTIMATORS
+            and config.algorithm.adv_estimator in ours()
             and not config.algorithm.use_kl_in_reward
         )
 
