@@ -39,8 +39,6 @@ for name in $known; do
     [[ $given == *" $name "* ]] || unset "$name"
 done
 needed="algorithm adv_estimator train_batch_size rollout_n model data"
-[[ ${adv_estimator:-} == onerpo ]] && needed+=" extra_sampling_size"
-[[ ${algorithm:-} == replay ]] && needed+=" window_size"
 for name in $needed; do
     [[ -n ${!name:-} ]] || refuse "it must set $name"
 done

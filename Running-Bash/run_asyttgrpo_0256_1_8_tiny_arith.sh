@@ -1,11 +1,8 @@
 #!/usr/bin/env bash
 # GRPO against the query's own past rewards (Asy-TTGRPO), 256 queries x 1 rollout a step: the embedded model on sums.
 # Against run_grpo_0032_1_tiny_arith.sh: an advantage against its query's last 8 rewards, 256 queries instead of 32.
-# Scaled to arith's questions: in the factor replay_larger it stands for asyttgrpo_1024_1_8.
-# Factor: replay of rewards, 256 fresh rollouts a step; trade-off with replay at batch x rollouts = 256; replay of
-#   rewards, larger batch.
 # Takes, on this CPU: see README.md.
-# Expect (published, unconfirmed here): replay comes close to 32 queries x 8 rollouts.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
 # shellcheck disable=SC2034  # common.sh reads them
 algorithm=replay

@@ -1,5 +1,6 @@
-"""Draws the question "advantage" of Verl/analysis/verdicts/questions.py; --help says more."""
+"""Draws the factor "advantage" of Running-Bash/study.yaml; --help says more."""
 
+# Written by Running-Bash/generate_scripts.py: one for each factor of study.yaml.
 import sys
 from pathlib import Path
 

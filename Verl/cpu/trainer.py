@@ -16,8 +16,8 @@ from Verl.cpu.batched_loop import without_load_balancer
 from Verl.cpu.local_queue import Ends, LocalQueue
 from Verl.cpu.own_log_probs import REFERENCE_SECONDS
 from Verl.cpu.worker import CPUWorker
-from Verl.trainer.checks import OUR_ESTIMATORS
 from Verl.trainer.conditions import BYPASSES, SEVERAL_UPDATES, corrects_rollouts
+from Verl.trainer.ppo.estimators import ours
 
 
 def on_cpu(trainer_class: type[PPOTrainerSync], queue: LocalQueue | None) -> type[PPOTrainerSync]:
@@ -36,7 +36,7 @@ def updates_once(config: DictConfig) -> bool:
         and not corrects_rollouts(config)
         and not BYPASSES(config)
         and actor.policy_loss.loss_mode == "vanilla"
-        and config.algorithm.adv_estimator in OUR_ESTIMATORS
+        and config.algorithm.adv_estimator in ours()
         and not config.algorithm.use_kl_in_reward
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,27 @@ import yaml
 
 from Verl import REPO_ROOT
 from Verl.errors import UserError
-from Verl.trainer.checks import OURS, VERL_ESTIMATORS
+from Verl.trainer.naming import arm_name
+from Verl.trainer.ppo.estimators import EXTRA, WINDOW, estimators, usable
 
 BASH = REPO_ROOT / "Running-Bash"
 DESIGN_FILE = BASH / "study.yaml"
+_QUERIES, _ROLLOUTS = "data.train_batch_size", "actor_rollout_ref.rollout.n"
 
-# estimator: the entry point that has it. verl's own run under main_ppo_grpo.
-ENTRY_POINTS = {name: entry for entry, names in OURS.items() for name in names}
-ENTRY_POINTS |= {name: "grpo" for name, reason in VERL_ESTIMATORS.items() if reason is None}
+# What a figure can be drawn against: word, label.
+AXES = {
+    "steps": "training steps",
+    "queries": "queries seen",
+    "responses": "responses generated",
+    "tokens": "tokens generated",
+    "gradient_samples": "gradient samples",
+    "hours": "hours",
+}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm: an estimator and the sizes of its rollout."""
+    """One arm: an estimator and the sizes of its rollout. `changes` and `expect` are for its scripts' headers."""
 
     name: str
     estimator: str
@@ -36,10 +44,12 @@ class Cell:
     window: int | None = None
     variant: str | None = None
     settings: tuple[str, ...] = ()
+    changes: str | None = None
+    expect: str | None = None
 
     @property
     def entry(self) -> str:
-        return ENTRY_POINTS[self.estimator]
+        return estimators()[self.estimator].entry
 
     @property
     def responses(self) -> int:
@@ -49,26 +59,55 @@ class Cell:
     @property
     def named_by_its_settings(self) -> str:
         """As Verl/trainer/naming.py composes it."""
-        last = self.extra if self.estimator == "onerpo" else self.window
-        parts = [self.estimator, f"{self.queries:04d}", self.rollouts, last, self.variant]
-        return "_".join(str(part) for part in parts if part is not None)
+        size = estimators()[self.estimator].size
+        last = getattr(self, size.word) if size else None
+        return arm_name(self.estimator, self.queries, self.rollouts, last, self.variant)
 
 
 @dataclass(frozen=True)
 class Factor:
-    """Cells that may differ in `keys` only."""
+    """One design choice: cells that may differ in `keys` only, and what a reader is asked and told about them.
+
+    Args:
+        name: of its figures and of its section in the report.
+        title: of both.
+        keys: that its cells may differ in.
+        question: what it asks, in a sentence or two.
+        cells: compared all with all.
+        matched: (arm, the cell that it is compared with).
+        reference: what the report compares every arm with; by default what the first arm is matched to, or the first cell.
+        also: arms that are drawn beside them, as a pattern with a star too: runs of earlier studies that no cell names.
+        axes: keys of AXES that its figures are drawn against.
+        from_start: whether each arm is also compared with its own evaluation before training.
+        product: what queries x rollouts is held at.
+        published: what the paper's digest says (unconfirmed).
+        optional: whether it is left out where none of its arms was run: where it goes beyond the published grid.
+    """
 
     name: str
     title: str
     keys: tuple[str, ...]
+    question: str
+    reference: str
     cells: tuple[str, ...] = ()
     matched: tuple[tuple[str, str], ...] = ()
+    also: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ("steps",)
+    from_start: bool = False
     product: int | None = None
     published: str | None = None
+    optional: bool = False
 
     @property
     def members(self) -> list[str]:
         return list(dict.fromkeys([*self.cells, *(cell for pair in self.matched for cell in pair)]))
+
+    @property
+    def level(self) -> str | None:
+        """The number that its cells are steps of, if they lie on one scale: "queries" or "rollouts"."""
+        if len(self.cells) < 2 or not set(self.keys) <= {_QUERIES, _ROLLOUTS}:
+            return None
+        return "queries" if _QUERIES in self.keys else "rollouts"
 
     def comparisons(self, members: Iterable[str]) -> list[tuple[str, str]]:
         """The pairs of cells to compare among those that are there."""
@@ -100,8 +139,9 @@ class Pair:
         return [(members[a], members[b]) for a, b in factor.comparisons(members)]
 
     def compared(self, factor: Factor) -> list[str]:
-        """The same, each cell once."""
-        return list(dict.fromkeys(cell for two in self.comparisons(factor) for cell in two))
+        """The same, each cell once; of a factor that is one cell, this."""
+        two_by_two = [cell for two in self.comparisons(factor) for cell in two]
+        return list(dict.fromkeys(two_by_two)) if len(factor.members) > 1 else list(self.members(factor).values())
 
 
 @dataclass(frozen=True)
@@ -157,13 +197,15 @@ class Study:
             raise UserError(f"there is no script {wanted} in study.yaml{_hint(wanted, self.scripts)}")
         return self.scripts[wanted]
 
-    def factors_of(self, cell: str, pair: Pair) -> list[Factor]:
-        """The factors that compare a cell of a pair with another."""
-        return [factor for factor in self.factors.values() if any(cell in two for two in pair.comparisons(factor))]
-
 
 def script_name(cell: str, pair: str | None = None) -> str:
     return f"run_{cell}_{pair}.sh" if pair else f"run_{cell}.sh"
+
+
+@cache
+def declared() -> Study:
+    """The design of this repository, read once."""
+    return load()
 
 
 def load(path: Path = DESIGN_FILE) -> Study:
@@ -188,10 +230,10 @@ def load(path: Path = DESIGN_FILE) -> Study:
 def _build(raw: dict[str, Any], where: str) -> Study:
     groups = {group: raw.get(group) or {} for group in ("cells", "scaled", "extra")}
     cells = {name: _cell(name, entry, where) for group in groups.values() for name, entry in group.items()}
-    factors = {name: _factor(name, entry) for name, entry in raw["factors"].items()}
+    published = tuple(raw["cells"])
+    factors = {name: _factor(name, entry, published, where) for name, entry in raw["factors"].items()}
     for factor in factors.values():
         _check_factor(factor, cells, where)
-    published = tuple(raw["cells"])
     pairs = {name: _pair(name, dict(entry), published, cells, where) for name, entry in raw["pairs"].items()}
     for pair in pairs.values():
         for kind, known in (("model", raw["models"]), ("data", raw["data"]), ("machine", raw["machines"])):
@@ -208,14 +250,26 @@ def _build(raw: dict[str, Any], where: str) -> Study:
 
 def _cell(name: str, entry: dict[str, Any], where: str) -> Cell:
     cell = Cell(name, **{**entry, "settings": tuple(entry.get("settings", ()))})
-    if cell.estimator not in ENTRY_POINTS:
-        raise UserError(f"{where}: cell {name} names the estimator {cell.estimator!r}{_hint(cell.estimator, ENTRY_POINTS)}")
+    if cell.estimator not in usable():
+        raise UserError(f"{where}: cell {name} names the estimator {cell.estimator!r}{_hint(cell.estimator, usable())}")
+    _check_sizes(cell, where)
     _check_window(cell, where)
     if cell.settings and not cell.variant:
         raise UserError(f"{where}: cell {name} has settings of its own: give it a variant, a word that names them")
     if cell.named_by_its_settings != name:
         raise UserError(f"{where}: cell {name} has the settings of {cell.named_by_its_settings}: correct one of them")
     return cell
+
+
+def _check_sizes(cell: Cell, where: str) -> None:
+    """The numbers that the cell's estimator takes, all of them and no other."""
+    one = estimators()[cell.estimator]
+    for size in (EXTRA, WINDOW):
+        if (getattr(cell, size.word) is not None) != (one.size is size):
+            needs = f"needs {size.word}, a number" if one.size is size else f"takes no {size.word}"
+            raise UserError(f"{where}: cell {cell.name}: the estimator {one.name} {needs}")
+    if one.needs_several and cell.rollouts == 1:
+        raise UserError(f"{where}: cell {cell.name}: {one.name} needs rollouts of at least 2: {one.needs_several}")
 
 
 def _check_window(cell: Cell, where: str) -> None:
@@ -230,19 +284,29 @@ def _check_window(cell: Cell, where: str) -> None:
     )
 
 
-def _factor(name: str, entry: dict[str, Any]) -> Factor:
-    matched = tuple(tuple(pair) for pair in entry.get("matched", ()))
-    rest = {"keys": tuple(entry["keys"]), "cells": tuple(entry.get("cells", ())), "matched": matched}
-    return Factor(name, **{**entry, **rest})
+def _factor(name: str, entry: dict[str, Any], published: tuple[str, ...], where: str) -> Factor:
+    lists = {key: tuple(entry.get(key, ())) for key in ("keys", "cells", "also")}
+    lists |= {"axes": tuple(entry.get("axes", ("steps",))), "matched": tuple(tuple(two) for two in entry.get("matched", ()))}
+    if not lists["cells"] and not lists["matched"]:
+        raise UserError(f"{where}: factor {name} compares nothing: give it cells, or matched")
+    first = lists["matched"][0][1] if lists["matched"] else lists["cells"][0]
+    question = f"What difference does it make: {entry['title']}?"
+    factor = Factor(**{"name": name, "reference": first, "question": question, **entry, **lists})
+    return replace(factor, optional=not set(factor.members) <= set(published))
 
 
 def _check_factor(factor: Factor, cells: dict[str, Cell], where: str) -> None:
-    for name in factor.members:
+    for name in [*factor.members, factor.reference]:
         if name not in cells:
-            raise UserError(f"{where}: factor {factor.name} names the cell {name!r}, which is not declared")
+            raise UserError(f"{where}: factor {factor.name} names the cell {name!r}, which is not declared{_hint(name, cells)}")
         product = cells[name].queries * cells[name].rollouts
         if factor.product not in (None, product):
             raise UserError(f"{where}: factor {factor.name} holds queries x rollouts at {factor.product}; {name} has {product}")
+    if not factor.keys and len(factor.members) > 1:
+        raise UserError(f"{where}: factor {factor.name} has no keys: name the settings that its cells may differ in")
+    for axis in factor.axes:
+        if axis not in AXES:
+            raise UserError(f"{where}: factor {factor.name} names the axis {axis!r}{_hint(axis, AXES)}")
 
 
 def _pair(name: str, entry: dict[str, Any], published: tuple[str, ...], cells: dict[str, Cell], where: str) -> Pair:

@@ -20,14 +20,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 
 def show(study: Study, pairs: Sequence[Pair]) -> list[str]:
-    """Factors with their cells, then how many scripts each pair has."""
+    """Factors with their questions and cells, then how many scripts each pair has."""
     lines = [f"base line: {study.base_line}", ""]
     for factor in study.factors.values():
-        lines.append(f"{factor.name}: {factor.title} (changes {', '.join(factor.keys)})")
+        lines += [f"{factor.name}: {factor.title}", f"  {factor.question}"]
+        lines += [f"  changes {', '.join(factor.keys)}"] if factor.keys else []
+        lines += [f"  published (a digest, unconfirmed): {factor.published}"] if factor.published else []
         for pair in pairs:
             members = pair.members(factor)
             texts = [cell if cell == name else f"{cell} (for {name})" for name, cell in members.items()]
-            if pair.comparisons(factor):
+            if pair.compared(factor):
                 lines.append(f"  {pair.name}: {', '.join(texts)}")
     lines += ["", *table(("pair", "cells"), [(pair.name, len(pair.cells)) for pair in pairs])]
     if len(pairs) == 1:

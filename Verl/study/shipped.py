@@ -25,6 +25,7 @@ from Verl.study.design import BASH
 from Verl.trainer import effects, published, settings, typed_paths
 from Verl.trainer.checks import check
 from Verl.trainer.naming import comparable, config_hash, name_run
+from Verl.trainer.ppo.estimators import check_script
 from Verl.trainer.run_checks import settle_resume
 
 
@@ -85,6 +86,7 @@ def prepare(script: str, user: Sequence[str] = (), folder: Path = BASH) -> Prepa
             config.run[key] = str((REPO_ROOT / config.run[key]).resolve())
         config.run.dir = str(Path(config.run.result_dir) / config.run.name)
     effects.refuse_inert(config, user, lambda: compose(algorithm, published.expand(scripted, [])))
+    check_script(scripted, user)
     with hub_left_alone():
         return Prepared(script, algorithm, config, check(config, algorithm))
 

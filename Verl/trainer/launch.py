@@ -24,6 +24,7 @@ from Verl.trainer.data_checks import copies_in_words, count_copies
 from Verl.trainer.interruption import REQUEST, STATUS
 from Verl.trainer.naming import comparable, config_hash, name_run
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
+from Verl.trainer.ppo.estimators import check_script
 from Verl.trainer.prompt_checks import check_prompts
 from Verl.trainer.run_checks import settle_resume
 from Verl.trainer.run_log import RunLog
@@ -98,7 +99,9 @@ def prepare(
             config.run[key] = str((REPO_ROOT / config.run[key]).resolve())
         config.run.dir = str(Path(config.run.result_dir) / name)
     effects.refuse_inert(config, user, lambda: settings.compose(algorithm, published.expand(scripted, [])))
-    return config, check(config, algorithm, to_the_end)
+    missing = check(config, algorithm, to_the_end)
+    check_script(scripted, user)
+    return config, missing
 
 
 # ---- the run's folder ---------------------------------------------------------------------------------------------

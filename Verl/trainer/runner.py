@@ -18,14 +18,9 @@ from Verl.adapter.balance import plain_workloads
 from Verl.seeds import derive
 from Verl.trainer.device import device_for
 from Verl.trainer.interruption import REQUEST
+from Verl.trainer.ppo.estimators import TRAINERS
 from Verl.trainer.run_log import RunLog
 from Verl.trainer.verl_checks import check_with_verl
-
-TRAINERS = {
-    "grpo": ("Verl.trainer.ppo.ray_trainer_grpo", "RayTrainerGRPO"),
-    "bandit": ("Verl.trainer.ppo.ray_trainer_bandit", "RayTrainerBandit"),
-    "replay": ("Verl.trainer.ppo.ray_trainer_replay", "RayTrainerReplay"),
-}
 
 
 def set_environment(config: DictConfig) -> None:

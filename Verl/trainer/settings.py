@@ -19,9 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from Verl.errors import UserError
+from Verl.trainer.ppo.estimators import TRAINERS
 
 CONFIG_DIR = Path(__file__).parent / "config"
-ALGORITHMS = ("grpo", "bandit", "replay")
+ALGORITHMS = tuple(TRAINERS)
 
 # Dictionaries that verl passes on whole (to Hugging Face, vLLM, a chat template): keys below them are the user's own.
 OPEN_DICTS = (

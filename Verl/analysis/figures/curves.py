@@ -1,4 +1,4 @@
-"""Draws one question of the study: train and test Pass@1 of its arms against a budget, one column per pair.
+"""Draws one factor of the study: train and test Pass@1 of its arms against a budget, one column per pair.
 
 A picture depends on the data alone: matplotlib's own settings are reset, dates and versions are kept out of the files,
 so that the same runs give the same bytes. What is not there is named in the picture, never drawn as zero.
@@ -20,22 +20,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from Verl.analysis.figures.layout import LEFT, LEFT_WIDE, LINE, any_number, lay_out, save, settings
-from Verl.analysis.figures.style import COLUMN_WIDTH, PAGE_WIDTH, arm_look
+from Verl.analysis.figures.style import COLUMN_WIDTH, PAGE_WIDTH, Look, arm_looks
 from Verl.analysis.runs import identical
 from Verl.analysis.runs.files import LEDGER, TEST, listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.stats import seed_interval
+from Verl.study.design import AXES
 
 ArmsOfPairs = Mapping[str, Sequence[str]]  # pair -> arms; a column each, in this order
-
-AXES = {
-    "steps": "training steps",
-    "queries": "queries seen",
-    "responses": "responses generated",
-    "tokens": "tokens generated",
-    "gradient_samples": "gradient samples",
-    "hours": "hours",
-}
 
 
 class Panel(NamedTuple):
@@ -101,8 +93,7 @@ def mean_curve(rows: pd.DataFrame, metric: str, axis: str, share: bool = True) -
     return Curve(x, mean, low, high, rows["seed"].nunique())
 
 
-def _draw_arm(ax, arm: str, curve: Curve, banded: bool) -> None:
-    look = arm_look(arm)
+def _draw_arm(ax, look: Look, curve: Curve, banded: bool) -> None:
     every = max(1, round(len(curve.x) / 10))
     ax.plot(
         curve.x,
@@ -126,7 +117,7 @@ def _draw_arm(ax, arm: str, curve: Curve, banded: bool) -> None:
         )
 
 
-def _draw_bars(ax, curves: dict[str, Curve]) -> None:
+def _draw_bars(ax, curves: dict[str, Curve], looks: Mapping[str, Look]) -> None:
     """The interval of every arm's last point, side by side right of the panel's last point."""
     for i, (arm, curve) in enumerate(curves.items()):
         known = np.flatnonzero(np.isfinite(curve.low))
@@ -139,8 +130,8 @@ def _draw_bars(ax, curves: dict[str, Curve]) -> None:
             place,
             mean,
             yerr=[[mean - low], [high - mean]],
-            color=arm_look(arm).colour,
-            marker=arm_look(arm).marker,
+            color=looks[arm].colour,
+            marker=looks[arm].marker,
             markersize=2.2,
             markeredgewidth=0.0,
             elinewidth=0.7,
@@ -177,16 +168,16 @@ def _without_start(curve: Curve) -> Curve:
     return Curve(*(part[spent] for part in curve[:4]), curve.seeds)
 
 
-def _draw_panel(ax, curves: dict[str, Curve], axis: str, narrow: bool) -> list[str]:
+def _draw_panel(ax, curves: dict[str, Curve], looks: Mapping[str, Look], axis: str, narrow: bool) -> list[str]:
     """One panel; returns a note if the axis had to be logarithmic."""
     ends = [curve.x[-1] for curve in curves.values() if curve.x[-1] > 0]
     logarithmic = axis != "steps" and bool(ends) and max(ends) > _LOG_FROM * min(ends)
     if logarithmic:
         curves = {arm: _without_start(curve) for arm, curve in curves.items() if curve.x[-1] > 0}
     for arm, curve in curves.items():
-        _draw_arm(ax, arm, curve, banded=len(curves) <= _BAND_LIMIT)
+        _draw_arm(ax, looks[arm], curve, banded=len(curves) <= _BAND_LIMIT)
     if len(curves) > _BAND_LIMIT:
-        _draw_bars(ax, curves)
+        _draw_bars(ax, curves, looks)
     if not curves:
         ax.text(0.5, 0.5, "no run found", transform=ax.transAxes, ha="center", va="center", color="#555555")
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=_ROUND))
@@ -297,11 +288,12 @@ def draw_question(
         raise ValueError(f"unknown axis {axis!r}; known: {', '.join(AXES)}")
     table, arms = runs.table, dict(arms) or {"(no pair)": []}
     figure, grid, narrow = new_figure(len(panels), list(arms))
+    looks = arm_looks(dict.fromkeys(arm for of_pair in arms.values() for arm in of_pair))
     notes, drawn, kinds = [], [], {}
     for column, (pair, of_pair) in enumerate(arms.items()):
         for ax, panel in zip(grid[:, column], panels):
             curves, said = _curves(table[table["pair"] == pair], of_pair, panel, axis, pair)
-            notes += said + _draw_panel(ax, curves, axis, narrow)
+            notes += said + _draw_panel(ax, curves, looks, axis, narrow)
             if not panel.share:
                 ax.yaxis.set_major_formatter(any_number())
             drawn += [arm for arm in curves if arm not in drawn]
@@ -315,7 +307,7 @@ def draw_question(
     said = [seeds, *identical_note(runs, arms), *missing_note(table, arms), *dict.fromkeys(notes)]
     notes = [note for note in said if note]
     bars = _BAR_ROOM * len(drawn) if len(drawn) > _BAND_LIMIT else 0.0
-    order = list(dict.fromkeys(arm for of_pair in arms.values() for arm in of_pair if arm in drawn))
+    legend = {arm: looks[arm] for of_pair in arms.values() for arm in of_pair if arm in drawn}
     left = max(panel.room for panel in panels)
-    lay_out(figure, order, title, notes if notes_inside else [], len(panels), bars, narrow, left)
+    lay_out(figure, legend, title, notes if notes_inside else [], len(panels), bars, narrow, left)
     return figure, notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
-from Verl.analysis.figures.style import STYLE, arm_label, arm_look
+from Verl.analysis.figures.style import STYLE, Look, arm_label
 
 # Inches left of the first panel: for a label and shares of two decimals, for a label and any numbers; a further line of it.
 LEFT, LEFT_WIDE, LINE = 0.46, 0.56, 0.12
@@ -47,7 +47,7 @@ def any_number() -> ScalarFormatter:
 
 def lay_out(
     figure: Figure,
-    drawn: Sequence[str],
+    drawn: Mapping[str, Look],
     title: str,
     notes: list[str],
     rows: int,
@@ -57,8 +57,8 @@ def lay_out(
 ) -> None:
     """Places everything in inches: panels of one size, and a figure as high as its legend and notes need.
 
-    ``rows``: of panels. ``bars``: room beside each panel for its error bars, in parts of its width. ``left``: room for the
-    axis label and its numbers.
+    ``drawn``: the legend. ``rows``: of panels. ``bars``: room beside each panel for its error bars, in parts of its width.
+    ``left``: room for the axis label and its numbers.
     Not matplotlib's automatic layout, which lets legend and notes share one place and changes with its version.
     """
     width = figure.get_figwidth()
@@ -95,7 +95,6 @@ def lay_out(
             va="top",
             linespacing=1.15,
         )
-    looks = {arm: arm_look(arm) for arm in drawn}
     handles = [
         Line2D(
             [],
@@ -106,7 +105,7 @@ def lay_out(
             markeredgewidth=0.0,
             label=arm_label(arm),
         )
-        for arm, look in looks.items()
+        for arm, look in drawn.items()
     ]
     if handles:
         figure.legend(

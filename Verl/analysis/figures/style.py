@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
+from functools import cache
 from typing import NamedTuple
+
+from Verl.study.design import Study, declared
+from Verl.trainer.naming import parse_arm
+from Verl.trainer.ppo.estimators import estimators
 
 # Okabe and Ito's palette (2008), safe for the common colour blindnesses; its yellow is too pale for lines on white.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -23,6 +29,7 @@ class Look(NamedTuple):
     marker: str
 
 
+# Arms whose look was chosen by hand; that of any other is derived below.
 _LOOKS = {
     "grpo_0032_1": Look(BLACK, SOLID, "o"),  # the base line
     "grpo_0032_8": Look(BLUE, SOLID, "s"),
@@ -61,41 +68,72 @@ _LOOKS = {
     "grpo_0032_8_control_format": Look(GREEN, DASH_DOT, "^"),
     "grpo_0032_8_control_lr0": Look(GREY, DASH_DOT, "P"),
 }
-_ALGORITHMS = {
-    "grpo": "GRPO",
-    "onerpo": "One-RPO",
-    "arpo": "ARPO",
-    "asyttgrpo": "replay",
-    "banditpo": "Bandit-PO",
-}
+
+# For arms without a look of their own.
+_COLOURS, _DASHES, _MARKERS = (SKY, ORANGE, GREEN, VERMILLION, PURPLE, GREY), (DASHED, DOTTED, DASH_DOT), "^DvPX<>phd*8"
+_DERIVED = [Look(colour, dash, marker) for marker in _MARKERS for dash in _DASHES for colour in _COLOURS]
+_FIRST_CHOICE = 144  # looks: those of the first eight markers
 
 
 def arm_look(arm: str) -> Look:
-    """The look of an arm: from the table, or for an unknown arm from a hash of its name, the same on every machine."""
-    if arm in _LOOKS:
-        return _LOOKS[arm]
-    number = int.from_bytes(hashlib.sha256(arm.encode()).digest()[:8], "big")
-    colours, dashes, markers = (SKY, ORANGE, GREEN, VERMILLION, PURPLE, GREY), (DASHED, DOTTED, DASH_DOT), "^DvPX<>p"
-    number, i = divmod(number, len(colours))
-    number, j = divmod(number, len(dashes))
-    return Look(colours[i], dashes[j], markers[number % len(markers)])
+    """The look of an arm, the same on every machine and in every figure that draws no undeclared arm like it."""
+    return arm_looks([arm])[arm]
+
+
+def arm_looks(arms: Iterable[str]) -> dict[str, Look]:
+    """The looks of the arms of one figure: each declared arm has its own everywhere; any other one's, which begins with a
+    hash of its name, gives way to those beside it."""
+    known = _declared_looks()
+    looks = {arm: known[arm] for arm in arms if arm in known}
+    for arm in arms:
+        looks.setdefault(arm, _free(arm, looks.values(), ()))
+    return looks
+
+
+@cache
+def _declared_looks() -> dict[str, Look]:
+    """Those above, then one for every other cell of study.yaml, in its order: unlike the cells beside it in any figure."""
+    study, looks = declared(), dict(_LOOKS)
+    for cell in study.cells:
+        if cell not in looks:
+            beside = [looks[arm] for arm in _beside(study, cell, looks)]
+            looks[cell] = _free(cell, beside, looks.values())
+    return looks
+
+
+def _beside(study: Study, cell: str, arms: Iterable[str]) -> list[str]:
+    """Those of the arms that may stand in one figure with a cell."""
+    names = set()
+    for factor in study.factors.values():
+        scaled = [one for pair in study.pairs.values() for one in pair.members(factor).values()]
+        of_factor = {*factor.members, *factor.also, factor.reference, *scaled}
+        names |= of_factor if cell in of_factor else set()
+    return [arm for arm in arms if any(fnmatchcase(arm, name) for name in names)]
+
+
+def _free(arm: str, beside: Collection[Look], used: Collection[Look]) -> Look:
+    """The first look from a hash of the name on that nobody has, with a marker and a colour that no neighbour has."""
+    start = int.from_bytes(hashlib.sha256(arm.encode()).digest()[:8], "big") % _FIRST_CHOICE
+    markers, colours = ({one.marker for one in beside}, {one.colour for one in beside})
+    candidates = [*_DERIVED[start:], *_DERIVED[:start]]
+    return min(candidates, key=lambda look: (look in used, look.marker in markers, look.colour in colours))
 
 
 def arm_label(arm: str) -> str:
     """An arm in a reader's words: ``onerpo_0032_1_7`` is "One-RPO 32x1 +7", ``grpo_0032_1`` the base line."""
-    if arm == "grpo_0032_1":
-        return "base line 32\N{MULTIPLICATION SIGN}1"
-    match = re.fullmatch(r"([a-z]+)_(\d+)_(\d+)(?:_(\d+))?(?:_(.*))?", arm)
-    if not match or match[1] not in _ALGORITHMS:
+    told = parse_arm(arm)
+    estimator = estimators().get(told.estimator) if told else None
+    if estimator is None:
         return arm
-    algorithm, batch, rollouts, third, rest = match.groups()
-    size = f"{int(batch)}\N{MULTIPLICATION SIGN}{int(rollouts)}"
-    if rest and rest.startswith("control_"):
-        return f"control {rest.removeprefix('control_').replace('_', ' ')} {size}"
-    label = f"{_ALGORITHMS[algorithm]} {size}"
-    if third:
-        label += f" +{int(third)}" if algorithm == "onerpo" else f" w{int(third)}"
-    return label + (f" {rest.replace('_', ' ')}" if rest else "")
+    size = f"{told.queries}\N{MULTIPLICATION SIGN}{told.rollouts}"
+    if arm == "grpo_0032_1":
+        return f"base line {size}"
+    if told.rest.startswith("control_"):
+        return f"control {told.rest.removeprefix('control_').replace('_', ' ')} {size}"
+    label = f"{estimator.label} {size}"
+    if told.size is not None:
+        label += f" {estimator.size.mark if estimator.size else ''}{told.size}"
+    return f"{label} {told.rest.replace('_', ' ')}" if told.rest else label
 
 
 STYLE = {

@@ -23,11 +23,12 @@ from Verl.analysis.report.sections import across_pairs, sections
 from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
 from Verl.analysis.runs.foundations import ground
 from Verl.analysis.runs.table import Runs, load_runs
-from Verl.analysis.verdicts.questions import BASE_LINE, declared
+from Verl.analysis.verdicts.factors import BASE_LINE
 from Verl.analysis.verdicts.summary import summary_table
 from Verl.analysis.verdicts.text import number, p_text
 from Verl.errors import UserError
 from Verl.files import write_atomic
+from Verl.study.design import declared
 
 OUT = RESULT_DIR.with_name("report.html")
 _PREFIXES = ("eval/", "ledger/total_", "reward/", "actor/", "training/rollout_probs_diff")
@@ -113,7 +114,7 @@ def _design(runs: Runs, result_dir: Path) -> list[dict[str, Any]]:
         factors = [
             {"title": factor.title, "keys": factor.keys, "cells": [*of_pair.members(factor).values()],
              "published": factor.published}
-            for factor in study.factors.values() if of_pair and of_pair.comparisons(factor)
+            for factor in study.factors.values() if of_pair and of_pair.compared(factor)
         ]  # fmt: skip
         without = [arm for arm, run in first_runs(runs.table, pair).items()
                    if flat_config(result_dir / run / "config.yaml") is None]  # fmt: skip

@@ -16,7 +16,8 @@ import pandas as pd
 from Verl.analysis import stats
 from Verl.analysis.runs.files import TEST, listed
 from Verl.analysis.runs.table import Runs, last_scores
-from Verl.analysis.verdicts.questions import BASE_LINE, declared
+from Verl.analysis.verdicts.factors import BASE_LINE
+from Verl.study.design import declared
 
 COSTS = {  # column of the ledger's table -> metric
     "queries": "ledger/total_queries",

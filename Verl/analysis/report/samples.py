@@ -13,7 +13,7 @@ from Verl.analysis.report.runs import arms_in_order, final_score
 from Verl.analysis.runs.configs import first_runs
 from Verl.analysis.runs.table import evaluation_files
 from Verl.analysis.samples.view import Filters, Sample, facts, find_questions, read_step, visible
-from Verl.analysis.verdicts.questions import BASE_LINE
+from Verl.analysis.verdicts.factors import BASE_LINE
 from Verl.errors import UserError
 
 SPLIT = "test"

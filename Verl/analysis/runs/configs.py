@@ -13,7 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from Verl.analysis.verdicts.questions import declared
+from Verl.study.design import declared
 from Verl.study.differences import differences, explaining
 from Verl.trainer.naming import comparable
 

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from Verl.trainer.naming import parse_arm
+from Verl.trainer.ppo.estimators import size_of
+
 IDENTITY = ("run", "pair", "arm", "model", "data", "seed", "status", "config_hash")
 TEST = "eval/test/pass@1"
 LEDGER = {  # budget axis -> column
@@ -34,7 +37,6 @@ _VERL_NAMES = (  # verl's and the published package's metric names -> ours
 )
 _NO_NUMBER = ("nan", "inf", "-inf")  # how our trainer writes them: JSON has no such numbers
 _LENGTH = "train/response_length_mean"
-_ARM = re.compile(r"^[a-z]+_(\d+)_(\d+)(?:_(\d+))?", re.IGNORECASE)
 
 
 @dataclass
@@ -83,12 +85,13 @@ def arm_numbers(arm: str) -> dict[str, int] | None:
 
     ``onerpo_B_n_m`` generates n + m rollouts a query and trains on n.
     """
-    match = _ARM.match(arm)
-    if not match:
+    told = parse_arm(arm)
+    if told is None:
         return None
-    queries, rollouts, third = (int(x) if x else 0 for x in match.groups())
-    extra = third if arm.startswith("onerpo") else 0  # a replay arm's third number is its window: nothing generated
-    return {"queries": queries, "trained": queries * rollouts, "generated": queries * (rollouts + extra)}
+    size = size_of(told.estimator)
+    extra = told.size or 0 if size is not None and size.drawn else 0
+    trained = told.queries * told.rollouts
+    return {"queries": told.queries, "trained": trained, "generated": trained + told.queries * extra}
 
 
 def _identify(name: str, folder: Path) -> tuple[dict, str | None, list[str]]:

@@ -17,7 +17,7 @@ from Verl.analysis import stats
 from Verl.analysis.figures.style import arm_label
 from Verl.analysis.runs.files import LEDGER, TEST, listed
 from Verl.analysis.runs.table import Runs, evaluation_files, question_scores
-from Verl.analysis.verdicts.questions import BASE_LINE
+from Verl.analysis.verdicts.factors import BASE_LINE
 from Verl.analysis.verdicts.text import no_run, number, p_text, point, sentence_of
 
 START = "its start"

@@ -2,24 +2,23 @@
 
 import torch
 
-from Verl.trainer.ppo.core_algos_grpo import compute_grpo_outcome_advantage
+from Verl.trainer.ppo.estimators import estimators
 from Verl.trainer.ppo.ray_trainer_base import RayTrainer
 from Verl.trainer.ppo.rollouts import Rollouts
 
-ESTIMATORS = {"grpo": compute_grpo_outcome_advantage}
-
 
 class RayTrainerGRPO(RayTrainer):
-    """An estimator of ours by its name; any other name is one of verl's and goes to verl."""
+    """An estimator whose formula is ours by that formula; one of verl's own by verl's code."""
 
     def advantages(self, token_level_rewards: torch.Tensor, response_mask: torch.Tensor, rollouts: Rollouts):
         algorithm = self.config.algorithm
-        if algorithm.adv_estimator not in ESTIMATORS:
+        estimator = estimators()[algorithm.adv_estimator]
+        if estimator.formula is None:
             return None
-        advantages, _ = ESTIMATORS[algorithm.adv_estimator](
-            token_level_rewards,
-            response_mask,
-            rollouts.uids,
+        advantages = estimator.advantages(
+            token_level_rewards=token_level_rewards,
+            response_mask=response_mask,
+            index=rollouts.uids,
             norm_adv_by_std_in_grpo=algorithm.norm_adv_by_std_in_grpo,
         )
         return advantages, {}

@@ -2,18 +2,15 @@
 
 import torch
 
-from Verl.trainer.ppo.core_algos_replay import (
-    compute_asyttgrpo_outcome_advantage,
-    compute_banditpo_outcome_advantage,
-    compute_tracked_outcome_advantage,
-)
+from Verl.trainer.ppo.core_algos_replay import compute_tracked_outcome_advantage
+from Verl.trainer.ppo.estimators import estimators
 from Verl.trainer.ppo.ray_trainer_base import RayTrainer
 from Verl.trainer.ppo.reward_history import RewardHistory
 from Verl.trainer.ppo.rollouts import PADDING, Rollouts
 
 
 class RayTrainerReplay(RayTrainer):
-    """asyttgrpo and banditpo, and their declared variants (`algorithm.replay`)."""
+    """The estimators over a query's window of rewards, and their declared variants (`algorithm.replay`)."""
 
     def __init__(self, config, *args):
         super().__init__(config, *args)
@@ -23,7 +20,7 @@ class RayTrainerReplay(RayTrainer):
         replay, keys = self.config.algorithm.replay, rollouts.query_keys()
         if replay.include_current:
             self._remember(rollouts)
-        advantages = self._estimate(token_level_rewards, response_mask, keys)
+        advantages = self._estimate(token_level_rewards, response_mask, rollouts.uids, keys)
         metrics = self._metrics(keys)
         if not replay.include_current:
             self._remember(rollouts)
@@ -39,7 +36,7 @@ class RayTrainerReplay(RayTrainer):
             if part is not None:
                 self.history.add(part.query_keys(), part.rewards, self.global_steps)
 
-    def _estimate(self, token_level_rewards, response_mask, keys) -> torch.Tensor:
+    def _estimate(self, token_level_rewards, response_mask, index, keys) -> torch.Tensor:
         algorithm, replay = self.config.algorithm, self.config.algorithm.replay
         divide = algorithm.norm_adv_by_std_in_grpo
         if replay.baseline != "window":
@@ -47,16 +44,14 @@ class RayTrainerReplay(RayTrainer):
             return compute_tracked_outcome_advantage(
                 token_level_rewards, response_mask, values, norm_adv_by_std_in_grpo=divide
             )[0]
-        windows = self.history.windows(keys)
-        if algorithm.adv_estimator == "banditpo":
-            return compute_banditpo_outcome_advantage(response_mask, windows)[0]
-        return compute_asyttgrpo_outcome_advantage(
-            token_level_rewards,
-            response_mask,
-            windows,
+        return estimators()[algorithm.adv_estimator].advantages(
+            token_level_rewards=token_level_rewards,
+            response_mask=response_mask,
+            index=index,
+            histories=self.history.windows(keys),
             norm_adv_by_std_in_grpo=divide,
             min_history=replay.min_history,
-        )[0]
+        )
 
     def _metrics(self, keys) -> dict[str, float]:
         if self.config.algorithm.replay.baseline == "window":
