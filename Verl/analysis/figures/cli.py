@@ -22,7 +22,7 @@ from Verl.analysis.figures.levels import plot_levels
 from Verl.analysis.runs.files import LEDGER, TEST
 from Verl.analysis.runs.table import Runs, load_runs
 from Verl.analysis.verdicts.compare import compare, gains
-from Verl.analysis.verdicts.factors import BASE_LINE, family_of, pairs_of
+from Verl.analysis.verdicts.factors import family_of, pairs_of
 from Verl.analysis.verdicts.summary import summary_table, to_markdown
 from Verl.errors import UserError
 from Verl.study.design import AXES, Factor, declared
@@ -127,7 +127,7 @@ def _write_table(frame: pd.DataFrame, text: str, stem: Path) -> None:
 def _metric_table(metric: str, runs: Runs, options: argparse.Namespace) -> str:
     """Writes the table of another metric; says where."""
     arms = {
-        pair: sorted(of_pair.unique(), key=lambda arm: (arm != BASE_LINE, arm))
+        pair: sorted(of_pair.unique(), key=lambda arm: (arm != declared().base_line, arm))
         for pair, of_pair in runs.table.groupby("pair")["arm"]
         if options.pairs is None or pair in options.pairs
     }

@@ -126,7 +126,7 @@ def arm_label(arm: str) -> str:
     if estimator is None:
         return arm
     size = f"{told.queries}\N{MULTIPLICATION SIGN}{told.rollouts}"
-    if arm == "grpo_0032_1":
+    if arm == declared().base_line:
         return f"base line {size}"
     if told.rest.startswith("control_"):
         return f"control {told.rest.removeprefix('control_').replace('_', ' ')} {size}"

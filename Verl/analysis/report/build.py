@@ -23,7 +23,6 @@ from Verl.analysis.report.sections import across_pairs, sections
 from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
 from Verl.analysis.runs.foundations import ground
 from Verl.analysis.runs.table import Runs, load_runs
-from Verl.analysis.verdicts.factors import BASE_LINE
 from Verl.analysis.verdicts.summary import summary_table
 from Verl.analysis.verdicts.text import number, p_text
 from Verl.errors import UserError
@@ -150,7 +149,7 @@ def context(result_dir: Path) -> dict[str, Any]:
         "design": design,
         "sections": found,
         "summary": summary_table(runs, arms, result_dir=result_dir).to_dict("records"),
-        "across": across_pairs(runs.table, BASE_LINE, arms),
+        "across": across_pairs(runs.table, declared().base_line, arms),
         **{name: {pair: of_pair(runs.table, pair) for pair in pairs} for name, of_pair in by_pair.items()},
         "health": checks,
         "flagged": [one for one in checks if one.flags],
@@ -159,7 +158,7 @@ def context(result_dir: Path) -> dict[str, Any]:
         "problems": runs.problems + why_mixed(result_dir, runs.table) + list(mixed) + resumed + not_run,
         "grounds": grounds,
         "provenance": provenance(result_dir, list(dict.fromkeys(runs.table["run"]))),
-        "base_line": BASE_LINE,
+        "base_line": declared().base_line,
     }
 
 

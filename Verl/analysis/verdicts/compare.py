@@ -17,8 +17,8 @@ from Verl.analysis import stats
 from Verl.analysis.figures.style import arm_label
 from Verl.analysis.runs.files import LEDGER, TEST, listed
 from Verl.analysis.runs.table import Runs, evaluation_files, question_scores
-from Verl.analysis.verdicts.factors import BASE_LINE
 from Verl.analysis.verdicts.text import no_run, number, p_text, point, sentence_of
+from Verl.study.design import declared
 
 START = "its start"
 _RULES = {"pass@1": "strict", "flexible": "flexible", "format": "format"}
@@ -222,14 +222,15 @@ def compare(
 def verdicts(
     runs: Runs,
     arms: Sequence[str],
-    base_line: str = BASE_LINE,
+    base_line: str | None = None,
     pairs: Sequence[str] | None = None,
     result_dir: Path | str | None = None,
     axis: str = "steps",
     metric: str = TEST,
     alpha: float = 0.05,
 ) -> list[Comparison]:
-    """Every arm against the base line on every pair, as one family; the base line among the arms is skipped."""
+    """Every arm against the base line (by default the study's) on every pair, as one family; itself is skipped."""
+    base_line = base_line or declared().base_line
     pairs = sorted(runs.table["pair"].unique()) if pairs is None else pairs
     family = [(pair, arm, base_line) for pair in pairs for arm in arms if arm != base_line]
     return compare(runs, family, result_dir, axis, metric, alpha)
@@ -291,6 +292,6 @@ def _judged(found: list[Comparison], runs: Runs, metric: str, alpha: float) -> l
     return judged
 
 
-def verdict(runs: Runs, arm: str, pair: str, base_line: str = BASE_LINE, **options) -> str:
+def verdict(runs: Runs, arm: str, pair: str, base_line: str | None = None, **options) -> str:
     """The sentence of one arm against the base line on one pair; ``options`` as for ``verdicts``."""
     return verdicts(runs, [arm], base_line, [pair], **options)[0].sentence

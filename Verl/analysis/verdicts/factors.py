@@ -9,8 +9,6 @@ import pandas as pd
 
 from Verl.study.design import Factor, Pair, declared
 
-BASE_LINE = "grpo_0032_1"
-
 
 def _members(factor: Factor, pair: str) -> dict[str, str]:
     """Published cell -> the cell of this pair in its place. On a pair that is not declared: the published cells."""
@@ -49,7 +47,7 @@ def _compared(factor: Factor, members: dict[str, str], arms: Sequence[str]) -> l
 def _rank(factor: Factor, reference: str, members: dict[str, str], arm: str) -> tuple[int, int]:
     """Base line first, then what is drawn beside the cells and what matched arms are compared with, then the cells."""
     order = list(members.values())
-    if arm == BASE_LINE:
+    if arm == declared().base_line:
         return 0, 0
     if arm in factor.also or (arm == reference and factor.matched):
         return 1, 0

@@ -11,7 +11,8 @@ import pandas as pd
 from Verl.analysis.runs.files import TEST
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.stats import seed_interval
-from Verl.analysis.verdicts.compare import BASE_LINE, gains, verdicts
+from Verl.analysis.verdicts.compare import gains, verdicts
+from Verl.study.design import declared
 
 NOTE = (
     "Test Pass@1, mean over seeds. Final: last evaluation, 95 % t interval over seeds. Best: the highest mean over the "
@@ -49,9 +50,10 @@ def summary_table(
     arms: Sequence[str] | None = None,
     pairs: Sequence[str] | None = None,
     result_dir: Path | str | None = None,
-    base_line: str = BASE_LINE,
+    base_line: str | None = None,
 ) -> pd.DataFrame:
     """One row per pair and arm with a test evaluation; the columns of ``_row``, the base line first in its pair."""
+    base_line = base_line or declared().base_line
     table = runs.table
     arms = sorted(table["arm"].unique()) if arms is None else list(arms)
     arms = sorted(arms, key=lambda arm: arm != base_line)
