@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from Verl.adapter import plugin  # noqa: F401  (the CPU platform, before the trainers import verl)
 from Verl.study.shipped import compose
 from Verl.trainer.ppo import estimators as registry
 from Verl.trainer.ppo.ray_trainer_bandit import RayTrainerBandit
