@@ -132,7 +132,8 @@ def _check_type(key: str, given: Any, default: Any) -> None:
         or (wanted == "a text" and got in ("a whole number", "a number"))
     )
     if not fits:
-        raise UserError(f"{key}={given} has the wrong type: it must be {wanted} (default: {default}), not {got}")
+        example = f" (default: {default})" if wanted != "a group of keys" else ""
+        raise UserError(f"{key}={given} has the wrong type: it must be {wanted}{example}, not {got}")
 
 
 def _kind(value: Any) -> str:
