@@ -5,7 +5,8 @@
 # Takes, on this CPU: see README.md.
 # Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=replay
 adv_estimator=asyttgrpo
 train_batch_size=128
@@ -13,5 +14,4 @@ rollout_n=2
 window_size=8
 model=tiny
 data=arith
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -5,7 +5,8 @@
 # Expect: no gain: no response keeps the reward it earned.
 # Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=grpo
 adv_estimator=grpo
 train_batch_size=32
@@ -14,5 +15,4 @@ variant=control_shuffled
 own_arguments=(algorithm.shuffle_rewards=true)
 model=tiny
 data=arith
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -6,12 +6,12 @@
 #   (reckoned from its data sheet x 0.25, not measured: see `python Running-Bash/design.py plan --pair llama1b_gsm`).
 # Compared with what, and what was published: `python Running-Bash/design.py show --pair llama1b_gsm`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=grpo
 adv_estimator=grpo
 train_batch_size=128
 rollout_n=8
 model=llama1b
 data=gsm
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

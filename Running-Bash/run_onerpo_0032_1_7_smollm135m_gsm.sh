@@ -5,7 +5,8 @@
 # Takes, on this CPU: see README.md.
 # Compared with what, and what was published: `python Running-Bash/design.py show --pair smollm135m_gsm`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=bandit
 adv_estimator=onerpo
 train_batch_size=32
@@ -13,5 +14,4 @@ rollout_n=1
 extra_sampling_size=7
 model=smollm135m
 data=gsm
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -73,4 +73,5 @@ GSM8K = DataSet(
     key=normalise_question,
     load=load,
     example=to_question(RawRow("the example", 1, 0, _EXAMPLE)),
+    source_variable="BANDIT_GSM8K",
 )

@@ -148,4 +148,5 @@ MATH = DataSet(
     example=to_question(RawRow("the example", 1, 0, _EXAMPLE)),
     add_options=add_options,
     options=("test",),
+    source_variable="BANDIT_MATH",
 )

@@ -7,6 +7,7 @@ command line is wrong. Nothing is written unless all of it is right.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,8 +25,14 @@ EXIT_WRITTEN, EXIT_REFUSED, EXIT_NO_HUB = 0, 1, 2
 
 @dataclass(frozen=True)
 class DataSet:
-    """What one data set adds. `key`: when two questions are the same. `options`: its own, kept in the manifest. `example`:
-    a question as read from a published row, whose row tells one wording of the prompt from another."""
+    """What one data set adds.
+
+    Args:
+        key: when two questions are the same.
+        example: a question as read from a published row, whose row tells one wording of the prompt from another.
+        options: its own, kept in the manifest.
+        source_variable: of the environment; names the folder of published files where `--source` does not.
+    """
 
     title: str
     ability: str
@@ -35,6 +42,7 @@ class DataSet:
     example: Question
     add_options: Callable[[argparse.ArgumentParser], None] | None = None
     options: tuple[str, ...] = ()
+    source_variable: str | None = None
 
     def recipe(self) -> dict[str, Any]:
         """What decides the rows besides the published data (`Verl.data.recipe`)."""
@@ -138,7 +146,13 @@ def _report(
 def _parser(data_set: DataSet, default_out: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=f"Prepare {data_set.title}: parquet files in verl's row schema.")
     parser.add_argument("--out", type=Path, default=default_out, help=f"folder to write (default {default_out})")
-    parser.add_argument("--source", type=Path, help="published files, a folder or one file (default: from the Hub)")
+    variable = data_set.source_variable
+    parser.add_argument(
+        "--source",
+        type=Path,
+        default=os.environ.get(variable) or None if variable else None,
+        help=f"published files, a folder or one file (default: {f'${variable}, else ' if variable else ''}from the Hub)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="which questions become validation (default 0)")
     parser.add_argument("--validation", type=int, default=512, help="questions cut from train (default 512)")
     parser.add_argument("--tokenizer", metavar="PATH", help="count overlong prompts with this model's tokenizer")

@@ -30,13 +30,16 @@ class Question:
         return self.data_source, self.index
 
 
-def read_questions(path: Path, limit: int | None) -> list[Question]:
+def read_questions(path: Path, limit: int | None, any_source: bool = False) -> list[Question]:
     """The first `limit` rows of a prepared file, all of them checked.
+
+    Args:
+        any_source: also questions that no rule of ours can score.
 
     Raises:
         DataError: what `check_parquet` finds; a prepared set that the code would now make otherwise.
     """
-    check_parquet(path, known_data_sources=KNOWN_DATA_SOURCES)
+    check_parquet(path, known_data_sources=None if any_source else KNOWN_DATA_SOURCES)
     check_current(path)
     import pyarrow.parquet as pq
 

@@ -14,6 +14,7 @@ import yaml
 from Verl import REPO_ROOT
 from Verl.errors import UserError
 from Verl.study.cells import AXES, Cell, Factor, Pair
+from Verl.trainer import settings
 from Verl.trainer.ppo.estimators import EXTRA, WINDOW, estimators, usable
 
 BASH = REPO_ROOT / "Running-Bash"
@@ -111,8 +112,9 @@ def _build(raw: dict[str, Any], where: str) -> Study:
     for factor in factors.values():
         _check_factor(factor, cells, where)
     pairs = {name: _pair(name, dict(entry), published, cells, where) for name, entry in raw["pairs"].items()}
+    models, data = ({name: settings.about(kind, name) for name in settings.names(kind)} for kind in settings.GROUPS)
     for pair in pairs.values():
-        for kind, known in (("model", raw["models"]), ("data", raw["data"]), ("machine", raw["machines"])):
+        for kind, known in (("model", models), ("data", data), ("machine", raw["machines"])):
             if getattr(pair, kind) not in known:
                 raise UserError(f"{where}: pair {pair.name} names the {kind} {getattr(pair, kind)!r}, which is not declared")
     if raw["base_line"] not in cells:
@@ -120,8 +122,8 @@ def _build(raw: dict[str, Any], where: str) -> Study:
     if raw["smallest"] not in pairs:
         name = raw["smallest"]
         raise UserError(f"{where}: smallest names the pair {name!r}, which is not declared{_hint(name, pairs)}")
-    rest = {key: raw[key] for key in ("derived", "models", "data", "machines", "detectable")}
-    return Study(raw["base_line"], raw["smallest"], cells, factors, pairs, **rest)
+    rest = {key: raw[key] for key in ("derived", "machines", "detectable")}
+    return Study(raw["base_line"], raw["smallest"], cells, factors, pairs, models=models, data=data, **rest)
 
 
 def _cell(name: str, entry: dict[str, Any], where: str) -> Cell:

@@ -120,17 +120,18 @@ def _config(job: Job, folder: Path) -> Any:
     """Compose and check, as a run does before Ray starts."""
     from omegaconf import open_dict
 
-    from Verl.study import shipped
-    from Verl.trainer.checks import check
+    from Verl.trainer.checks import check, lacking
     from Verl.trainer.runner import set_environment
+    from Verl.trainer.settings import compose
     from Verl.trainer.verl_checks import check_with_verl
 
-    config = shipped.compose(job.algorithm, job.overrides)
+    config = compose(job.algorithm, job.overrides)
     with open_dict(config):
         config.run.result_dir, config.run.figure_dir = str(folder), str(folder)
         config.run.name, config.run.dir = "run", str(folder / "run")
     set_environment(config)  # before anything imports verl
-    missing = check(config, job.algorithm)
+    check(config, job.algorithm)
+    missing = lacking(config)
     if missing:
         raise UserError(missing[0])
     check_with_verl(config)

@@ -20,8 +20,9 @@ from Verl.files import write_atomic
 from Verl.study.design import BASH, Cell, Pair, Study, script_name
 from Verl.study.memory import ModelSize, memory
 from Verl.study.plan import reckoned_hours, workload
-from Verl.study.shipped import compose, print_args
+from Verl.study.shipped import print_args
 from Verl.trainer.ppo.estimators import estimators
+from Verl.trainer.settings import compose
 
 MARK = "# Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says."
 PLOT_MARK = "Written by Running-Bash/generate_scripts.py: one for each factor of study.yaml."
@@ -36,10 +37,13 @@ def text(study: Study, cell: Cell, pair: Pair, folder: Path = BASH) -> str:
     header += [f"Expect: {cell.expect}."] if cell.expect else []
     header.append(f"Compared with what, and what was published: `python Running-Bash/design.py show --pair {pair.name}`.")
     lines = ["#!/usr/bin/env bash", *(line for sentence in header for line in _comment(sentence)), MARK]
-    lines += ["# shellcheck disable=SC2034  # common.sh reads them"]
-    lines += _settings(cell, pair)
-    lines += ["# shellcheck source-path=SCRIPTDIR source=common.sh", 'source "$(dirname "${BASH_SOURCE[0]}")/common.sh"']
+    lines += ["# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh"]
+    lines += _body(cell, pair, '"$(dirname "${BASH_SOURCE[0]}")/common.sh"')
     return "\n".join(lines) + "\n"
+
+
+def _body(cell: Cell, pair: Pair, common: str) -> list[str]:
+    return [f"source {common}", *_settings(cell, pair), 'run "$@"']
 
 
 def _settings(cell: Cell, pair: Pair) -> list[str]:
@@ -123,7 +127,7 @@ def arguments(cell: Cell, pair: Pair, folder: Path = BASH) -> tuple[str, list[st
     """(algorithm, overrides) of a cell's script on a pair, whether the script is there or not."""
     with TemporaryDirectory() as scratch:
         draft = Path(scratch) / script_name(cell.name, pair.name)
-        draft.write_text("\n".join([*_settings(cell, pair), f'source "{folder.resolve()}/common.sh"', ""]))
+        draft.write_text("\n".join([*_body(cell, pair, f'"{folder.resolve()}/common.sh"'), ""]))
         algorithm, overrides, own = print_args(draft.name, folder=draft.parent)
     return algorithm, [*overrides, *own]
 

@@ -16,7 +16,7 @@ from Verl.signals import raise_on_stop
 from Verl.study import design, effect, here, jobs, plan, shipped
 from Verl.study.places import LocalPlaces, Places, RayPlaces
 from Verl.study.runner import Runner
-from Verl.trainer import run_folder
+from Verl.trainer import preparation, run_folder
 from Verl.trainer.console import duration
 from Verl.trainer.settings import gpu_present
 from Verl.trainer.verl_checks import check_with_verl
@@ -200,12 +200,13 @@ def _refuse_inert(study: design.Study, pair: design.Pair, queue: list[jobs.Job],
 
 
 def _refuse_if_missing(one: shipped.Prepared) -> None:
-    """What the scripts don't prepare by themselves (models under .cache, data under Dataset) must be there."""
-    made_by_scripts = re.compile(r"^(actor_rollout_ref\.model\.path=\.cache/|data\.\w+_files: Dataset/)")
+    """What a run does not prepare by itself must be there."""
+    prepared = "|".join(re.escape(entry.folder) for entry in preparation.wanted(one.config))
+    made_by_the_run = re.compile(rf"^(actor_rollout_ref\.model\.path=|data\.\w+_files: )({prepared})\b")
     for sentence in one.missing:
         if one.config.trainer.device == "cuda" and gpu_present() and "Hugging Face Hub" in sentence:
             continue  # looked up without the network here; the run fetches it
-        if not made_by_scripts.match(sentence):
+        if not (prepared and made_by_the_run.match(sentence)):
             raise UserError(f"{one.script}: {sentence}")
 
 

@@ -71,23 +71,28 @@ LOGGERS = {"console": None, "file": None, "tensorboard": "tensorboard", "wandb":
            "swanlab": "swanlab", "trackio": "trackio", "clearml": "clearml"}  # fmt: skip
 
 
-def check(config: DictConfig, algorithm: str, to_the_end: bool = True) -> list[str]:
-    """Everything that can be known to be wrong before a process is started.
-
-    Args:
-        to_the_end: look for everything that is missing; False stops at the first (asking the Hub takes seconds).
-
-    Returns:
-        what this machine lacks for the run, a sentence each (a GPU, a package, the model, the data): an error for a run,
-        a note for a dry run, which may be made on another machine.
+def check(config: DictConfig, algorithm: str) -> None:
+    """Every setting that can be known to be wrong before a process is started, whatever the machine.
 
     Raises:
-        UserError: for the first setting that is wrong whatever the machine.
+        UserError: for the first.
     """
     for part in (_bounds, _batches, check_resume, _reward, _loggers, _writable):
         part(config)
     _estimator(config, algorithm)
     check_features(config)
+
+
+def lacking(config: DictConfig, to_the_end: bool = True) -> list[str]:
+    """What this machine lacks for the run, a sentence each (a GPU, a package, the model, the data): an error for a run, a
+    note for a dry run, which may be made on another machine.
+
+    Args:
+        to_the_end: look for everything that is missing; False stops at the first (asking the Hub takes seconds).
+
+    Raises:
+        UserError: what is there can't be used.
+    """
     missing: list[str] = []
     for part in (_device, _model, _data):
         try:

@@ -15,6 +15,7 @@ from pathlib import PurePath
 from omegaconf import DictConfig, OmegaConf
 
 from Verl.errors import UserError
+from Verl.trainer.overrides import keys_of
 from Verl.trainer.ppo.estimators import EXTRA, WINDOW, size_of
 
 MAX_NAME = 119  # characters: a folder, a lock and a figure are named after it, and 255 is the file system's limit
@@ -142,14 +143,6 @@ def _readable(value: str) -> str:
     return word if word == value and len(word) <= 24 else word[:24].strip("-")
 
 
-def _keys(config: DictConfig, prefix: str = "") -> Iterable[str]:
-    for key in config:
-        yield f"{prefix}{key}"
-        child = config._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-            yield from _keys(child, f"{prefix}{key}.")
-
-
 def name_run(config: DictConfig, user_overrides: list[str]) -> tuple[str, str]:
     """(arm, run name).
 
@@ -169,7 +162,7 @@ def name_run(config: DictConfig, user_overrides: list[str]) -> tuple[str, str]:
     in_the_arm = _IN_THE_ARM if of_settings else ()
     where = "_".join([part for part in (config.run.model, config.run.data) if part] + [f"seed{config.seed}"])
     arm = "_".join(filter(None, (asked or arm, config.run.variant)))
-    suffix = variant(user_overrides, _keys(config), in_the_arm, room=MAX_NAME - len(f"{arm}__{where}"))
+    suffix = variant(user_overrides, keys_of(config), in_the_arm, room=MAX_NAME - len(f"{arm}__{where}"))
     arm = f"{arm}_{suffix}" if suffix else arm
     name = f"{arm}_{where}"
     if len(name) > MAX_NAME:

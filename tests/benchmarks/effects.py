@@ -55,7 +55,7 @@ def known_keys() -> dict[str, tuple[str, Any]]:
     """Every leaf key of the three entry points: (the first entry point that has it, its default)."""
     found: dict[str, tuple[str, Any]] = {}
     for algorithm in settings.ALGORITHMS:
-        for key, default in leaves(settings._hydra(algorithm, ["device=cpu"])):
+        for key, default in leaves(settings.defaults(algorithm, "cpu")):
             found.setdefault(key, (algorithm, default))
     return found
 

@@ -99,8 +99,8 @@ def test_a_model(tree):
     plan = tree.design("plan", "--pair", "qwen1.5b_gsm", "--steps", "100")
     assert "1.54 G parameters" in plan and "(!)" not in plan  # as published, and every cell fits
     # What the comment in its file says.
-    path = tree.folder / "Running-Bash/models/qwen1.5b.sh"
-    path.write_text(path.read_text().replace("micro_batch_size_per_gpu=2", "micro_batch_size_per_gpu=4"))
+    path = tree.folder / "Verl/trainer/config/model/qwen1.5b.yaml"
+    path.write_text(path.read_text().replace("micro_batch_size_per_gpu: 2", "micro_batch_size_per_gpu: 4"))
     with pytest.raises(AssertionError, match="does not fit by plan: updating"):
         tree.design("plan", "--pair", "qwen1.5b_gsm", "--steps", "100", "--cells", "grpo_0032_8")
 
@@ -108,14 +108,20 @@ def test_a_model(tree):
 @pytest.mark.slow
 def test_a_data_set(tree):
     tree.add("A data set")
-    prepare = "python=$0; source Running-Bash/data/longsums.sh; prepare_data"
-    tree.run("bash", "-c", prepare, sys.executable)
+    tree.run(sys.executable, "-c", _PREPARED, "longsums")
     config, said = tree.dry_run("run_grpo_0032_8_tiny_longsums.sh")
     assert config["run"]["name"] == "grpo_0032_8_tiny_longsums_seed0"
     assert "data." not in said  # only the model is not there yet
     done = tree.run(sys.executable, "-c", _SCORED, "run_grpo_0032_8_tiny_longsums.sh")
     assert done.stdout.split() == ["1.0", "1.0", "0.0", "0.0"]
 
+
+# A data set as a run prepares it on first use.
+_PREPARED = """
+import sys
+from Verl.trainer import preparation, settings
+sys.exit(preparation.prepare(settings.compose("grpo", [f"data={sys.argv[1]}"])))
+"""
 
 # The reward manager with the documented function, on the first training question: rewards of a right and a wrong answer,
 # and the strict scores that Pass@1 is made of.

@@ -9,7 +9,6 @@ import pytest
 
 from Verl.errors import UserError
 from Verl.study import design, scripts, shipped
-from Verl.trainer import launch
 
 
 def run(command, **more):
@@ -88,33 +87,44 @@ SCRIPT = "run_grpo_0032_8_tiny_arith.sh"
     [
         (SCRIPT, "rollout_n=8", "rolout_n=8", "it sets rolout_n, which nothing reads"),
         (SCRIPT, "rollout_n=8", "", "it must set rollout_n"),
-        (SCRIPT, "rollout_n=8", "rollout_n=8x", "rollout_n=8x must be a whole number"),
+        (SCRIPT, "rollout_n=8", "rollout_n=8\nFOO=bar", "it sets FOO, which nothing reads"),
         (SCRIPT, "algorithm=grpo", "algorithm=gropo", "algorithm=gropo is unknown"),
-        (SCRIPT, "model=tiny", "model=tinny", "there is no Running-Bash/models/tinny.sh"),
-        (SCRIPT, "data=arith", "data=arit", "there is no Running-Bash/data/arit.sh"),
+        (SCRIPT, 'run "$@"', "", 'it must end with: run "$@"'),
     ],
 )
 def test_a_slip_in_a_script_is_one_sentence_and_status_2(bash_folder, script, old, new, said):
-    path = bash_folder / script
-    assert path.read_text().count(f"\n{old}\n") == 1
-    path.write_text(path.read_text().replace(f"\n{old}\n", f"\n{new}\n"))
-    done = run(["bash", path, "--print-args"])
+    done = run(["bash", changed(bash_folder / script, old, new), "--print-args"])
     assert done.returncode == 2
     assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("script", "line"),
-    [("run_onerpo_0032_1_7_tiny_arith.sh", "extra_sampling_size=7"), ("run_asyttgrpo_0064_4_8_tiny_arith.sh", "window_size=8")],
+    ("script", "old", "new", "said"),
+    [
+        (SCRIPT, "rollout_n=8", "rollout_n=8x", "actor_rollout_ref.rollout.n=8x .* must be a whole number"),
+        (SCRIPT, "model=tiny", "model=tinny", "model=tinny is unknown: choose .*tiny"),
+        (SCRIPT, "data=arith", "data=arit", "data=arit is unknown: choose arith"),
+        ("run_onerpo_0032_1_7_tiny_arith.sh", "extra_sampling_size=7", "", "the script must set extra_sampling_size"),
+        ("run_asyttgrpo_0064_4_8_tiny_arith.sh", "window_size=8", "", "the script must set window_size"),
+    ],
 )
-def test_a_number_that_the_arm_is_named_by_is_not_taken_from_the_defaults(bash_folder, script, line):
-    path, name = bash_folder / script, line.split("=")[0]
-    path.write_text(path.read_text().replace(f"\n{line}\n", "\n"))
-    with pytest.raises(UserError, match=f"the script must set {name}"):
+def test_a_wrong_value_in_a_script_is_one_sentence(bash_folder, script, old, new, said):
+    changed(bash_folder / script, old, new)
+    with pytest.raises(UserError, match=said) as caught:
         shipped.prepare(script, folder=bash_folder)
-    algorithm, scripted, user = shipped.print_args(script, folder=bash_folder)
-    with pytest.raises(UserError, match=f"the script must set {name}"):
-        launch.prepare(algorithm, scripted, user)
+    assert "\n" not in str(caught.value)
+
+
+def changed(path, old, new):
+    assert path.read_text().count(f"\n{old}\n") == 1
+    path.write_text(path.read_text().replace(f"\n{old}\n", f"\n{new}\n"))
+    return path
+
+
+@pytest.mark.parametrize("typed", [["--dri-run"], ["--where"]])
+def test_an_unknown_option_is_one_sentence(bash_folder, typed):
+    done = run(["bash", bash_folder / SCRIPT, *typed])
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "error: " in done.stderr
 
 
 def test_the_caller_s_environment_is_no_setting(bash_folder):

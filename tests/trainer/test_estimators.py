@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from Verl.study.shipped import compose
 from Verl.trainer.ppo import estimators as registry
 from Verl.trainer.ppo.ray_trainer_bandit import RayTrainerBandit
 from Verl.trainer.ppo.ray_trainer_grpo import RayTrainerGRPO
 from Verl.trainer.ppo.ray_trainer_replay import RayTrainerReplay
 from Verl.trainer.ppo.reward_history import RewardHistory
+from Verl.trainer.settings import compose
 
 TRAINERS = {"grpo": RayTrainerGRPO, "bandit": RayTrainerBandit, "replay": RayTrainerReplay}
 

@@ -10,9 +10,9 @@ from tensordict import TensorDict
 
 from Verl.adapter.nested import nested
 from Verl.cpu.local_queue import installed
-from Verl.study.shipped import compose
 from Verl.trainer.ppo import rollout_correction
 from Verl.trainer.ppo.loss_mask import LossMask
+from Verl.trainer.settings import compose
 
 KEY = "algorithm.rollout_correction"
 # pi_old / mu per token: 2, 1, 0.5 in the first response, 4, 0.25 in the second.
