@@ -77,8 +77,8 @@ class Factor:
     name: str
     title: str
     keys: tuple[str, ...]
-    question: str
-    reference: str
+    question: str = ""
+    reference: str = ""
     cells: tuple[str, ...] = ()
     matched: tuple[tuple[str, str], ...] = ()
     also: tuple[str, ...] = ()
