@@ -12,6 +12,7 @@ from test_figures import SCRIPTS, _axes, _check_places
 
 from Verl.analysis.figures import cli, curves, levels, metrics
 from Verl.analysis.runs.table import load_runs
+from Verl.study.design import declared
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = "tiny_arith"
@@ -47,9 +48,9 @@ def draw(study, tmp_path, capsys):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_every_script_takes_a_metric_and_names_its_files_after_it(script, study, tmp_path, capsys):
     name = script.stem.removeprefix("plot_")
-    write_run(study, "arpo_0032_8", 0, full=True)
-    write_run(study, "asyttgrpo_0064_4_8", 0, full=True)
-    write_run(study, "asyttgrpo_0512_1_8", 0, full=True)
+    pair, factor = declared().pairs["tiny_arith"], declared().factors.get(name)
+    for arm in pair.compared(factor)[:2] if factor else ():
+        write_run(study, arm, 0, full=True)
     target = tmp_path / "f"
     options = ["--result", str(study), "--figure", str(target), "--metric", "actor/kl_loss", "eval/test/format"]
     assert cli.main([name], options) == 0

@@ -185,7 +185,7 @@ def test_an_estimator(tree):
 _AFFECTED = [
     *(f"tests/trainer/test_{name}.py" for name in ("core_algos", "core_algos_sign", "estimators", "seeds_and_names")),
     *(f"tests/study/test_{name}.py" for name in ("design", "scripts", "readme", "effect", "differences", "shipped")),
-    *(f"tests/analysis/test_{name}.py" for name in ("figures", "report", "committed_results", "identical")),
+    *(f"tests/analysis/test_{name}.py" for name in ("figures", "figure_metrics", "report", "committed_results", "identical")),
 ]
 
 # Simulated runs of the new arm and its partner; the look of the new arm, its label, and the looks of all others.
