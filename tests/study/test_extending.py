@@ -213,9 +213,10 @@ from Verl.cpu import plugin
 from Verl.study import shipped
 from Verl.trainer.ppo.ray_trainer_grpo import RayTrainerGRPO
 
-trainer = SimpleNamespace(config=shipped.prepare(sys.argv[1]).config)
+trainer = object.__new__(RayTrainerGRPO)
+trainer.config = shipped.prepare(sys.argv[1]).config
 rewards, mask = torch.tensor([[1.0], [0.0], [0.0]]), torch.ones(3, 1)
-advantages, _ = RayTrainerGRPO.advantages(trainer, rewards, mask, SimpleNamespace(uids=["a"] * 3))
+advantages, _ = trainer.advantages(rewards, mask, SimpleNamespace(uids=["a"] * 3))
 print(*advantages.flatten().tolist())
 """
 

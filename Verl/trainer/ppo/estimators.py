@@ -90,8 +90,8 @@ class Estimator:
     def advantages(self, **given: Any) -> torch.Tensor:
         """(S, T): the formula, called with those of the given arguments that it takes.
 
-        Every trainer gives token_level_rewards, response_mask, index and norm_adv_by_std_in_grpo; RayTrainerBandit also
-        token_level_rewards_extra and index_extra, RayTrainerReplay histories and min_history.
+        Every trainer gives token_level_rewards, response_mask, index and norm_adv_by_std_in_grpo; what else there is, each
+        trainer's `estimator_inputs` says.
         """
         takes = inspect.signature(self.formula).parameters
         if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values()):

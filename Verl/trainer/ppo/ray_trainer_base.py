@@ -1,12 +1,14 @@
 """One step of the study: queries, rollouts, advantage, update, metrics.
 
-All three algorithms share this trainer; what one adds is three small methods: how many responses it draws per query
-(`extra_rollouts`), what advantage it gives them (`advantages`) and the state it keeps between steps (`algorithm_state`).
-Everything else is here and in verl, once, so that two arms can only differ in what they declare.
+All three algorithms share this trainer; what one adds is what its estimators are given besides (`estimator_inputs`) and the
+state that it keeps between steps (`algorithm_state`). Everything else is here and in verl, once, so that two arms can only
+differ in what they declare.
 
 The overridden methods are verl's (verl/trainer/ppo/v1/trainer_base.py), in the order in which its `step` calls them.
 docs/way-of-a-reward.md follows a reward through them.
 """
+
+from typing import Any
 
 import torch
 import transfer_queue as tq
@@ -23,6 +25,7 @@ from Verl.trainer.conditions import FILTERS_GROUPS
 from Verl.trainer.ppo import ledger, rollout_correction
 from Verl.trainer.ppo.controls import shuffled_rewards
 from Verl.trainer.ppo.dynamic_sampling import DynamicSampler, different_questions
+from Verl.trainer.ppo.estimators import estimators, extra_responses
 from Verl.trainer.ppo.loss_mask import LossMask, cut_off
 from Verl.trainer.ppo.overlong import Overlong
 from Verl.trainer.ppo.recorded_trainer import RecordedTrainer
@@ -42,19 +45,11 @@ class RayTrainer(RecordedTrainer):
         self.sampler: DynamicSampler | None = None
         self._drawn = 0  # queries of this step so far
 
-    # ---- what an algorithm adds -------------------------------------------------------------------------------
+    def estimator_inputs(self, rollouts: Rollouts) -> dict[str, Any]:
+        """What an algorithm adds: arguments of its estimators' formulas beyond what `advantages` gives to all."""
+        return {}
 
-    def extra_rollouts(self) -> int:
-        """Responses per query that are drawn and scored but not trained on."""
-        return 0
-
-    def advantages(
-        self, token_level_rewards: torch.Tensor, response_mask: torch.Tensor, rollouts: Rollouts
-    ) -> tuple[torch.Tensor, dict[str, float]] | None:
-        """(S, T) advantages and metrics of this step, or None to let verl's own estimator do it."""
-        raise NotImplementedError
-
-    # ---- queries ----------------------------------------------------------------------------------------------
+    # ---- queries and rollouts ---------------------------------------------------------------------------------
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
@@ -80,12 +75,10 @@ class RayTrainer(RecordedTrainer):
         places = range(self._drawn, self._drawn + len(batch))
         self._drawn = places.stop
         batch["uid"] = NonTensorStack(*[f"{self.global_steps:08d}-{place:06d}" for place in places])
-        if self.extra_rollouts():
-            per_query = self.config.actor_rollout_ref.rollout.n + self.extra_rollouts()
+        if extra := extra_responses(self.config):
+            per_query = self.config.actor_rollout_ref.rollout.n + extra
             batch["__rollout_n__"] = NonTensorStack(*[per_query] * len(batch))
         return batch
-
-    # ---- rollouts ---------------------------------------------------------------------------------------------
 
     def _read(self, fetched: Rollouts) -> Rollouts:
         """What was drawn, with the rewards that train and whether the length limit ended a response."""
@@ -108,6 +101,15 @@ class RayTrainer(RecordedTrainer):
         return super()._balance_batch(trained, metrics, *args, **kwargs)
 
     # ---- advantage --------------------------------------------------------------------------------------------
+
+    def advantages(self, rewards: torch.Tensor, mask: torch.Tensor, rollouts: Rollouts) -> tuple[torch.Tensor, dict] | None:
+        """(S, T) advantages and metrics of this step, or None to let verl's own estimator do it."""
+        algorithm = self.config.algorithm
+        if (estimator := estimators()[algorithm.adv_estimator]).formula is None:
+            return None
+        common = {"token_level_rewards": rewards, "response_mask": mask, "index": rollouts.uids}
+        common["norm_adv_by_std_in_grpo"] = algorithm.norm_adv_by_std_in_grpo
+        return estimator.advantages(**common, **self.estimator_inputs(rollouts)), {}
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         """Our estimators, on rewards that the rollout already brought here; verl's own estimators by verl's code."""
