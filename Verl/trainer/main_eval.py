@@ -89,7 +89,7 @@ def _by_name(values: dict[str, Any], split: str | None) -> EvalSettings:
     if config is None:
         return EvalSettings(**values)
     if "data" in chosen:
-        values["data"] = Path(_here(str(config.data[SPLITS[split or "test"]])))
+        values["data"] = Path(_here(_one_file(chosen["data"], config.data[SPLITS[split or "test"]])))
         function = config.reward.custom_reward_function
         values["reward_function"] = (_here(function.path), function.name) if function.path else None
     if "model" in chosen:
@@ -99,6 +99,12 @@ def _by_name(values: dict[str, Any], split: str | None) -> EvalSettings:
     if status := preparation.prepare(config):
         sys.exit(status)
     return EvalSettings(**values)
+
+
+def _one_file(name: str, files: Any) -> str:
+    if not isinstance(files, str):
+        raise UserError(f"--data {name} stands for several files ({', '.join(files)}): give one of them")
+    return files
 
 
 def _here(path: str) -> str:

@@ -36,6 +36,7 @@ def prepare(
     """
     config = composed(algorithm, scripted, user)
     check(config, algorithm)
+    check_script(scripted, user)
     first_use(config)
     return config, lacking(config, to_the_end)
 
@@ -52,6 +53,5 @@ def composed(algorithm: str, scripted: Sequence[str], user: Sequence[str]) -> Di
         for key in ("result_dir", "figure_dir"):
             config.run[key] = str((REPO_ROOT / config.run[key]).resolve())
         config.run.dir = str(Path(config.run.result_dir) / config.run.name)
-    check_script(scripted, user)
     effects.refuse_inert(config, typed, lambda: settings.compose(algorithm, scripted, choices))
     return config
