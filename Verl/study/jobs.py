@@ -7,7 +7,6 @@ left; a runner that starts again trusts only run.json, so that a kill between tw
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -54,23 +53,10 @@ def run_record(result_dir: Path, run: str) -> Mapping[str, Any]:
     return run_folder.recorded(result_dir / run)
 
 
-def going_on(result_dir: Path, run: str) -> bool:
-    """Whether another process holds the run's lock (Verl/trainer/run_folder.py)."""
-    path = result_dir / f".{run}.lock"
-    try:
-        with open(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
 def mark_interrupted(result_dir: Path, run: str) -> None:
     """For a run that was killed before it could say so itself: its run.json no longer says "running"."""
     record = run_record(result_dir, run)
-    if record.get("status") == "running" and not going_on(result_dir, run):
+    if record.get("status") == "running" and not run_folder.going_on(result_dir, run):
         changed = {**record, "status": "interrupted", "reason": "stopped with its study"}
         write_atomic(result_dir / run / "run.json", json.dumps(changed, indent=1) + "\n")
 

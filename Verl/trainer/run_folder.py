@@ -61,6 +61,19 @@ def only_one(result_dir: Path, run: str) -> contextlib.AbstractContextManager[No
     )
 
 
+def going_on(result_dir: Path, run: str) -> bool:
+    """Whether another process holds the run's lock."""
+    path = result_dir / f".{run}.lock"
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def ends_of(config: Any) -> dict[str, Any]:
     """What ends a run: its steps, epochs and budgets."""
     return {key: OmegaConf.select(config, key, default=None) for key in _ENDS}

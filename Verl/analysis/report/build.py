@@ -16,18 +16,18 @@ import jinja2  # torch requires it
 
 from Verl import RESULT_DIR
 from Verl.analysis.figures.cli import shown_path
-from Verl.analysis.figures.style import arm_label
 from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
 from Verl.analysis.report.samples import samples
 from Verl.analysis.report.sections import across_pairs, sections
 from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
 from Verl.analysis.runs.foundations import ground
 from Verl.analysis.runs.table import Runs, load_runs
+from Verl.analysis.style import arm_label
 from Verl.analysis.verdicts.summary import summary_table
 from Verl.analysis.verdicts.text import number, p_text
+from Verl.design.declared import declared
 from Verl.errors import UserError
 from Verl.files import write_atomic
-from Verl.study.design import declared
 
 OUT = RESULT_DIR.with_name("report.html")
 _PREFIXES = ("eval/", "ledger/total_", "reward/", "actor/", "training/rollout_probs_diff")

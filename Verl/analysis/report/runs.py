@@ -17,7 +17,7 @@ from Verl.analysis import stats
 from Verl.analysis.runs.files import TEST, listed
 from Verl.analysis.runs.packed import read_text
 from Verl.analysis.runs.table import Runs, last_scores
-from Verl.study.design import declared
+from Verl.design.declared import declared
 
 COSTS = {  # column of the ledger's table -> metric
     "queries": "ledger/total_queries",

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from Verl.analysis.runs.packed import read_text
-from Verl.study.design import declared
-from Verl.study.differences import differences, explaining
+from Verl.design.declared import declared
+from Verl.design.differences import differences, explaining
 from Verl.trainer.naming import comparable
 
 _ABSENT = "(not there)"

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from Verl import REPO_ROOT
+from Verl.design.cells import AXES, Cell, Factor, Pair
 from Verl.errors import UserError
-from Verl.study.cells import AXES, Cell, Factor, Pair
 from Verl.trainer import settings
 from Verl.trainer.ppo.estimators import EXTRA, WINDOW, estimators, usable
 

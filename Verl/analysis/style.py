@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import NamedTuple
 
-from Verl.study.design import Study, declared
+from Verl.design.declared import Study, declared
 from Verl.trainer.naming import parse_arm
 from Verl.trainer.ppo.estimators import estimators
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
+from typing import Any
 
+import yaml
 from omegaconf import DictConfig
 
-from Verl.study.design import Study, load
-from Verl.study.memory import ModelSize, memory, too_small
+from Verl import REPO_ROOT
+from Verl.errors import UserError
+from Verl.trainer import settings
+from Verl.trainer.memory import ModelSize, memory, too_small
 from Verl.trainer.settings import gpu_present
+
+STUDY_FILE = REPO_ROOT / "Running-Bash" / "study.yaml"
 
 
 def gpu_gib() -> float | None:
@@ -23,19 +30,29 @@ def gpu_gib() -> float | None:
         return None
 
 
-def memory_by_plan(config: DictConfig, study: Study | None = None) -> tuple[str, str | None] | None:
+def _planned_machine() -> Mapping[str, Any] | None:
+    """The first machine of study.yaml with GPU memory. Verl.design reads the whole file; a run needs this entry only."""
+    try:
+        machines = yaml.safe_load(STUDY_FILE.read_text())["machines"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{STUDY_FILE.name} can't be read: {' '.join(str(error).split())}") from None
+    return next((one for one in machines.values() if "memory_gib" in one), None)
+
+
+def memory_by_plan(config: DictConfig) -> tuple[str, str | None] | None:
     """What the plan says of a run's memory, and the sentence that refuses it, if it does not fit.
 
     Against the GPU that is here, else the one that study.yaml plans with. None for a run on a CPU, and for a model
-    whose sizes study.yaml does not have.
+    whose sizes its file does not have.
     """
-    study = study or load()
-    machine = next((one for one in study.machines.values() if "memory_gib" in one), None)
-    if config.trainer.device != "cuda" or config.run.model not in study.models or machine is None:
+    if config.trainer.device != "cuda" or config.run.model not in settings.names("model"):
+        return None
+    sizes, machine = settings.about("model", config.run.model), _planned_machine()
+    if machine is None:
         return None
     here = gpu_gib()
     found = memory(
-        ModelSize.of(study.models[config.run.model]), config, here or machine["memory_gib"], machine["reserve_gib"]
+        ModelSize.of(sizes), config, here or machine["memory_gib"], machine["reserve_gib"]
     )
     where = "the GPU here" if here else machine["title"]
     says = f"memory by plan: generating {found.generate:.1f} GiB, updating {found.update:.1f} GiB, of {found.total:.1f} GiB"

@@ -1,7 +1,7 @@
 """What verl would pass to vLLM for a run, given to vLLM's own argument parser: nothing is started, no GPU is needed.
 
-    python -m Verl.adapter.vllm_arguments                                    every script whose pair runs on a GPU
-    python -m Verl.adapter.vllm_arguments run_grpo_0032_8_qwen0.5b_gsm.sh    the ones named, with what vLLM understood
+    python -m Verl.study.vllm_arguments                                    every script whose pair runs on a GPU
+    python -m Verl.study.vllm_arguments run_grpo_0032_8_qwen0.5b_gsm.sh    the ones named, with what vLLM understood
 
 verl 0.9.1 starts vLLM as `vllm serve` would be: `vLLMHttpServer.launch_server` (verl/workers/rollout/vllm_rollout/
 vllm_async_server.py) turns the config into a command line, has vLLM's parser read and check it, and hands the result to
@@ -20,11 +20,11 @@ from types import SimpleNamespace
 
 from omegaconf import DictConfig
 
+from Verl.adapter.device import device_for
 from Verl.adapter.interface import replaced
+from Verl.design.declared import load
 from Verl.errors import UserError
-from Verl.study.design import load
 from Verl.study.shipped import Prepared, prepare
-from Verl.trainer.device import device_for
 
 # Shown for a named script: what decides memory, precision and speed.
 SHOWN = ("model", "dtype", "load_format", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
@@ -99,7 +99,7 @@ def check(scripts: list[str]) -> list[tuple[Prepared, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="Verl.adapter.vllm_arguments")
+    parser = argparse.ArgumentParser(prog="Verl.study.vllm_arguments")
     parser.add_argument("scripts", nargs="*", help="names of scripts in Running-Bash; none: all for a GPU")
     named = parser.parse_args().scripts
     try:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from Verl.study.design import Cell, Factor, Pair, Study
-from Verl.study.shipped import Prepared
+from Verl.design.declared import Cell, Factor, Pair, Study
 
 _NAMES_ONLY = ("actor_rollout_ref.rollout.trace.experiment_name",)  # the run's name
 _ABSENT = "(not there)"
@@ -53,6 +52,13 @@ def single_key(study: Study, found: list[Difference]) -> str | None:
     """The one key that all of a difference comes from, if it is one (for cells that no factor compares)."""
     roots = {one.source or one.key for one in found}
     return roots.pop() if len(roots) == 1 else None
+
+
+class Prepared(Protocol):
+    """What is compared: a config as flat keys."""
+
+    @property
+    def flat(self) -> Mapping[str, Any]: ...
 
 
 def check_factors(study: Study, prepared: Callable[[str, str], Prepared], pairs: list[Pair]) -> tuple[int, list[str]]:
