@@ -9,8 +9,6 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from Verl.design import declared as design
 from Verl.errors import UserError
 from Verl.study import scripts

@@ -138,9 +138,6 @@ def plot_text(factor: str) -> str:
 
 # {PLOT_MARK}
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from Verl.analysis.figures.cli import main
 
