@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from Verl.files import write_atomic
+from Verl.files import locked, write_atomic
 from Verl.trainer import run_folder
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
@@ -87,6 +87,5 @@ class Table:
 
 def only_one(path: Path, study: str) -> contextlib.AbstractContextManager[None]:
     """One runner per study."""
-    return run_folder.locked(
-        path, f"the study {study} is going on in another process: wait for it, or choose another --name"
-    )
+    busy = f"the study {study} is going on in another process: wait for it, or choose another --name"
+    return locked(path, busy, remove=True)
