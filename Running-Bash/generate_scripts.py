@@ -9,10 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from Verl.design import declared as design
 from Verl.errors import UserError
-from Verl.study import design, scripts
+from Verl.study import scripts
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -60,7 +60,7 @@ REPLACED = {
         "a vLLM worker on a CPU", "vllm 0.24.0"),
     "device_type": Replaced(
         ("vllm.platforms:current_platform.device_type",), "a build for GPUs has no default on a machine without one",
-        "asking vLLM's argument parser (Verl/adapter/vllm_arguments.py)", "vllm 0.24.0"),
+        "asking vLLM's argument parser (Verl/study/vllm_arguments.py)", "vllm 0.24.0"),
 }  # fmt: skip
 
 

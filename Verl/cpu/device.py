@@ -1,6 +1,6 @@
 """The one door of this package: what a run on a CPU does differently from one on a GPU.
 
-Verl/trainer/device.py has the contract and looks this module up. Heavy imports wait until a method needs them: the
+Verl/adapter/device.py has the contract and looks this module up. Heavy imports wait until a method needs them: the
 environment must be set before verl is imported.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from Verl.trainer.device import Device
+from Verl.adapter.device import Device
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
 

@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from Verl.data.schema import make_row, write_split_set
-from Verl.data.sources import CHAIN_SUM
+from Verl.reward.sources import CHAIN_SUM
 
 TASK_SETTINGS = {"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1}
 

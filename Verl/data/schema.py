@@ -19,14 +19,12 @@ file from a folder that is unfinished. Row numbers in messages are counted from 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from Verl.data.checks import DataError, check_table
+from Verl.files import TEMPORARY, locked, write_atomic
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -172,16 +171,18 @@ def write_split_set(
 def _write_set(folder: Path, blobs: dict[str, bytes], manifest: bytes) -> None:
     """The files, then the manifest; in between the folder says that it is unfinished."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_writer(folder):
+    with locked(folder):  # a sweep may start several prepares at once
+        for left in folder.glob(f".*{TEMPORARY}"):  # by a writer that was killed
+            left.unlink()
         stale = _files_of(folder) - set(blobs)
-        _write_atomically(folder / UNFINISHED, b"")
+        _write(folder / UNFINISHED, b"")
         (folder / MANIFEST).unlink(missing_ok=True)
         _sync_folder(folder)
         for name, blob in blobs.items():
-            _write_atomically(folder / name, blob)
+            _write(folder / name, blob)
         for name in stale:
             (folder / name).unlink(missing_ok=True)
-        _write_atomically(folder / MANIFEST, manifest)
+        _write(folder / MANIFEST, manifest)
         (folder / UNFINISHED).unlink()
 
 
@@ -311,25 +312,9 @@ def _files_of(folder: Path) -> set[str]:
         return set()
 
 
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder: a sweep may start several prepares at once. The kernel lets go when the process ends."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _write_atomically(path: Path, blob: bytes) -> None:
-    """Whole or not at all: a temporary name in the same folder, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(blob)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def _write(path: Path, blob: bytes) -> None:
+    """Whole or not at all, also after a power cut: the folder is synced too."""
+    write_atomic(path, blob)
     _sync_folder(path.parent)
 
 

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import torch
 
+from Verl.adapter.device import device_for
 from Verl.adapter.generation import Completion, Request, end_tokens
 from Verl.adapter.load_checkpoint import export_checkpoint, load_checkpoint
 from Verl.errors import UserError
 from Verl.evaluation.models import ModelSource
-from Verl.trainer.device import device_for
 
 Tick = Callable[[int], None]  # is told, while a batch is decoded, how many tokens long its responses are by now
 

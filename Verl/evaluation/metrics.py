@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from Verl.analysis import stats
-from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.evaluation.answers import voted_answer
-from Verl.evaluation.labels import pass_at_1
 from Verl.evaluation.questions import Key
 from Verl.reward.score import has_lenient_rule
+from Verl.reward.sources import KNOWN_DATA_SOURCES
+from Verl.statistics import questions as stats
+from Verl.wording import pass_at_1
 
 _RULE_WORDS = {
     "strict": "strict rule",

@@ -10,8 +10,8 @@ from typing import Any
 
 from Verl.data.recipe import check_current
 from Verl.data.schema import check_parquet
-from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
+from Verl.reward.sources import KNOWN_DATA_SOURCES
 
 Key = tuple[str, int]  # (data source, index): what a question is known by, in runs and evaluations
 

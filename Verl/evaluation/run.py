@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from Verl import provenance
 from Verl.adapter.generation import Completion, Request
 from Verl.errors import UserError
 from Verl.evaluation import report
@@ -22,7 +23,6 @@ from Verl.evaluation.scoring import Scorer
 from Verl.evaluation.settings import EvalSettings
 from Verl.evaluation.store import Store, read_evaluation
 from Verl.seeds import rollout_seed
-from Verl.trainer import provenance
 
 Item = tuple[Question, int, bool, Request]  # question, sample number, whether greedy, what to generate
 

@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.evaluation.questions import Question
 from Verl.reward.result import Scores
 from Verl.reward.score import score_fully
+from Verl.reward.sources import KNOWN_DATA_SOURCES
 from Verl.reward.timed import DEFAULT_SECONDS, CallFailed, CallTimedOut, TimedFunction
 
 

@@ -10,9 +10,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from Verl import RESULT_DIR
+from Verl.design import declared as design
+from Verl.design.differences import check_factors, differences
 from Verl.errors import UserError
-from Verl.study import design, effect, report, scripts, shipped
-from Verl.study.differences import check_factors, differences
+from Verl.study import effect, report, scripts, shipped
 
 
 def main(arguments: list[str] | None = None, description: str | None = None) -> int:

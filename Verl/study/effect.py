@@ -20,13 +20,13 @@ from omegaconf import OmegaConf
 
 from Verl import REPO_ROOT
 from Verl.data.recipe import outdated
+from Verl.design.declared import Cell, Factor, Pair, Study
 from Verl.errors import UserError
 from Verl.files import write_atomic
+from Verl.provenance import versions
 from Verl.study import probe, scripts
-from Verl.study.design import Cell, Factor, Pair, Study
 from Verl.trainer import conditions, identity, preparation, settings
 from Verl.trainer.effects import effect_of
-from Verl.trainer.provenance import versions
 
 CACHE = REPO_ROOT / ".cache" / "effect"
 STEPS = 2

@@ -25,7 +25,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from Verl.statistics.seeds import smallest_detectable_effect
-from Verl.study.memory import ModelSize
+from Verl.trainer.memory import ModelSize
 from Verl.trainer.run_checks import check_epochs, steps_by_epochs
 
 

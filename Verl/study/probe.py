@@ -92,7 +92,7 @@ def run(jobs: Iterable[Job], log: Path) -> Iterator[tuple[Job, Trace]]:
 
 
 def _carry_out(jobs: list[Job], answer: Callable[[Trace], None]) -> None:
-    from Verl.trainer.device import device_for
+    from Verl.adapter.device import device_for
 
     host = device_for("cpu").host()
     try:

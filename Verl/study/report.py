@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from Verl.study import memory, plan
-from Verl.study.design import Cell, Pair, Study, script_name
-from Verl.study.differences import Difference, explaining, single_key
+from Verl.design.declared import Cell, Pair, Study, script_name
+from Verl.design.differences import Difference, explaining, single_key
+from Verl.study import plan
 from Verl.study.measured import seconds_per_response
 from Verl.study.shipped import Prepared
+from Verl.trainer import memory
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
@@ -136,7 +137,7 @@ class Plan:
         return [
             f"memory of {cell.name}, the largest, in GiB: {', '.join(f'{p} {getattr(found, p):.1f}' for p in parts)}",
             f"  generating {found.generate:.1f}, updating {found.update:.1f}, of {found.total:.1f} "
-            f"({self.machine['reserve_gib']:g} of it an allowance for contexts and graphs); the formula: Verl/study/memory.py",
+            f"({self.machine['reserve_gib']:g} of it an allowance for contexts and graphs), formula: Verl/trainer/memory.py",
         ]
 
     def _hours_lines(self) -> list[str]:

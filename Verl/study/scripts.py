@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 from omegaconf import DictConfig
 
 from Verl import RESULT_DIR
+from Verl.design.declared import BASH, Cell, Pair, Study, script_name
 from Verl.files import write_atomic
-from Verl.study.design import BASH, Cell, Pair, Study, script_name
-from Verl.study.memory import ModelSize, memory
 from Verl.study.plan import reckoned_hours, workload
 from Verl.study.shipped import print_args
+from Verl.trainer.memory import ModelSize, memory
 from Verl.trainer.ppo.estimators import estimators
 from Verl.trainer.settings import compose
 
@@ -138,9 +138,6 @@ def plot_text(factor: str) -> str:
 
 # {PLOT_MARK}
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from Verl.analysis.figures.cli import main
 

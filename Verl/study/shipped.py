@@ -11,8 +11,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from Verl.design.declared import BASH
 from Verl.errors import UserError
-from Verl.study.design import BASH
 from Verl.trainer import run_config
 from Verl.trainer.naming import comparable, config_hash
 

@@ -11,15 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from Verl import RESULT_DIR
+from Verl.design import declared as design
 from Verl.errors import UserError
 from Verl.signals import raise_on_stop
-from Verl.study import design, effect, here, jobs, plan, shipped
+from Verl.study import effect, jobs, plan, shipped
 from Verl.study.places import LocalPlaces, Places, RayPlaces
 from Verl.study.runner import Runner
 from Verl.trainer import preparation, run_folder
-from Verl.trainer.console import duration
+from Verl.trainer.memory_here import memory_by_plan
 from Verl.trainer.settings import gpu_present
 from Verl.trainer.verl_checks import check_with_verl
+from Verl.wording import duration
 
 BUDGETS = {"tokens": "generated_tokens", "generated_tokens": "generated_tokens", "gradient_samples": "gradient_samples",
            "hours": "hours"}  # fmt: skip
@@ -173,7 +175,7 @@ def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, 
         one = shipped.prepare(design.script_name(cell.name, pair.name), [*shared, "seed=0"], options.folder)
         if not options.command:
             _refuse_if_missing(one)
-            if (planned := here.memory_by_plan(one.config, study)) and planned[1]:
+            if (planned := memory_by_plan(one.config)) and planned[1]:
                 raise UserError(planned[1])
             check_with_verl(one.config)
         chosen.append((cell, one, plan.workload(one.config, study.data[pair.data], options.steps)))

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from Verl.data.recipe import Outdated, check_current
 from Verl.data.schema import DataError, check_parquet
-from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
+from Verl.reward.sources import KNOWN_DATA_SOURCES
 from Verl.trainer.data_checks import check_questions
 from Verl.trainer.feature_checks import check_features
 from Verl.trainer.ppo.estimators import EXTRA, Estimator, estimators, ours, usable

@@ -14,8 +14,8 @@ from typing import Any
 
 from Verl import REPO_ROOT
 from Verl.errors import UserError
+from Verl.files import locked
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
-from Verl.trainer.run_folder import locked
 
 VALIDATION = "eval/validation/pass@1"
 _STEP = "global_step_"
@@ -183,7 +183,8 @@ def write_whole(out: Path, fill: Callable[[Path], None]) -> None:
     out = out.absolute()
     partial = out.with_name(f".{out.name}.partial")
     try:
-        with locked(out.with_name(f".{out.name}.lock"), f"--out {out} is being written by another process: wait for it"):
+        busy = f"--out {out} is being written by another process: wait for it"
+        with locked(out.with_name(f".{out.name}.lock"), busy, remove=True):
             check_out(out)
             shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
             partial.mkdir()

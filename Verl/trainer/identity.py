@@ -18,10 +18,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from Verl import REPO_ROOT
+from Verl import REPO_ROOT, provenance
 from Verl.data.prompt_length import chat_template
 from Verl.errors import UserError
-from Verl.trainer import provenance
 from Verl.trainer.data_checks import SPLITS, count_copies, files_of
 from Verl.trainer.model_files import model_folder, tokenizer_name, weight_files
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps

@@ -7,6 +7,7 @@ and the console taken over; only then do verl and Ray start (runner.py).
 import argparse
 import contextlib
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -14,13 +15,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from Verl import REPO_ROOT
+from Verl import REPO_ROOT, provenance
 from Verl.errors import RunStopped, UserError, last_line
 from Verl.files import write_atomic
-from Verl.trainer import full_disk, identity, preparation, provenance, published, run_folder
-from Verl.trainer.console import Console, duration
+from Verl.trainer import full_disk, identity, preparation, published, run_folder
+from Verl.trainer.console import Console
 from Verl.trainer.data_checks import copies_in_words, count_copies
 from Verl.trainer.interruption import REQUEST, STATUS
+from Verl.trainer.memory_here import memory_by_plan
 from Verl.trainer.naming import comparable, config_hash
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 from Verl.trainer.prompt_checks import check_prompts
@@ -29,6 +31,7 @@ from Verl.trainer.run_log import RunLog
 from Verl.trainer.runner import Runner, set_environment, stop_ray
 from Verl.trainer.verl_checks import check_with_verl
 from Verl.trainer.where import where
+from Verl.wording import duration
 
 
 def main(algorithm: str, arguments: list[str] | None = None) -> None:
@@ -74,8 +77,6 @@ def _dry_run(config: DictConfig, missing: list[str]) -> None:
 
 def _say_memory(config: DictConfig) -> None:
     """The plan's memory against the GPU; a run that can't fit is refused before it costs an hour."""
-    from Verl.study.here import memory_by_plan
-
     planned = memory_by_plan(config)
     if planned is not None:
         sentence, refusal = planned
@@ -266,13 +267,20 @@ def _how_to_go_on(config: DictConfig) -> str:
 
 
 def _draw(config: DictConfig, console: Console) -> None:
-    from Verl.analysis.figures.run_figure import draw_run
-
+    """Has the figure of the run drawn by a process of its own: the trainer depends on nothing that reads its results."""
+    folders = ["--result", config.run.result_dir, "--figure", config.run.figure_dir]
+    command = [sys.executable, "-m", "Verl.analysis.figures.run_figure", config.run.name, *folders]
+    path = os.pathsep.join(filter(None, (str(REPO_ROOT), os.environ.get("PYTHONPATH"))))
     try:
-        console.say(draw_run(Path(config.run.result_dir), config.run.name, Path(config.run.figure_dir)))
-    except Exception as error:  # the run is done and written: a figure that fails must not make it look failed
-        traceback.print_exc()
-        console.say(f"the figure could not be drawn ({type(error).__name__}: {error}); the run itself is whole")
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+        said, why = done.stdout.strip(), done.stderr.strip()
+    except OSError as error:
+        said, why = "", str(error)
+    if said:
+        console.say(said)
+    else:  # the run is done and written: a figure that fails must not make it look failed
+        print(why, file=sys.stderr)
+        console.say(f"the figure could not be drawn ({why.splitlines()[-1] if why else command}); the run itself is whole")
 
 
 def _short(path: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from Verl.data.sources import GSM8K, MATH, MATH_500
 from Verl.errors import UserError
+from Verl.reward.sources import GSM8K, MATH, MATH_500
 from Verl.trainer.overrides import key_of
 from Verl.trainer.rule_checks import training_sources
 

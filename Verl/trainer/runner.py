@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from Verl import REPO_ROOT
 from Verl.adapter.balance import plain_workloads
+from Verl.adapter.device import device_for
 from Verl.seeds import derive
-from Verl.trainer.device import device_for
 from Verl.trainer.interruption import REQUEST
 from Verl.trainer.ppo.estimators import TRAINERS
 from Verl.trainer.run_log import RunLog

@@ -11,15 +11,16 @@ import pytest
 from matplotlib import colors
 from simulated_runs import write_run, write_study
 
+from Verl.analysis import style
 from Verl.analysis.figures import curves as figures
-from Verl.analysis.figures import levels, style
+from Verl.analysis.figures import levels
 from Verl.analysis.figures.run_figure import draw_run
-from Verl.analysis.figures.style import arm_label, arm_look, arm_looks
 from Verl.analysis.runs.files import LEDGER
 from Verl.analysis.runs.table import load_runs
+from Verl.analysis.style import arm_label, arm_look, arm_looks
 from Verl.analysis.verdicts.factors import arms_of, pairs_of
-from Verl.study import design
-from Verl.study.design import declared
+from Verl.design import declared as design
+from Verl.design.declared import declared
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "Running-Results").glob("plot_*.py"))

@@ -14,7 +14,7 @@ from Verl.analysis.runs.table import load_runs
 from Verl.analysis.verdicts.compare import compare, gains
 from Verl.analysis.verdicts.factors import pairs_of
 from Verl.analysis.verdicts.summary import summary_table
-from Verl.study.design import declared
+from Verl.design.declared import declared
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = "tiny_arith"

@@ -17,7 +17,7 @@ from Verl.analysis.report.runs import costs, health, provenance, speeds
 from Verl.analysis.runs.table import load_runs
 from Verl.analysis.verdicts.compare import compare
 from Verl.analysis.verdicts.text import conclusion, headline, number
-from Verl.study.design import declared
+from Verl.design.declared import declared
 
 ROOT = Path(__file__).resolve().parents[2]
 GAINS = {"grpo_0032_1": 0.1, "onerpo_0032_1_7": 0.1, "grpo_0032_8": 0.35, "grpo_0032_8_control_random": 0.0}

@@ -21,9 +21,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from Verl import REPO_ROOT
+from Verl.design.declared import load
 from Verl.files import write_atomic
 from Verl.study import effect, probe, scripts
-from Verl.study.design import load
 from Verl.trainer import settings
 from Verl.trainer.effects import Effect, effect_of, table
 

@@ -12,11 +12,11 @@ import pytest
 
 from Verl.data.arithmetic import Question, to_row
 from Verl.data.schema import DataError, write_split_set
-from Verl.data.sources import CHAIN_SUM, MATH_500
 from Verl.errors import UserError
 from Verl.evaluation import report
 from Verl.evaluation.run import evaluate
 from Verl.evaluation.store import EVALUATION, RESPONSES
+from Verl.reward.sources import CHAIN_SUM, MATH_500
 from Verl.seeds import rollout_seed
 
 

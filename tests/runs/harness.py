@@ -186,7 +186,7 @@ def _build_model(folder: Path) -> None:
 
 def _build_data(folder: Path) -> None:
     from Verl.data.schema import make_row, write_split_set
-    from Verl.data.sources import CHAIN_SUM
+    from Verl.reward.sources import CHAIN_SUM
 
     def rows(split: str, first: int, count: int) -> list[dict]:
         return [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from Verl.study import design
+from Verl.design import declared as design
 
 FAKE_TRAINER = Path(__file__).with_name("fake_trainer.py")
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from Verl.design import declared as design
 from Verl.errors import UserError
-from Verl.study import design
 from Verl.trainer.ppo.estimators import estimators
 
 GPU_PAIRS = ("qwen0.5b_gsm", "qwen0.5b_math", "llama1b_gsm", "llama1b_math", "olmo1b_gsm", "olmo1b_math")

@@ -5,7 +5,8 @@ import re
 import pytest
 import yaml
 
-from Verl.study import design, effect, probe
+from Verl.design import declared as design
+from Verl.study import effect, probe
 
 SMALL = probe.Trace(weights="a", responses="r", evaluation="e")
 

@@ -194,8 +194,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "tests/analysis")
 from simulated_runs import write_study
-from Verl.analysis.figures.style import arm_label, arm_look
-from Verl.study.design import declared
+from Verl.analysis.style import arm_label, arm_look
+from Verl.design.declared import declared
 
 Path("simulated").mkdir()
 write_study(Path("simulated"), {"grpo_0032_8": 0.3, "signgrpo_0032_8": 0.1}, [0, 1], steps=(0, 50, 100), full=True)

@@ -6,8 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 from scipy.stats import nct, t
 
-from Verl.study import memory, plan
+from Verl.study import plan
 from Verl.study.measured import seconds_per_response
+from Verl.trainer import memory
 from Verl.trainer.run_folder import last_step
 
 GIB = 2**30

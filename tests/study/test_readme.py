@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from Verl.design.declared import script_name
 from Verl.study import report, shipped
-from Verl.study.design import script_name
 
 PAIR = "qwen0.5b_gsm"
 

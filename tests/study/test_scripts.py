@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from Verl.design import declared as design
 from Verl.errors import UserError
-from Verl.study import design, scripts, shipped
+from Verl.study import scripts, shipped
 
 
 def run(command, **more):

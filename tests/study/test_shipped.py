@@ -2,10 +2,10 @@
 
 import pytest
 
+from Verl.design.declared import script_name
+from Verl.design.differences import check_factors
 from Verl.errors import UserError
 from Verl.study import design_cli, shipped
-from Verl.study.design import script_name
-from Verl.study.differences import check_factors
 from Verl.trainer import launch
 from Verl.trainer.verl_checks import check_with_verl
 
@@ -52,7 +52,7 @@ def test_arms_of_a_factor_differ_in_what_it_declares(study, prepared):
 
 @pytest.mark.slow
 def test_every_gpu_script_fits_the_planned_machine(study, prepared):
-    from Verl.study import memory
+    from Verl.trainer import memory
 
     for name, (_, pair) in study.scripts.items():
         machine = study.machines[pair.machine]

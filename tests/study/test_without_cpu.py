@@ -13,7 +13,7 @@ TESTS = ("tests/trainer/test_core_algos.py", "tests/trainer/test_reward_history.
 
 # What `bash run_<...>.sh --dry-run` prints the config of, for every script of a pair that is planned on a GPU.
 DRY_RUNS = """
-from Verl.study.design import load
+from Verl.design.declared import load
 from Verl.study.shipped import prepare
 from Verl.trainer.verl_checks import check_with_verl
 
@@ -26,14 +26,14 @@ print("checked", len(scripts))
 """
 # The trainers of a GPU are there, whole.
 TRAINERS = """
-from Verl.trainer.device import device_for
+from Verl.adapter.device import device_for
 from Verl.trainer.ppo import ray_trainer_bandit, ray_trainer_grpo, ray_trainer_replay
 
 device_for("cuda").load()
 """
 CPU = """
 from Verl.errors import UserError
-from Verl.trainer.device import device_for
+from Verl.adapter.device import device_for
 
 try:
     device_for("cpu")
@@ -90,4 +90,4 @@ def test_nothing_but_the_door_names_the_package(root):
         if "Verl.cpu" in path.read_text() and "cpu" not in path.relative_to(root).parts
     }
     # The door; which manager draws a CPU's rollouts; and what of verl is replaced where.
-    assert named == {"Verl/trainer/device.py", "Verl/trainer/config/device/cpu.yaml", "Verl/adapter/interface.py"}
+    assert named == {"Verl/adapter/device.py", "Verl/trainer/config/device/cpu.yaml", "Verl/adapter/interface.py"}

@@ -5,8 +5,8 @@ import pytest
 from omegaconf import OmegaConf, open_dict
 
 from Verl.data.arithmetic import prepare as draw
-from Verl.data.sources import CHAIN_SUM, GSM8K, MATH, MATH_500
 from Verl.errors import UserError
+from Verl.reward.sources import CHAIN_SUM, GSM8K, MATH, MATH_500
 from Verl.study import shipped
 from Verl.trainer import published, settings
 from Verl.trainer.checks import lacking

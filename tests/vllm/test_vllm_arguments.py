@@ -5,8 +5,9 @@ import inspect
 
 import pytest
 
-from Verl.adapter import interface, vllm_arguments
+from Verl.adapter import interface
 from Verl.errors import UserError
+from Verl.study import vllm_arguments
 from Verl.study.shipped import prepare
 
 pytestmark = pytest.mark.vllm

@@ -24,8 +24,8 @@ from Verl.analysis.runs.table import Runs, load_runs
 from Verl.analysis.verdicts.compare import compare, gains
 from Verl.analysis.verdicts.factors import family_of, pairs_of
 from Verl.analysis.verdicts.summary import summary_table, to_markdown
+from Verl.design.declared import AXES, Factor, declared
 from Verl.errors import UserError
-from Verl.study.design import AXES, Factor, declared
 
 TABLE = "table"
 _PLOTTED = {

@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from Verl.analysis.figures.layout import LEFT, LEFT_WIDE, LINE, any_number, lay_out, save, settings
-from Verl.analysis.figures.style import COLUMN_WIDTH, PAGE_WIDTH, Look, arm_looks
 from Verl.analysis.runs import identical
 from Verl.analysis.runs.files import LEDGER, TEST, listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.stats import seed_interval
-from Verl.study.design import AXES
+from Verl.analysis.style import COLUMN_WIDTH, PAGE_WIDTH, Look, arm_looks
+from Verl.design.declared import AXES
 
 ArmsOfPairs = Mapping[str, Sequence[str]]  # pair -> arms; a column each, in this order
 

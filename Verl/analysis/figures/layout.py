@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
-from Verl.analysis.figures.style import STYLE, Look, arm_label
+from Verl.analysis.style import STYLE, Look, arm_label
 
 # Inches left of the first panel: for a label and shares of two decimals, for a label and any numbers; a further line of it.
 LEFT, LEFT_WIDE, LINE = 0.46, 0.56, 0.12

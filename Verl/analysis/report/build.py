@@ -12,22 +12,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jinja2  # torch requires it
-
 from Verl import RESULT_DIR
 from Verl.analysis.figures.cli import shown_path
-from Verl.analysis.figures.style import arm_label
+from Verl.analysis.pages import render
 from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
 from Verl.analysis.report.samples import samples
 from Verl.analysis.report.sections import across_pairs, sections
 from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
 from Verl.analysis.runs.foundations import ground
 from Verl.analysis.runs.table import Runs, load_runs
+from Verl.analysis.style import arm_label
 from Verl.analysis.verdicts.summary import summary_table
 from Verl.analysis.verdicts.text import number, p_text
+from Verl.design.declared import declared
 from Verl.errors import UserError
 from Verl.files import write_atomic
-from Verl.study.design import declared
 
 OUT = RESULT_DIR.with_name("report.html")
 _PREFIXES = ("eval/", "ledger/total_", "reward/", "actor/", "training/rollout_probs_diff")
@@ -71,19 +70,6 @@ def _small(value: float) -> str:
         return _NONE
     text = "0" if value == 0 else f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.3g}"
     return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = {"plain": _plain, "signed": _signed, "interval": _interval, "count": _count, "small": _small}
-    environment.filters |= filters | {"label": arm_label, "p": p_text}
-    return environment
 
 
 def _facts(runs: Runs) -> dict[str, Any]:
@@ -164,7 +150,8 @@ def context(result_dir: Path) -> dict[str, Any]:
 
 def build(result_dir: Path | str) -> str:
     """The whole page."""
-    return _environment().get_template("report.html.j2").render(context(Path(result_dir)))
+    filters = {"plain": _plain, "signed": _signed, "interval": _interval, "count": _count, "small": _small}
+    return render("report.html.j2", filters | {"label": arm_label, "p": p_text}, context(Path(result_dir)))
 
 
 def main(arguments: list[str] | None = None) -> int:

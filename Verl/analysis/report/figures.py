@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from Verl.analysis.figures.curves import ArmsOfPairs, draw_question, our_style
 from Verl.analysis.figures.levels import draw_levels
 from Verl.analysis.runs.table import Runs
-from Verl.study.design import AXES, Factor
+from Verl.design.declared import AXES, Factor
 
 # letters as paths: the same picture whatever fonts a reader has; a fixed salt: the same names of clip paths every time
 _SVG = {"svg.fonttype": "path", "svg.hashsalt": "bandit", "path.simplify": True}

@@ -15,8 +15,9 @@ import pandas as pd
 
 from Verl.analysis import stats
 from Verl.analysis.runs.files import TEST, listed
+from Verl.analysis.runs.packed import read_text
 from Verl.analysis.runs.table import Runs, last_scores
-from Verl.study.design import declared
+from Verl.design.declared import declared
 
 COSTS = {  # column of the ledger's table -> metric
     "queries": "ledger/total_queries",
@@ -233,7 +234,7 @@ def _records(result_dir: Path, names: Iterable[str]) -> dict[str, dict]:
     records = {}
     for name in names:
         try:
-            told = json.loads((result_dir / name / "run.json").read_text())
+            told = json.loads(read_text(result_dir / name / "run.json"))
         except (OSError, ValueError):
             continue
         if isinstance(told, dict) and "command" in told:

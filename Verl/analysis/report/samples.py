@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from Verl.analysis.figures.style import arm_label
 from Verl.analysis.report.runs import arms_in_order, final_score
 from Verl.analysis.runs.configs import first_runs
 from Verl.analysis.runs.table import evaluation_files
 from Verl.analysis.samples.view import Filters, Sample, facts, find_questions, read_step, visible
+from Verl.analysis.style import arm_label
+from Verl.design.declared import declared
 from Verl.errors import UserError
-from Verl.study.design import declared
 
 SPLIT = "test"
 _WANTED = (  # (right before, right after, how many, in words)

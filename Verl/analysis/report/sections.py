@@ -20,7 +20,7 @@ from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.verdicts.compare import Comparison, compare, gains
 from Verl.analysis.verdicts.factors import comparisons_of, family_of, pairs_of
 from Verl.analysis.verdicts.text import conclusion, headline
-from Verl.study.design import Factor, declared
+from Verl.design.declared import Factor, declared
 
 
 class ArmRow(NamedTuple):

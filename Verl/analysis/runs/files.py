@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from Verl.analysis.runs.packed import read_text
 from Verl.trainer.naming import parse_arm
 from Verl.trainer.ppo.estimators import size_of
 
@@ -100,7 +101,7 @@ def _identify(name: str, folder: Path) -> tuple[dict, str | None, list[str]]:
     identity = dict.fromkeys(IDENTITY) | known | {"run": name, "status": "unknown"}
     path = folder / name / "run.json"
     try:
-        told = json.loads(path.read_text())
+        told = json.loads(read_text(path))
         if not isinstance(told, dict):
             raise ValueError("not an object")
         for key in IDENTITY[1:]:
@@ -121,7 +122,7 @@ def _identify(name: str, folder: Path) -> tuple[dict, str | None, list[str]]:
 
 
 def _read_jsonl(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None:
-    lines = path.read_text(errors="replace").splitlines()
+    lines = read_text(path).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -151,7 +152,7 @@ def _read_jsonl(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None
 
 def _read_console(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None:
     """verl's console lines, with whatever Ray puts before ``step:``; numpy 2 prints ``np.float64(0.5)``."""
-    content = path.read_text(errors="replace")
+    content = read_text(path)
     lines = content.splitlines()
     for number, line in enumerate(lines, start=1):
         match = _CONSOLE.search(line)

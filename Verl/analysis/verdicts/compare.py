@@ -7,60 +7,22 @@ comparisons of one call are one family for Holm's correction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.figures.style import arm_label
 from Verl.analysis.runs.files import LEDGER, TEST, listed
 from Verl.analysis.runs.table import Runs, evaluation_files, question_scores
+from Verl.analysis.style import arm_label
+from Verl.analysis.verdicts.comparison import Comparison
 from Verl.analysis.verdicts.text import no_run, number, p_text, point, sentence_of
-from Verl.study.design import declared
+from Verl.design.declared import declared
 
 START = "its start"
 _RULES = {"pass@1": "strict", "flexible": "flexible", "format": "format"}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One arm against the base line on one pair. ``result`` is None where no test was possible; the sentence says why.
-
-    ``at``: the step or budget of the comparison; ``questions``: 0 if only the seeds' averages were compared;
-    ``family``: comparisons that Holm's correction ran over; ``noise``: of this comparison, as far as it can be told;
-    ``why_not``: what stands in the way of a test; ``counted_as``: the (arm, compared with) that this comparison repeats,
-    because the logs are identical; ``repeated_by``: the arms whose comparisons repeat this one.
-    """
-
-    pair: str
-    arm: str
-    base_line: str
-    axis: str
-    at: float | None
-    seeds: tuple[int, ...]
-    questions: int
-    result: stats.Difference | None
-    adjusted_p: float | None
-    sentence: str
-    notes: tuple[str, ...] = ()
-    noise: stats.Noise | None = None
-    family: int = 0
-    why_not: str = ""
-    counted_as: tuple[str, str] | None = None
-    repeated_by: tuple[str, ...] = ()
-
-    def beyond_noise(self, alpha: float = 0.05) -> bool:
-        return self.adjusted_p is not None and self.adjusted_p <= alpha
-
-    def detectable(self, alpha: float = 0.05, power: float = 0.8) -> float | None:
-        """The true difference that this comparison would find with chance ``power`` at Holm's first step, given its own
-        noise; rough with few seeds, whose noise is itself a guess."""
-        if self.noise is None:
-            return None
-        options = {"alpha": alpha, "power": power, "comparisons": max(1, self.family)}
-        return stats.smallest_detectable_effect(len(self.seeds), max(2, self.questions), *self.noise, **options)
 
 
 def _curves(table: pd.DataFrame, pair: str, arm: str, axis: str, metric: str) -> dict[int, pd.Series]:

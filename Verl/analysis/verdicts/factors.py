@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import pandas as pd
 
-from Verl.study.design import Factor, Pair, declared
+from Verl.design.declared import Factor, Pair, declared
 
 
 def _members(factor: Factor, pair: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from Verl.analysis.runs.files import TEST
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.stats import seed_interval
 from Verl.analysis.verdicts.compare import gains, verdicts
-from Verl.study.design import declared
+from Verl.design.declared import declared
 
 NOTE = (
     "Test Pass@1, mean over seeds. Final: last evaluation, 95 % t interval over seeds. Best: the highest mean over the "

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from Verl.analysis.figures.style import arm_label
 from Verl.analysis.runs.files import TEST
-
-if TYPE_CHECKING:
-    from Verl.analysis.verdicts.compare import Comparison
+from Verl.analysis.style import arm_label
+from Verl.analysis.verdicts.comparison import Comparison
 
 
 def number(x: float) -> str:
