@@ -12,7 +12,7 @@ from test_figures import SCRIPTS, _axes, _check_places
 
 from Verl.analysis.figures import cli, curves, levels, metrics
 from Verl.analysis.runs.table import load_runs
-from Verl.study.design import declared
+from Verl.design.declared import declared
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = "tiny_arith"
