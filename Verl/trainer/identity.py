@@ -40,7 +40,8 @@ def stands_on(config: DictConfig) -> dict[str, str | int]:
 
     `data.<split>_files/<path>`, `model.weights`, `.config`, `.tokenizer`: SHA-256 over the contents; `model.chat_template`:
     of the text; `model.revision`: the Hub's commit; `reward_function`: of the custom function's file (what that imports is
-    not followed); `code`: over the sources that run; `device`, `threads`, `processor`, `version.<package>` as they are.
+    not followed); `code`: over the sources that run; `device`, `threads`, `processor`, `version.<package>` as they are; `gpus`,
+    where there are several: a checkpoint is in as many parts, and only they can read it.
     """
     found: dict[str, str | int] = {}
     for split, key in SPLITS.items():
@@ -51,6 +52,8 @@ def stands_on(config: DictConfig) -> dict[str, str | int]:
     if path := _source(OmegaConf.select(config, "reward.custom_reward_function.path")):
         found["reward_function"] = _sha256(path)
     found |= {"device": _device(config), "threads": _threads(), "processor": provenance.processor()}
+    if (gpus := config.trainer.n_gpus_per_node * config.trainer.nnodes) > 1:
+        found["gpus"] = gpus
     found["version.python"] = platform.python_version()
     for package in _PACKAGES:
         try:

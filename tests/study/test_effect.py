@@ -97,14 +97,14 @@ def test_arms_that_no_factor_compares_but_are_the_same(monkeypatch, tmp_path, st
 
 
 def arm_of_the_manual(root) -> dict:
-    """What EXTENDING.md adds to study.yaml for its arm."""
-    section = (root / "EXTENDING.md").read_text().partition("\n## An arm\n")[2]
+    """What docs/extending.md adds to study.yaml for its arm."""
+    section = (root / "docs/extending.md").read_text().partition("\n## An arm\n")[2]
     return yaml.safe_load(re.search(r"```yaml\n(.*?)```", section, re.DOTALL).group(1))
 
 
 @pytest.mark.slow
 def test_the_shipped_factors_train_what_they_declare(tmp_path, root):
-    """Every comparison of every factor, for real, and EXTENDING.md's arm; a planted arm that changes nothing is found."""
+    """Every comparison of every factor, for real, and docs/extending.md's arm; a planted arm that changes nothing is found."""
     more = arm_of_the_manual(root)
     inert = {"estimator": "grpo", "queries": 32, "rollouts": 8, "variant": "inert",
              "settings": ["actor_rollout_ref.actor.grad_clip=0.5"]}  # fmt: skip

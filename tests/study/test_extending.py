@@ -1,4 +1,4 @@
-"""How to add a model, a data set, an arm, an estimator: every block of EXTENDING.md, carried out in a copy of the tree."""
+"""How to add a model, a data set, an arm, an estimator: every block of docs/extending.md, carried out in a copy of the tree."""
 
 import os
 import re
@@ -27,8 +27,8 @@ class Tree:
                 shutil.copy(root / name, folder / name)
 
     def add(self, kind: str) -> None:
-        """Carries out the blocks of a section of EXTENDING.md, then writes the scripts as it says."""
-        text = (self.root / "EXTENDING.md").read_text()
+        """Carries out the blocks of a section of docs/extending.md, then writes the scripts as it says."""
+        text = (self.root / "docs/extending.md").read_text()
         section = re.search(rf"^## {kind}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL).group(1)
         blocks = _BLOCK.findall(section)
         assert len(blocks) == section.count("\n```\n"), "a block that names no file is not carried out"
