@@ -40,6 +40,12 @@ try:
 except UserError as error:
     print(error)
 """
+# `pip install -e .` finds in the repository what the copy lacks.
+NOT_INSTALLED = """
+import sys
+
+sys.meta_path[:] = [one for one in sys.meta_path if "__editable__" not in getattr(one, "__module__", "")]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +58,7 @@ def tree(tmp_path_factory, root) -> Path:
             shutil.copy(path, folder)
     (folder / "Running-Results").symlink_to(root / "Running-Results")
     shutil.rmtree(folder / "Verl" / "cpu")
+    (folder / "sitecustomize.py").write_text(NOT_INSTALLED)
     return folder
 
 
