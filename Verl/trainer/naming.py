@@ -30,7 +30,9 @@ _MEASURE = ("evaluation.train_questions", "evaluation.val_questions", "evaluatio
 _LENGTH = ("trainer.total_training_steps", "trainer.total_epochs")
 _NO_EFFECT = (
     "run.", "samples.", "budget.", "ray_kwargs.", "global_profiler.", "trainer.device", "trainer.logger", "trainer.save_freq",
-    "trainer.n_gpus_per_node", "trainer.nnodes",  # data parallel: the same numbers up to rounding; see identity.py
+    # Data parallel: the same numbers up to rounding; identity.py keeps a resume to as many GPUs.
+    "trainer.n_gpus_per_node", "trainer.nnodes",
+    "actor_rollout_ref.rollout.n_gpus_per_node", "actor_rollout_ref.rollout.nnodes",
     "trainer.test_freq", *_LENGTH, "trainer.resume", "trainer.project_name",
     "trainer.experiment_name", "trainer.default_local_dir", "trainer.max_", "trainer.val_before_train", "evaluation.",
     "trainer.log_val_generations", "trainer.validation_data_dir", "trainer.rollout_data_dir",

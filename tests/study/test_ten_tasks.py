@@ -113,7 +113,7 @@ def test_another_temperature_in_evaluations(tree):
 def test_a_figure_of_another_metric(tree):
     plot, everything = commands(tree, 7)
     study = str(tree.root / "Running-Results/studies/tiny_arith/result")
-    tree.run(*plot, "--result", study, "--out", str(tree.folder / "figures"))
+    tree.run(*plot, "--result", study, "--figure", str(tree.folder / "figures"))
     names = {path.stem for path in (tree.folder / "figures").iterdir()}
     assert any("response_length" in name for name in names) and any("kl_loss" in name for name in names)
     assert "--metric" in everything
