@@ -8,6 +8,7 @@ arguments+=(
     # Weights (fp32) and optimizer wait in main memory while vLLM generates; `design.py plan` has the sums.
     actor_rollout_ref.actor.fsdp_config.param_offload=true
     actor_rollout_ref.actor.fsdp_config.optimizer_offload=true
+    evaluation.final_samples=8   # answers per test question at both ends; design.py plan says what they cost
 )
 # At 512 queries and more the key-value cache needs a larger share.
 if ((train_batch_size >= 512)); then

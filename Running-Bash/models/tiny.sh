@@ -9,6 +9,7 @@ arguments+=(
     trainer.test_freq=20
     trainer.save_freq=25
     evaluation.val_freq=10
+    evaluation.final_samples=8   # answers per test question at both ends; design.py plan says what they cost
 )
 
 prepare_model() {

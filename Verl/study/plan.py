@@ -26,12 +26,14 @@ from omegaconf import DictConfig
 
 from Verl.statistics.seeds import smallest_detectable_effect
 from Verl.study.memory import ModelSize
+from Verl.trainer.conditions import DRAWS_FINAL_SAMPLES
 from Verl.trainer.run_checks import check_epochs, steps_by_epochs
 
 
 @dataclass(frozen=True)
 class Workload:
-    """How much one run computes. `evaluated`: responses drawn for all its evaluations."""
+    """How much one run computes. `evaluated`: responses drawn for all its evaluations; `further`: those among them that
+    `evaluation.final_samples` adds at both ends."""
 
     queries: int
     rollouts: int
@@ -41,6 +43,7 @@ class Workload:
     steps: int
     steps_are_bound: bool  # nothing but the number of epochs ends the run
     evaluated: int
+    further: int = 0
 
     @property
     def responses(self) -> int:
@@ -71,8 +74,18 @@ def workload(config: DictConfig, questions: Mapping[str, int], steps: int | None
         response=data.max_response_length,
         steps=total or bound,
         steps_are_bound=total is None,
-        evaluated=_evaluated(config, questions, total or bound),
+        evaluated=_evaluated(config, questions, total or bound) + _further(config, questions),
+        further=_further(config, questions),
     )
+
+
+def _further(config: DictConfig, questions: Mapping[str, int]) -> int:
+    """Responses that `evaluation.final_samples` adds."""
+    if not DRAWS_FINAL_SAMPLES(config):
+        return 0
+    asked, drawn = config.evaluation.test_questions, config.actor_rollout_ref.rollout.val_kwargs.n
+    size = questions["test"] if asked < 0 else min(asked, questions["test"])
+    return (1 + bool(config.trainer.val_before_train)) * size * max(0, config.evaluation.final_samples - drawn)
 
 
 def _evaluated(config: DictConfig, questions: Mapping[str, int], steps: int) -> int:

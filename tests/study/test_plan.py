@@ -17,19 +17,25 @@ TOY = memory.ModelSize("toy", layers=2, hidden=4, intermediate=8, heads=2, kv_he
 TOY_PARAMETERS = 40 + 2 * (32 + 16 + 96 + 8) + 4
 
 
+SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": -1}
+
+
 def config(**changes):
     base = OmegaConf.create(
         {
             "data": {"train_batch_size": 32, "max_prompt_length": 512, "max_response_length": 1024},
             "trainer": {"total_epochs": 100, "total_training_steps": None, "test_freq": 50, "val_before_train": True},
-            "evaluation": {"train_questions": 256, "val_questions": -1, "test_questions": -1, "val_freq": 25},
+            "evaluation": {
+                "train_questions": 256, "val_questions": -1, "test_questions": -1, "val_freq": 25, "final_samples": 1,
+            },
             "actor_rollout_ref": {
                 "actor": {
                     "ppo_micro_batch_size_per_gpu": 4,
                     "fsdp_config": {"param_offload": False, "optimizer_offload": False},
                 },
                 "rollout": {
-                    "n": 8, "gpu_memory_utilization": 0.6, "log_prob_micro_batch_size_per_gpu": 4, "val_kwargs": {"n": 1},
+                    "n": 8, "gpu_memory_utilization": 0.6, "log_prob_micro_batch_size_per_gpu": 4, **SAMPLING,
+                    "val_kwargs": {"n": 1, **SAMPLING},
                 },
             },
         }
@@ -108,6 +114,11 @@ def test_steps_queries_and_tokens():
     assert work.evaluated == 5 * (256 + 512) + 3 * 1319
     # the last step is evaluated whatever the frequency
     assert plan.workload(config(), QUESTIONS, steps=110).evaluated == 6 * (256 + 512) + 4 * 1319
+    # seven further answers to every test question at both ends
+    final = plan.workload(config(evaluation__final_samples=8), QUESTIONS, steps=110)
+    assert final.evaluated == 6 * (256 + 512) + 4 * 1319 + 2 * 7 * 1319 and final.further == 2 * 7 * 1319
+    greedy = config(evaluation__final_samples=8, actor_rollout_ref__rollout__val_kwargs__temperature=0.0)
+    assert plan.workload(greedy, QUESTIONS, steps=110).further == 0
     assert plan.workload(config(trainer__total_training_steps=7), QUESTIONS).steps == 7
     bound = plan.workload(config(), QUESTIONS)
     assert bound.steps == 100 * (6961 // 32) and bound.steps_are_bound
