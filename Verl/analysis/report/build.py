@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ from Verl.analysis.figures.cli import shown_path
 from Verl.analysis.figures.style import arm_label
 from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
 from Verl.analysis.report.samples import samples
-from Verl.analysis.report.sections import across_pairs, sections
+from Verl.analysis.report.sections import across_pairs, sections, verdict_counts
 from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
 from Verl.analysis.runs.foundations import ground
 from Verl.analysis.runs.table import Runs, load_runs
+from Verl.analysis.verdicts.compare import compare, study_family, study_verdicts
+from Verl.analysis.verdicts.comparison import Comparison
+from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, Key, Verdict, read_margin
 from Verl.analysis.verdicts.questions import BASE_LINE, declared
 from Verl.analysis.verdicts.summary import summary_table
-from Verl.analysis.verdicts.text import number, p_text
+from Verl.analysis.verdicts.text import number, p_text, verdict_words
 from Verl.errors import UserError
 from Verl.files import write_atomic
 
@@ -52,7 +56,7 @@ def _signed(value: float | None) -> str:
 
 def _interval(low: float, high: float, signed: bool = False) -> str:
     form = number if signed else _plain
-    return "" if math.isnan(low) else f"{form(low)} to {form(high)}"
+    return "" if not math.isfinite(high - low) else f"{form(low)} to {form(high)}"
 
 
 def _count(value: float) -> str:
@@ -82,7 +86,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters = {"plain": _plain, "signed": _signed, "interval": _interval, "count": _count, "small": _small}
-    environment.filters |= filters | {"label": arm_label, "p": p_text}
+    environment.filters |= filters | {"label": arm_label, "p": p_text, "verdict": verdict_words}
     return environment
 
 
@@ -125,7 +129,15 @@ def _design(runs: Runs, result_dir: Path) -> list[dict[str, Any]]:
     return found
 
 
-def context(result_dir: Path) -> dict[str, Any]:
+def _every_comparison(runs: Runs, result_dir: Path, judged: Mapping[Key, Verdict]) -> list[Comparison]:
+    """Each comparison of the study once, the check's Holm within the families of the verdicts."""
+    families: dict[tuple[str, str], list[Key]] = {}
+    for key in study_family(runs.table):
+        families.setdefault((key[0], key[2]), []).append(key)
+    return [one for family in families.values() for one in compare(runs, family, result_dir, judged=judged)]
+
+
+def context(result_dir: Path, margin: float = MARGIN) -> dict[str, Any]:
     """All that the page shows. Raises UserError if there is no run."""
     runs = load_runs(result_dir, _wanted)
     if runs.table.empty:
@@ -135,7 +147,9 @@ def context(result_dir: Path) -> dict[str, Any]:
     by_pair = {"costs": costs, "speeds": speeds}
     checks, design = health(runs), _design(runs, result_dir)
     grounds = [ground(result_dir, runs.table, pair) for pair in pairs]
-    found = sections(runs, result_dir)
+    judged = study_verdicts(runs, result_dir, margin=margin)
+    found = sections(runs, result_dir, judged)
+    compared = _every_comparison(runs, result_dir, judged)
     mixed = {f"{part.pair}: {text}": None for one in found for part in one.parts for text in part.ground}
     resumed = [text for one in grounds for text in one.changed]
     not_run = [
@@ -148,7 +162,10 @@ def context(result_dir: Path) -> dict[str, Any]:
         "facts": _facts(runs),
         "design": design,
         "sections": found,
-        "summary": summary_table(runs, arms, result_dir=result_dir).to_dict("records"),
+        "margin": margin,
+        "counts": verdict_counts(compared),
+        "disputed": [one for one in compared if one.disputed() and one.counted_as is None],
+        "summary": summary_table(runs, arms, result_dir=result_dir, judged=judged).to_dict("records"),
         "across": across_pairs(runs.table, BASE_LINE, arms),
         **{name: {pair: of_pair(runs.table, pair) for pair in pairs} for name, of_pair in by_pair.items()},
         "health": checks,
@@ -162,18 +179,19 @@ def context(result_dir: Path) -> dict[str, Any]:
     }
 
 
-def build(result_dir: Path | str) -> str:
+def build(result_dir: Path | str, margin: float = MARGIN) -> str:
     """The whole page."""
-    return _environment().get_template("report.html.j2").render(context(Path(result_dir)))
+    return _environment().get_template("report.html.j2").render(context(Path(result_dir), margin))
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="report.sh", description="Writes the study as one self-contained HTML page.")
     parser.add_argument("--result", type=Path, default=RESULT_DIR, metavar="DIR", help="folder of the runs' jsonl")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="the page to write")
+    parser.add_argument("--margin", type=read_margin, default=MARGIN, metavar="X", help=MARGIN_HELP)
     options = parser.parse_args(arguments)
     try:
-        text = build(options.result)
+        text = build(options.result, options.margin)
         write_atomic(options.out, text)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
