@@ -43,7 +43,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         ("show", _show, "factors, cells and scripts"),
         ("diff", _diff, "the resolved-config difference of two cells, and whether it is one factor"),
         ("check", _check, "all scripts against study.yaml, all comparisons of all factors"),
-        ("plan", _plan, "steps, tokens, memory, hours and the smallest detectable difference"),
+        ("plan", _plan, "steps, tokens, memory, hours, and what the study will be able to show"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run)
@@ -151,6 +151,7 @@ def _plan(study: design.Study, options: argparse.Namespace) -> int:
             "result_dir": options.result,
             "machine": report.machine_with(study, pair, options.gpu_gib, options.efficiency),
             "detectable": study.detectable | std,
+            "seed_std": options.seed_std is not None,
         })  # fmt: skip
         _say([*costs.lines(), ""])
         small += costs.too_small()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
@@ -18,7 +19,7 @@ from Verl.analysis.figures.style import arm_label
 from Verl.analysis.runs.files import LEDGER, TEST, listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.verdicts.comparison import Comparison
-from Verl.analysis.verdicts.judge import MARGIN, Key, Verdict, judge
+from Verl.analysis.verdicts.judge import MARGIN, Key, Verdict, groups_of, judge, table_of
 from Verl.analysis.verdicts.pairing import START, Curves, Pairing, meeting_point, pairing_at, with_answers
 from Verl.analysis.verdicts.questions import BASE_LINE, QUESTIONS, family_of, pairs_of
 from Verl.analysis.verdicts.text import no_run, number, p_text, point, sentence_of
@@ -197,6 +198,23 @@ def study_verdicts(
     """The verdict on every comparison of a study: one family per pair and reference, whatever page asks for it."""
     opened = _Open(runs, result_dir, axis, metric)
     return _judged([opened.compare(*one) for one in study_family(runs.table, base_line)], runs, alpha, margin)
+
+
+def shared_scores(
+    runs: Runs,
+    result_dir: Path | str,
+    pair: str,
+    arms: Sequence[str],
+    reference: str,
+    metric: str = TEST,
+) -> dict[str, np.ndarray] | None:
+    """The table that ``compare_with`` is given for arms that meet the reference at the same step and questions: the
+    largest such group, arm -> (seeds, questions, samples). None where no arm has stored evaluations in common with it."""
+    opened = _Open(runs, result_dir, "steps", metric)
+    found = [opened.compare(pair, arm, reference) for arm in arms if arm != reference]
+    pairings = [paired for one, paired in found if paired is not None and paired.answers and not _same_log(one, runs)]
+    groups = groups_of(pairings)
+    return table_of(max(groups, key=len), reference) if groups else None
 
 
 def verdicts(

@@ -66,7 +66,8 @@ def _alike(group: list[Pairing], one: Pairing) -> bool:
     return all(other.theirs.get(seed, value) == value for other in group for seed, value in one.theirs.items())
 
 
-def _groups(pairings: Sequence[Pairing]) -> list[list[Pairing]]:
+def groups_of(pairings: Sequence[Pairing]) -> list[list[Pairing]]:
+    """Comparisons with one reference, those together that can share a table."""
     groups: list[list[Pairing]] = []
     for one in pairings:
         fitting = next((group for group in groups if _alike(group, one)), None)
@@ -126,7 +127,7 @@ def judge(pairings: Iterable[Pairing], *, margin: float = MARGIN, alpha: float =
             families.setdefault((one.pair, one.base_line), []).append(one)
     judged: dict[Key, Verdict] = {}
     for (pair, reference), members in families.items():
-        groups = _groups(members)
+        groups = groups_of(members)
         for group in groups:
             share = len(group) / len(members)
             apart = "" if len(groups) == 1 else f"judged apart, with {len(group)} of the family's {len(members)} comparisons"
