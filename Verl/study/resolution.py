@@ -91,8 +91,9 @@ def next_hour(
     often = "as many as can be had" if math.isinf(long_run) else f"about {round(long_run)}"
     hours = f"{budget:,.0f}" if budget >= 10 else f"{budget:.2g}"
     return [
-        f"the next {hours} hours (all arms) are best spent on {what}: {best.seeds} seeds x {best.samples} answers, standard error "
-        f"{now:.4f} -> {best.error:.4f}; seeds alone ({more_seeds.seeds} x {samples}) {more_seeds.error:.4f}, answers alone "
-        f"({seeds} x {more_samples.samples}) {more_samples.error:.4f}",
+        f"the next {hours} hours (all arms) are best spent on {what}: {best.seeds} seeds x {best.samples} answers, "
+        f"standard error {now:.4f} -> {best.error:.4f}; "
+        f"seeds alone ({more_seeds.seeds} x {samples}) {more_seeds.error:.4f}, "
+        f"answers alone ({seeds} x {more_samples.samples}) {more_samples.error:.4f}",
         f"  answers per question that pay in the long run (evaluation.final_samples): {often}",
     ]
