@@ -18,6 +18,7 @@ import jinja2  # torch requires it
 from Verl import RESULT_DIR
 from Verl.analysis.figures.cli import shown_path
 from Verl.analysis.figures.style import arm_label
+from Verl.analysis.report.declared import declared_part, exploratory
 from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
 from Verl.analysis.report.samples import samples
 from Verl.analysis.report.sections import across_pairs, sections, verdict_counts
@@ -137,7 +138,7 @@ def _every_comparison(runs: Runs, result_dir: Path, judged: Mapping[Key, Verdict
     return [one for family in families.values() for one in compare(runs, family, result_dir, judged=judged)]
 
 
-def context(result_dir: Path, margin: float = MARGIN) -> dict[str, Any]:
+def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None) -> dict[str, Any]:
     """All that the page shows. Raises UserError if there is no run."""
     runs = load_runs(result_dir, _wanted)
     if runs.table.empty:
@@ -150,6 +151,7 @@ def context(result_dir: Path, margin: float = MARGIN) -> dict[str, Any]:
     judged = study_verdicts(runs, result_dir, margin=margin)
     found = sections(runs, result_dir, judged)
     compared = _every_comparison(runs, result_dir, judged)
+    part = declared_part(runs, result_dir, margin, frozen)
     mixed = {f"{part.pair}: {text}": None for one in found for part in one.parts for text in part.ground}
     resumed = [text for one in grounds for text in one.changed]
     not_run = [
@@ -163,6 +165,8 @@ def context(result_dir: Path, margin: float = MARGIN) -> dict[str, Any]:
         "design": design,
         "sections": found,
         "margin": margin,
+        "declared": part,
+        "exploratory": exploratory(compared, part),
         "counts": verdict_counts(compared),
         "disputed": [one for one in compared if one.disputed() and one.counted_as is None],
         "summary": summary_table(runs, arms, result_dir=result_dir, judged=judged).to_dict("records"),
@@ -179,9 +183,9 @@ def context(result_dir: Path, margin: float = MARGIN) -> dict[str, Any]:
     }
 
 
-def build(result_dir: Path | str, margin: float = MARGIN) -> str:
+def build(result_dir: Path | str, margin: float = MARGIN, frozen: Path | None = None) -> str:
     """The whole page."""
-    return _environment().get_template("report.html.j2").render(context(Path(result_dir), margin))
+    return _environment().get_template("report.html.j2").render(context(Path(result_dir), margin, frozen))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -189,9 +193,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--result", type=Path, default=RESULT_DIR, metavar="DIR", help="folder of the runs' jsonl")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="the page to write")
     parser.add_argument("--margin", type=read_margin, default=MARGIN, metavar="X", help=MARGIN_HELP)
+    text = "the declaration of `design.py freeze`; default: frozen.yaml in the result folder or beside it"
+    parser.add_argument("--frozen", type=Path, metavar="FILE", help=text)
     options = parser.parse_args(arguments)
     try:
-        text = build(options.result, options.margin)
+        text = build(options.result, options.margin, options.frozen)
         write_atomic(options.out, text)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
