@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes run_<cell>_<pair>.sh for every cell that study.yaml declares.
+"""Writes run_<cell>_<pair>.sh for every cell that study.yaml declares, and Running-Results/plot_<factor>.py for every factor.
 
     python Running-Bash/generate_scripts.py            write what differs
     python Running-Bash/generate_scripts.py --check    only say what differs; status 1 if anything does
@@ -9,10 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from Verl.design import declared as design
 from Verl.errors import UserError
-from Verl.study import design, scripts
+from Verl.study import scripts
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     changed = (scripts.drift if options.check else scripts.write)(study, options.folder)
     for name, what in sorted(changed.items()):
         print(f"{name}: {what}{'' if options.check else ', now as declared'}")
-    print(f"{len(study.scripts)} scripts declared, {len(changed)} {'differ' if options.check else 'written or removed'}")
+    done = "differ" if options.check else "written or removed"
+    print(f"{len(study.scripts)} scripts and {len(study.factors)} factors declared, {len(changed)} files {done}")
     return 1 if options.check and changed else 0
 
 

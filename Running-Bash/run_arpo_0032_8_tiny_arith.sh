@@ -2,15 +2,15 @@
 # The group's mean reward as the signal (ARPO), 32 queries x 8 rollouts a step: the embedded model on sums.
 # Against run_grpo_0032_1_tiny_arith.sh: the mean reward of its query's rollouts as the signal, 8 rollouts per query
 #   instead of 1.
-# Factor: the group's mean as the signal.
 # Takes, on this CPU: see README.md.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=bandit
 adv_estimator=arpo
 train_batch_size=32
 rollout_n=8
 model=tiny
 data=arith
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # GRPO against the query's own past rewards (Asy-TTGRPO), 128 queries x 1 rollout a step: the embedded model on sums.
 # Against run_grpo_0032_1_tiny_arith.sh: an advantage against its query's last 8 rewards, 128 queries instead of 32.
-# Scaled to arith's questions: in the factor replay_larger it stands for asyttgrpo_0512_1_8.
-# Factor: replay of rewards, larger batch.
 # Takes, on this CPU: see README.md.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=replay
 adv_estimator=asyttgrpo
 train_batch_size=128
@@ -13,5 +13,4 @@ rollout_n=1
 window_size=8
 model=tiny
 data=arith
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -2,11 +2,11 @@
 # GRPO against the query's own past rewards (Asy-TTGRPO), 128 queries x 2 rollouts a step: the embedded model on sums.
 # Against run_grpo_0032_1_tiny_arith.sh: an advantage against its query's last 8 rewards, 128 queries instead of 32, 2
 #   rollouts per query instead of 1.
-# Factor: replay of rewards, 256 fresh rollouts a step; trade-off with replay at batch x rollouts = 256.
 # Takes, on this CPU: see README.md.
-# Expect (published, unconfirmed here): replay comes close to 32 queries x 8 rollouts.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=replay
 adv_estimator=asyttgrpo
 train_batch_size=128
@@ -14,5 +14,4 @@ rollout_n=2
 window_size=8
 model=tiny
 data=arith
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # GRPO against the query's own past rewards (Asy-TTGRPO), 512 queries x 1 rollout a step: Llama-3.2-1B-Instruct on MATH.
 # Against run_grpo_0032_1_llama1b_math.sh: an advantage against its query's last 8 rewards, 512 queries instead of 32.
-# Factor: replay of rewards, larger batch.
 # Takes, on one A100 40 GB: about 6.5 h per 100 steps if every response is as long as it may be, evaluation apart
 #   (reckoned from its data sheet x 0.25, not measured: see `python Running-Bash/design.py plan --pair llama1b_math`).
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair llama1b_math`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=replay
 adv_estimator=asyttgrpo
 train_batch_size=512
@@ -13,5 +14,4 @@ rollout_n=1
 window_size=8
 model=llama1b
 data=math
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

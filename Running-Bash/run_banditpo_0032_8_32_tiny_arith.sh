@@ -3,10 +3,11 @@
 #   sums.
 # Against run_grpo_0032_1_tiny_arith.sh: the mean of its query's last 32 rewards as the signal, 8 rollouts per query
 #   instead of 1.
-# Factor: the group's mean as the signal.
 # Takes, on this CPU: see README.md.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=replay
 adv_estimator=banditpo
 train_batch_size=32
@@ -14,5 +15,4 @@ rollout_n=8
 window_size=32
 model=tiny
 data=arith
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

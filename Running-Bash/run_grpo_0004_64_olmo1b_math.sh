@@ -2,17 +2,16 @@
 # GRPO, 4 queries x 64 rollouts a step: OLMo-2-0425-1B-Instruct on MATH.
 # Against run_grpo_0032_1_olmo1b_math.sh: 4 queries instead of 32, 64 rollouts per query instead of 1, so the reward
 #   minus the group's mean, over its std, as the signal.
-# Factor: trade-off at batch x rollouts = 256.
 # Takes, on one A100 40 GB: about 6.6 h per 100 steps if every response is as long as it may be, evaluation apart
 #   (reckoned from its data sheet x 0.25, not measured: see `python Running-Bash/design.py plan --pair olmo1b_math`).
-# Expect (published, unconfirmed here): 32 queries x 8 rollouts is the best trade-off.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair olmo1b_math`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=grpo
 adv_estimator=grpo
 train_batch_size=4
 rollout_n=64
 model=olmo1b
 data=math
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

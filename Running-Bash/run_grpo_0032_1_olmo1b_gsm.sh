@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
 # The base line, OLMo-2-0425-1B-Instruct on GSM8K: 32 queries a step, one rollout each, the 0/1 reward as the signal.
-# Factor: advantage only; rollouts at batch 32.
 # Takes, on one A100 40 GB: about 0.9 h per 100 steps if every response is as long as it may be, evaluation apart
 #   (reckoned from its data sheet x 0.25, not measured: see `python Running-Bash/design.py plan --pair olmo1b_gsm`).
-# Expect (published, unconfirmed here): this alone already improves clearly.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair olmo1b_gsm`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=grpo
 adv_estimator=grpo
 train_batch_size=32
 rollout_n=1
 model=olmo1b
 data=gsm
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
 # The base line, SmolLM2-135M-Instruct on GSM8K: 32 queries a step, one rollout each, the 0/1 reward as the signal.
-# Factor: advantage only; rollouts at batch 32.
 # Takes, on this CPU: see README.md.
-# Expect (published, unconfirmed here): this alone already improves clearly.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair smollm135m_gsm`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=grpo
 adv_estimator=grpo
 train_batch_size=32
 rollout_n=1
 model=smollm135m
 data=gsm
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -2,17 +2,16 @@
 # GRPO, 32 queries x 32 rollouts a step: OLMo-2-0425-1B-Instruct on MATH.
 # Against run_grpo_0032_1_olmo1b_math.sh: 32 rollouts per query instead of 1, so the reward minus the group's mean, over
 #   its std, as the signal.
-# Factor: rollouts at batch 32.
 # Takes, on one A100 40 GB: about 25 h per 100 steps if every response is as long as it may be, evaluation apart
 #   (reckoned from its data sheet x 0.25, not measured: see `python Running-Bash/design.py plan --pair olmo1b_math`).
-# Expect (published, unconfirmed here): more rollouts add little.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair olmo1b_math`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=grpo
 adv_estimator=grpo
 train_batch_size=32
 rollout_n=32
 model=olmo1b
 data=math
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

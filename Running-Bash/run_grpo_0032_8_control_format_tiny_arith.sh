@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # GRPO, 32 queries x 8 rollouts a step: the embedded model on sums.
 # Against run_grpo_0032_8_tiny_arith.sh: a reward for the format alone.
-# Factor: control, a reward for the format alone.
 # Takes, on this CPU: see README.md.
 # Expect: the format score rises; Pass@1 only as far as it hangs on that.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=grpo
 adv_estimator=grpo
 train_batch_size=32
@@ -14,5 +15,4 @@ variant=control_format
 own_arguments=(reward.rule=format)
 model=tiny
 data=arith
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # GRPO, 32 queries x 8 rollouts a step: the embedded model on sums.
 # Against run_grpo_0032_8_tiny_arith.sh: learning rate 0.
-# Factor: control, learning rate 0.
 # Takes, on this CPU: see README.md.
 # Expect: Pass@1 moves by sampling noise alone: the width of every other arm's noise.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=grpo
 adv_estimator=grpo
 train_batch_size=32
@@ -14,5 +15,4 @@ variant=control_lr0
 own_arguments=(actor_rollout_ref.actor.optim.lr=0)
 model=tiny
 data=arith
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -2,18 +2,15 @@
 # GRPO, 32 queries x 8 rollouts a step: the embedded model on sums.
 # Against run_grpo_0032_1_tiny_arith.sh: 8 rollouts per query instead of 1, so the reward minus the group's mean, over
 #   its std, as the signal.
-# Factor: rollouts at batch 32; batch at 8 rollouts; trade-off at batch x rollouts = 256; the group's mean as the
-#   signal; control, a random reward; control, rewards shuffled within the batch; control, a reward for the format
-#   alone; control, learning rate 0.
 # Takes, on this CPU: see README.md.
-# Expect (published, unconfirmed here): more rollouts add little; 32 queries x 8 rollouts is the best trade-off.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=grpo
 adv_estimator=grpo
 train_batch_size=32
 rollout_n=8
 model=tiny
 data=arith
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

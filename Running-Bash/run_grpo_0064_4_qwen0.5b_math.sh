@@ -2,18 +2,16 @@
 # GRPO, 64 queries x 4 rollouts a step: Qwen2.5-0.5B-Instruct on MATH.
 # Against run_grpo_0032_1_qwen0.5b_math.sh: 64 queries instead of 32, 4 rollouts per query instead of 1, so the reward
 #   minus the group's mean, over its std, as the signal.
-# Factor: trade-off at batch x rollouts = 256; replay of rewards, 256 fresh rollouts a step.
 # Takes, on one A100 40 GB: about 1.3 h per 100 steps if every response is as long as it may be, evaluation apart
 #   (reckoned from its data sheet x 0.25, not measured: see `python Running-Bash/design.py plan --pair qwen0.5b_math`).
-# Expect (published, unconfirmed here): 32 queries x 8 rollouts is the best trade-off; replay comes close to 32 queries
-#   x 8 rollouts.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair qwen0.5b_math`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=grpo
 adv_estimator=grpo
 train_batch_size=64
 rollout_n=4
 model=qwen0.5b
 data=math
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -1,18 +1,16 @@
 #!/usr/bin/env bash
 # GRPO, 256 queries x 1 rollout a step: Llama-3.2-1B-Instruct on MATH.
 # Against run_grpo_0032_1_llama1b_math.sh: 256 queries instead of 32.
-# Factor: trade-off at batch x rollouts = 256; replay of rewards, 256 fresh rollouts a step.
 # Takes, on one A100 40 GB: about 3.2 h per 100 steps if every response is as long as it may be, evaluation apart
 #   (reckoned from its data sheet x 0.25, not measured: see `python Running-Bash/design.py plan --pair llama1b_math`).
-# Expect (published, unconfirmed here): 32 queries x 8 rollouts is the best trade-off; replay comes close to 32 queries
-#   x 8 rollouts.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair llama1b_math`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=grpo
 adv_estimator=grpo
 train_batch_size=256
 rollout_n=1
 model=llama1b
 data=math
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -2,12 +2,12 @@
 # One-RPO (mean and std from extra rollouts), 32 queries x 1 rollout a step: Llama-3.2-1B-Instruct on GSM8K.
 # Against run_grpo_0032_1_llama1b_gsm.sh: an advantage whose mean and std also count 7 extra rollouts that are never
 #   trained on.
-# Factor: advantage only.
 # Takes, on one A100 40 GB: about 1.4 h per 100 steps if every response is as long as it may be, evaluation apart
 #   (reckoned from its data sheet x 0.25, not measured: see `python Running-Bash/design.py plan --pair llama1b_gsm`).
-# Expect (published, unconfirmed here): an advantage adds little to the base line.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair llama1b_gsm`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=bandit
 adv_estimator=onerpo
 train_batch_size=32
@@ -15,5 +15,4 @@ rollout_n=1
 extra_sampling_size=7
 model=llama1b
 data=gsm
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -2,11 +2,11 @@
 # One-RPO (mean and std from extra rollouts), 32 queries x 1 rollout a step: SmolLM2-135M-Instruct on GSM8K.
 # Against run_grpo_0032_1_smollm135m_gsm.sh: an advantage whose mean and std also count 7 extra rollouts that are never
 #   trained on.
-# Factor: advantage only.
 # Takes, on this CPU: see README.md.
-# Expect (published, unconfirmed here): an advantage adds little to the base line.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair smollm135m_gsm`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
-# shellcheck disable=SC2034  # common.sh reads them
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 algorithm=bandit
 adv_estimator=onerpo
 train_batch_size=32
@@ -14,5 +14,4 @@ rollout_n=1
 extra_sampling_size=7
 model=smollm135m
 data=gsm
-# shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+run "$@"

@@ -17,7 +17,7 @@ if [[ ${1:-} != --cpu ]] && compgen -G "/dev/nvidia[0-9]*" >/dev/null; then
     requirements=requirements-gpu.txt size="about 9 GB (torch with CUDA, vllm)"
 fi
 # Done means: these very files were installed to the end. The mark is the last thing written.
-mark=$venv/.installed-$(cat "$root"/requirements-common.txt "$root/$requirements" | cksum | cut -d' ' -f1)
+mark=$venv/.installed-$(cat "$root"/requirements-common.txt "$root/$requirements" "$root/pyproject.toml" | cksum | cut -d' ' -f1)
 [[ -f $mark ]] && exit 0
 
 python=${PYTHON:-}
@@ -44,6 +44,11 @@ fi
 "$venv/bin/python" -m pip install --quiet --upgrade "pip>=24" 2>&1 | grep -v "^WARNING" >&2 || true
 "$venv/bin/python" -m pip install -qq --disable-pip-version-check -r "$root/$requirements" >&2 || {
     echo "error: the packages could not be installed; check the network and run the same command again: it goes on" >&2
+    exit 2
+}
+# The project itself, editable: `import Verl` and `python -m Verl...` then work from any folder.
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e "$root" >&2 || {
+    echo "error: the project could not be installed into $venv; the lines above say why" >&2
     exit 2
 }
 touch "$mark"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Draws every figure and table from what is in result/ into Figure/: under a minute, the same bytes if nothing changed.
-# Arguments: --result DIR, --figure DIR, --pairs tiny_arith ..., --axis steps tokens ... (the axes of every figure)
+# Arguments: --result DIR, --figure DIR, --pairs tiny_arith ..., --axis steps tokens ... (the axes of every figure),
+#   --metric response_length/mean ... (any key of the jsonl instead of Pass@1, in files named after it)
 set -u
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="${BANDIT_VENV:-$root/.venv}/bin/python"

@@ -1,9 +1,7 @@
-"""Draws the question "signal" of Verl/analysis/verdicts/questions.py; --help says more."""
+"""Draws the factor "signal" of Running-Bash/study.yaml; --help says more."""
 
+# Written by Running-Bash/generate_scripts.py: one for each factor of study.yaml.
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from Verl.analysis.figures.cli import main
 

@@ -1,9 +1,6 @@
 """Writes the table of start, final, best and marginal gain; --help says more."""
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from Verl.analysis.figures.cli import main
 

@@ -7,9 +7,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Before anything imports verl: what Verl/trainer/launch.py sets for a run on a CPU.
-os.environ.setdefault("VERL_PLATFORM", "cpu")
-os.environ.setdefault("VERL_USE_EXTERNAL_MODULES", "Verl.adapter.plugin")
+# Before anything imports verl: what Verl/cpu/device.py sets for a run on a CPU.
+if (ROOT / "Verl" / "cpu").is_dir():
+    os.environ.setdefault("VERL_PLATFORM", "cpu")
+    os.environ.setdefault("VERL_USE_EXTERNAL_MODULES", "Verl.cpu.plugin")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 

@@ -4,8 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from Verl.data.arithmetic import SPLIT_SIZES, prepare
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from Verl.data.gsm8k import GSM8K
 from Verl.data.prepare import main
 

@@ -1,5 +1,5 @@
-"""Everything that touches verl's private parts, in one place.
+"""What verl needs from us on every device. What a CPU needs besides is in Verl/cpu.
 
-Written against verl 0.9.1. Each module says which private name it relies on and why; `interface.py` lists them all,
-and tests/adapter/test_interface.py fails loudly when a new verl moves one.
+Written against verl 0.9.1. `interface.py` has every private name that is built on and the one table of what is replaced;
+tests/adapter/test_interface.py fails loudly when a new verl moves one.
 """

@@ -3,7 +3,7 @@
 verl 0.9.1 gives all rollouts of a query the same sampling parameters (verl/trainer/ppo/v1/agent_loop_tq.py,
 `_run_prompt`), so its rollouts can't be told apart, repeated or paired. `_run_agent_loop` is called once per rollout
 with its number: there the seed goes in. The `hf` server is also told how many requests belong together
-(Verl/adapter/hf_rollout.py says why); vLLM, which would reject the key, is not.
+(Verl/cpu/hf_rollout.py says why); vLLM, which would reject the key, is not.
 """
 
 import itertools

@@ -5,18 +5,17 @@ a tensor. The partitioner compares them in a heap, one tensor comparison at a ti
 worker, where there is nothing to balance; as plain numbers the same takes 3 ms.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from typing import Any
 
-from verl.trainer.ppo.v1 import trainer_base
+from Verl.adapter.interface import replaced
 
 
-@contextmanager
-def plain_workloads() -> Iterator[None]:
-    """Around verl's `_balance_batch`: the same partitions, sooner."""
-    original = trainer_base.calculate_workload
-    trainer_base.calculate_workload = lambda *args, **kwargs: original(*args, **kwargs).tolist()
-    try:
-        yield
-    finally:
-        trainer_base.calculate_workload = original
+def plain_workloads() -> AbstractContextManager:
+    """Around training: the same partitions, sooner."""
+    from verl.utils.seqlen_balancing import calculate_workload
+
+    def as_numbers(*args: Any, **kwargs: Any) -> list:
+        return calculate_workload(*args, **kwargs).tolist()
+
+    return replaced(calculate_workload=as_numbers)

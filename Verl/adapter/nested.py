@@ -9,7 +9,7 @@ from tensordict.tensorclass import NonTensorData, NonTensorStack
 
 
 def nested(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """A jagged tensor of the rows. It is told its longest row: one that does not know pads to the sum of all."""
+    """A jagged tensor of the rows, with its longest row set: where that is unknown, torch pads to the sum of all."""
     lengths = [len(row) for row in rows]
     offsets = torch.tensor([0, *accumulate(lengths)])
     return torch.nested.nested_tensor_from_jagged(
@@ -17,8 +17,8 @@ def nested(rows: Sequence[torch.Tensor]) -> torch.Tensor:
     )
 
 
-def told(jagged: torch.Tensor) -> torch.Tensor:
-    """The same tensor, told its longest row, which is lost where tensors are packed to be sent."""
+def with_longest(jagged: torch.Tensor) -> torch.Tensor:
+    """The same tensor with its longest row set, which is lost where tensors are packed to be sent."""
     lengths, offsets = jagged.offsets().diff(), jagged.offsets()
     return torch.nested.nested_tensor_from_jagged(
         jagged.values(), offsets, min_seqlen=int(lengths.min()), max_seqlen=int(lengths.max())

@@ -7,18 +7,17 @@ by; a folder with the same recipe is not built again. It holds no clock, path or
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from Verl.errors import UserError
+from Verl.files import locked
 
 RECORD = "base_model.json"
 
@@ -35,8 +34,7 @@ def build_once(
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file; give a folder that does not exist yet with --out")
     recipe = json.loads(json.dumps(recipe))  # as it will be read back: tuples become lists
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _only_builder(target):
+    with locked(target.parent / f".{target.name}.lock"):
         record = read_record(target)
         if record is not None and record["recipe"] == recipe:
             return record, False
@@ -110,11 +108,3 @@ def _sync(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-@contextmanager
-def _only_builder(target: Path) -> Iterator[None]:
-    """Hold the target's lock file; the kernel lets go of it when the process ends, however it ends."""
-    with (target.parent / f".{target.name}.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -13,7 +13,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from Verl.base_models.demonstrations import demonstrations
-from Verl.base_models.tiny import MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, Recipe
+from Verl.base_models.tiny_recipe import MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, Recipe
 from Verl.base_models.tokenizer import build_tokenizer
 from Verl.base_models.warm_start import pass_at_1, warm_start
 from Verl.data.arithmetic import draw_splits

@@ -23,10 +23,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import reasoning_gym
-
 from Verl.data.schema import make_row, write_split_set
-from Verl.data.sources import CHAIN_SUM
+from Verl.reward.sources import CHAIN_SUM
 
 TASK_SETTINGS = {"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1}
 
@@ -61,6 +59,8 @@ def stream(name: str, seed: int) -> Iterator[Question]:
     """
     if seed < 0:
         raise ValueError(f"seed must be >= 0, got {seed}")
+    import reasoning_gym  # late: it takes a second, and whether a set is up to date is asked without it
+
     first = (len(_STREAMS) * seed + _STREAMS[name]) * _SEED_BLOCK
     items = reasoning_gym.create_dataset("chain_sum", seed=first, size=_SEED_BLOCK, **TASK_SETTINGS)
     for item in items:
@@ -112,6 +112,21 @@ def to_row(question: Question, split: str, index: int) -> dict:
     )
 
 
+def recipe() -> dict:
+    """What decides the rows besides the options (`Verl.data.recipe`)."""
+    example = to_row(Question("7+5-3=", "9", 3), "train", 0)
+    return {**example, "task": TASK_SETTINGS, "default sizes": SPLIT_SIZES, "generator": _generator()}
+
+
+def defaults() -> dict:
+    """The settings of a set that was prepared without options."""
+    return {"seed": 0, "sizes": SPLIT_SIZES}
+
+
+def _generator() -> str:
+    return f"reasoning-gym {version('reasoning-gym')}"
+
+
 def prepare(out_dir: Path, seed: int = 0, sizes: Mapping[str, int] = SPLIT_SIZES) -> dict[str, int]:
     """Write `<split>.parquet` files and `manifest.json` to `out_dir`; return the number of questions of each split."""
     splits = {
@@ -119,5 +134,9 @@ def prepare(out_dir: Path, seed: int = 0, sizes: Mapping[str, int] = SPLIT_SIZES
         for split, questions in draw_splits(seed, sizes).items()
     }
     settings = {"seed": seed, "sizes": dict(sizes), "task": dict(TASK_SETTINGS)}
-    write_split_set(Path(out_dir), splits, source=f"reasoning-gym {version('reasoning-gym')}", settings=settings)
+    options = [] if seed == 0 else ["--seed", str(seed)]
+    for split, size in sizes.items():
+        options += [] if size == SPLIT_SIZES[split] else [f"--{split}-size", str(size)]
+    made = {"maker": "reasoning-gym", "options": options, "made": recipe()}
+    write_split_set(Path(out_dir), splits, source=_generator(), settings=settings, recipe=made)
     return {split: len(rows) for split, rows in splits.items()}

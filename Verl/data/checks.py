@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.reward.score import score_fully
+from Verl.reward.sources import KNOWN_DATA_SOURCES
 
 ROLES = ("system", "user", "assistant")
 

@@ -9,13 +9,14 @@ import argparse
 import re
 from pathlib import Path
 
-from Verl.data import prompts, sources
+from Verl.data import prompts
 from Verl.data.checks import DataError
 from Verl.data.hub import load_hub_split
 from Verl.data.prepare import DataSet
 from Verl.data.readers import RawRow, RawSplit, find_split, read_files, split_of_file
 from Verl.data.schema import normalise_question
 from Verl.data.splits import Published, Question, parse_rows
+from Verl.reward import sources
 
 HUB_CONFIG = "main"
 # The digits 0-9 only: no scorer reads others.
@@ -65,4 +66,13 @@ def _published(raw: dict[str, RawSplit]) -> Published:
     return Published(questions.get("train"), questions.get("test"), origin=origin)
 
 
-GSM8K = DataSet(title="GSM8K", ability="math", prompt=prompts.gsm8k_prompt, key=normalise_question, load=load)
+_EXAMPLE = {"question": "What is 2 x 2,800?\n", "answer": "Double it.\n#### 5,600"}
+GSM8K = DataSet(
+    title="GSM8K",
+    ability="math",
+    prompt=prompts.gsm8k_prompt,
+    key=normalise_question,
+    load=load,
+    example=to_question(RawRow("the example", 1, 0, _EXAMPLE)),
+    source_variable="BANDIT_GSM8K",
+)

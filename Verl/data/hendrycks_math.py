@@ -13,13 +13,14 @@ import argparse
 import re
 from pathlib import Path
 
-from Verl.data import prompts, sources
+from Verl.data import prompts
 from Verl.data.checks import DataError
 from Verl.data.hub import load_hub_split
 from Verl.data.prepare import DataSet
 from Verl.data.readers import RawRow, RawSplit, find_split, read_files, split_of_file
 from Verl.data.schema import normalise_question
 from Verl.data.splits import Published, Question, parse_rows
+from Verl.reward import sources
 from Verl.reward.hendrycks import boxed as last_boxed  # the lenient rule's reader, which no layout defeats
 
 
@@ -138,12 +139,15 @@ def _published(train: RawSplit | None, full: RawSplit | None, test: RawSplit | N
     )
 
 
+_EXAMPLE = {"problem": "What is $2 x$?\n", "solution": "It is $\\boxed{2 x}$.", "level": "Level 2", "type": "Algebra"}
 MATH = DataSet(
     title="MATH",
     ability="math",
     prompt=prompts.math_prompt,
     key=latex_key,
     load=load,
+    example=to_question(RawRow("the example", 1, 0, _EXAMPLE)),
     add_options=add_options,
     options=("test",),
+    source_variable="BANDIT_MATH",
 )

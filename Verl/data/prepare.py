@@ -7,6 +7,7 @@ command line is wrong. Nothing is written unless all of it is right.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,15 +25,33 @@ EXIT_WRITTEN, EXIT_REFUSED, EXIT_NO_HUB = 0, 1, 2
 
 @dataclass(frozen=True)
 class DataSet:
-    """What one data set adds. `key`: when two questions are the same. `options`: its own, kept in the manifest."""
+    """What one data set adds.
+
+    Args:
+        key: when two questions are the same.
+        example: a question as read from a published row, whose row tells one wording of the prompt from another.
+        options: its own, kept in the manifest.
+        source_variable: of the environment; names the folder of published files where `--source` does not.
+    """
 
     title: str
     ability: str
     prompt: Callable[[str], str]
     key: Callable[[str], str]
     load: Callable[[argparse.Namespace], Published]
+    example: Question
     add_options: Callable[[argparse.ArgumentParser], None] | None = None
     options: tuple[str, ...] = ()
+    source_variable: str | None = None
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the rows besides the published data (`Verl.data.recipe`)."""
+        return _row(self, "train", self.example)
+
+    def defaults(self) -> dict[str, Any]:
+        """The settings of a set that was prepared without options."""
+        args = _parser(self, Path()).parse_args([])
+        return {name: getattr(args, name) for name in ("seed", "validation", *self.options)}
 
 
 def main(data_set: DataSet, default_out: Path, argv: Sequence[str] | None = None) -> int:
@@ -72,8 +91,16 @@ def prepare(data_set: DataSet, args: argparse.Namespace) -> list[str]:
             "max_prompt_length": args.max_prompt_length,
             "prompts": overlong,
         }
-    write_split_set(args.out, rows, source=data_set.title, settings=settings)
+    recipe = {"maker": data_set.title, "options": _typed(data_set, args), "made": data_set.recipe()}
+    write_split_set(args.out, rows, source=data_set.title, settings=settings, recipe=recipe)
     return _report(data_set.title, published, counts, overlong, args)
+
+
+def _typed(data_set: DataSet, args: argparse.Namespace) -> list[str]:
+    """The options that make this set another than the default one; of a local source, no folder of this machine."""
+    chosen = {name: getattr(args, name) for name, value in data_set.defaults().items() if getattr(args, name) != value}
+    typed = [part for name, value in chosen.items() for part in (f"--{name}", str(value))]
+    return typed + (["--source", "<folder of the published files>"] if args.source is not None else [])
 
 
 def _row(data_set: DataSet, split: str, question: Question) -> dict[str, Any]:
@@ -116,16 +143,27 @@ def _report(
     return [*lines, f"written to {args.out}"]
 
 
-def _parse(data_set: DataSet, default_out: Path, argv: Sequence[str] | None) -> argparse.Namespace:
+def _parser(data_set: DataSet, default_out: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=f"Prepare {data_set.title}: parquet files in verl's row schema.")
     parser.add_argument("--out", type=Path, default=default_out, help=f"folder to write (default {default_out})")
-    parser.add_argument("--source", type=Path, help="published files, a folder or one file (default: from the Hub)")
+    variable = data_set.source_variable
+    parser.add_argument(
+        "--source",
+        type=Path,
+        default=os.environ.get(variable) or None if variable else None,
+        help=f"published files, a folder or one file (default: {f'${variable}, else ' if variable else ''}from the Hub)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="which questions become validation (default 0)")
     parser.add_argument("--validation", type=int, default=512, help="questions cut from train (default 512)")
     parser.add_argument("--tokenizer", metavar="PATH", help="count overlong prompts with this model's tokenizer")
     parser.add_argument("--max-prompt-length", type=int, help="in tokens, with --tokenizer (default 512)")
     if data_set.add_options is not None:
         data_set.add_options(parser)
+    return parser
+
+
+def _parse(data_set: DataSet, default_out: Path, argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser(data_set, default_out)
     args = parser.parse_args(argv)
     if args.max_prompt_length is None:
         args.max_prompt_length = 512

@@ -19,14 +19,12 @@ file from a folder that is unfinished. Row numbers in messages are counted from 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +32,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from Verl.data.checks import DataError, check_table
+from Verl.files import TEMPORARY, locked, write_atomic
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
+SCRIPT = "prepare.py"  # beside the folder of a set: what prepares it
 
 _TEXT = pa.string()
 PARQUET_SCHEMA = pa.schema(
@@ -124,14 +124,20 @@ def normalise_question(text: str) -> str:
 
 
 def write_split_set(
-    out_dir: str | Path, splits: dict[str, list[dict[str, Any]]], *, source: str, settings: dict[str, Any]
+    out_dir: str | Path,
+    splits: dict[str, list[dict[str, Any]]],
+    *,
+    source: str,
+    settings: dict[str, Any],
+    recipe: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `splits` ({"train": rows, ...}) as a set into `out_dir` and return its manifest.
 
     Everything is checked and encoded before the folder is touched, so a refused set leaves the old one in place.
-    The same arguments give the same bytes: keep clocks, machine paths and host names out of `source` and
-    `settings`, which go into the manifest. Raises DataError; a question (normalised) in two splits is one, a folder
-    that can't be written to another.
+    The same arguments give the same bytes: keep clocks, machine paths and host names out of `source`, `settings` and
+    `recipe`, which go into the manifest. By the recipe a set is known that the code would now make otherwise
+    (`Verl.data.recipe`); default: the script beside the folder, where there is one. Raises DataError; a question
+    (normalised) in two splits is one, a folder that can't be written to another.
     """
     _check_splits(splits)
     blobs = {f"{name}.parquet": _encode(rows, f"{name}.parquet", name) for name, rows in splits.items()}
@@ -149,6 +155,8 @@ def write_split_set(
             for name, rows in splits.items()
         },
     }
+    if recipe := recipe or script_recipe(Path(out_dir)):
+        manifest["recipe"] = recipe
     manifest_bytes = (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
     try:
@@ -163,16 +171,18 @@ def write_split_set(
 def _write_set(folder: Path, blobs: dict[str, bytes], manifest: bytes) -> None:
     """The files, then the manifest; in between the folder says that it is unfinished."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_writer(folder):
+    with locked(folder):  # a sweep may start several prepares at once
+        for left in folder.glob(f".*{TEMPORARY}"):  # by a writer that was killed
+            left.unlink()
         stale = _files_of(folder) - set(blobs)
-        _write_atomically(folder / UNFINISHED, b"")
+        _write(folder / UNFINISHED, b"")
         (folder / MANIFEST).unlink(missing_ok=True)
         _sync_folder(folder)
         for name, blob in blobs.items():
-            _write_atomically(folder / name, blob)
+            _write(folder / name, blob)
         for name in stale:
             (folder / name).unlink(missing_ok=True)
-        _write_atomically(folder / MANIFEST, manifest)
+        _write(folder / MANIFEST, manifest)
         (folder / UNFINISHED).unlink()
 
 
@@ -237,9 +247,17 @@ def require_prepared(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
+def script_recipe(folder: Path) -> dict[str, Any] | None:
+    """The recipe of a set whose rows the script beside its folder makes: that script. None where there is none."""
+    script = folder.absolute().parent / SCRIPT
+    if not script.is_file():
+        return None
+    return {"maker": SCRIPT, "options": [], "made": {SCRIPT: hashlib.sha256(script.read_bytes()).hexdigest()}}
+
+
 def how_to_prepare(folder: Path) -> str:
     """The mend for a missing or broken set: the prepare script beside the folder where there is one."""
-    script = folder.parent / "prepare.py"
+    script = folder.parent / SCRIPT
     if script.is_file():
         return f"run: python {script} --out {folder}"
     return f"run: python Dataset/<gsm8k, MATH or arithmetic>/prepare.py --out {folder}"
@@ -294,25 +312,9 @@ def _files_of(folder: Path) -> set[str]:
         return set()
 
 
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder: a sweep may start several prepares at once. The kernel lets go when the process ends."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _write_atomically(path: Path, blob: bytes) -> None:
-    """Whole or not at all: a temporary name in the same folder, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(blob)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def _write(path: Path, blob: bytes) -> None:
+    """Whole or not at all, also after a power cut: the folder is synced too."""
+    write_atomic(path, blob)
     _sync_folder(path.parent)
 
 

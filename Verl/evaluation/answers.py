@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from decimal import Decimal
 
-from Verl.data.sources import CHAIN_SUM, GSM8K
 from Verl.reward import gsm8k, hendrycks, verl_math
 from Verl.reward.normalise import normalise
+from Verl.reward.sources import CHAIN_SUM, GSM8K
 
 RIGHT = "the right answer"
 

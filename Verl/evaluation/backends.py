@@ -1,4 +1,4 @@
-"""What generates: our own decoder on a CPU, vLLM on a GPU. Both take and give what `Verl.adapter.decoder` defines."""
+"""What generates: our own decoder on a CPU, vLLM on a GPU. Both take and give what `Verl.adapter.generation` defines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
-from Verl.adapter.decoder import Completion, Decoder, Request, end_tokens
+from Verl.adapter.device import device_for
+from Verl.adapter.generation import Completion, Request, end_tokens
 from Verl.adapter.load_checkpoint import export_checkpoint, load_checkpoint
 from Verl.errors import UserError
 from Verl.evaluation.models import ModelSource
@@ -57,7 +58,7 @@ class CPUBackend:
         if threads := os.environ.get("BANDIT_THREADS"):
             torch.set_num_threads(int(threads))
         model = self._load(source)
-        self.decoder = Decoder(model, end_tokens(tokenizer, model.generation_config), max_rows=rows)
+        self.decoder = device_for("cpu").decoder(model, end_tokens(tokenizer, model.generation_config), rows)
 
     def _load(self, source: ModelSource) -> Any:
         if source.kind == "checkpoint":

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from Verl.analysis import stats
 from Verl.errors import UserError
 from Verl.evaluation.metrics import Metric, Row, all_metrics
 from Verl.evaluation.questions import Key
 from Verl.evaluation.settings import EvalSettings
+from Verl.statistics import questions as stats
 
 
 class Comparison(NamedTuple):

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from Verl.analysis import stats
 from Verl.evaluation.answers import voted_answer
-from Verl.evaluation.labels import pass_at_1
 from Verl.evaluation.questions import Key
 from Verl.reward.score import has_lenient_rule
+from Verl.reward.sources import KNOWN_DATA_SOURCES
+from Verl.statistics import questions as stats
+from Verl.wording import pass_at_1
 
 _RULE_WORDS = {
     "strict": "strict rule",
@@ -90,7 +91,10 @@ def all_metrics(rows: Iterable[Row], temperature: float) -> list[Metric]:
 
 
 def _rules_of(rows: Sequence[Row]) -> list[str]:
-    """RULES without the lenient one where it says nothing of its own: off MATH, and where a file has no such score."""
+    """RULES without the lenient one where it says nothing of its own: off MATH, and where a file has no such score. The
+    strict one alone where a function of the user's scores: it has one score."""
+    if any(row["data_source"] not in KNOWN_DATA_SOURCES for row in rows):
+        return ["strict"]
     lenient = any(has_lenient_rule(row["data_source"]) for row in rows) and all(
         row.get("lenient") is not None for row in rows
     )
@@ -109,6 +113,7 @@ def _sampled_metrics(groups: dict[Key, list[Row]], temperature: float, rules: Se
     if len(counts) > 1:
         raise ValueError(f"the questions have {min(counts)} to {max(counts)} samples: they must have equally many")
     n = counts.pop()
+    known = all(source in KNOWN_DATA_SOURCES for source, _ in groups)  # else where its answer stands is unknown
     metrics = []
     for rule in rules:
         how = f"at temperature {temperature}, {_RULE_WORDS[rule]}"
@@ -117,7 +122,7 @@ def _sampled_metrics(groups: dict[Key, list[Row]], temperature: float, rules: Se
         for k in pass_ks(n):
             label = f"pass@{k}, unbiased, from {n} samples {how}"
             metrics.append(_metric(f"pass@{k}", rule, label, groups, partial(any_of, rule=rule, k=k)))
-        if n > 1 and rule != "format":  # a format has no answer to vote for
+        if n > 1 and rule != "format" and known:  # a format has no answer to vote for
             label = f"maj@{n}, the majority of {n} samples {how}"
             metrics.append(_metric(f"maj@{n}", rule, label, groups, partial(majority, rule=rule)))
     return metrics

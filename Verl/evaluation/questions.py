@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from Verl.data.recipe import check_current
 from Verl.data.schema import check_parquet
-from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
+from Verl.reward.sources import KNOWN_DATA_SOURCES
 
 Key = tuple[str, int]  # (data source, index): what a question is known by, in runs and evaluations
 
@@ -29,13 +30,17 @@ class Question:
         return self.data_source, self.index
 
 
-def read_questions(path: Path, limit: int | None) -> list[Question]:
+def read_questions(path: Path, limit: int | None, any_source: bool = False) -> list[Question]:
     """The first `limit` rows of a prepared file, all of them checked.
 
+    Args:
+        any_source: also questions that no rule of ours can score.
+
     Raises:
-        DataError: what `check_parquet` finds.
+        DataError: what `check_parquet` finds; a prepared set that the code would now make otherwise.
     """
-    check_parquet(path, known_data_sources=KNOWN_DATA_SOURCES)
+    check_parquet(path, known_data_sources=None if any_source else KNOWN_DATA_SOURCES)
+    check_current(path)
     import pyarrow.parquet as pq
 
     table = pq.read_table(path, columns=["data_source", "prompt", "reward_model", "extra_info"]).slice(0, limit)

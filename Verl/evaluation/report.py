@@ -12,7 +12,7 @@ from rich.table import Table
 
 from Verl.evaluation.compare import Comparison
 from Verl.evaluation.metrics import RULES
-from Verl.trainer.console import duration
+from Verl.wording import duration
 
 _PERCENT = 100
 

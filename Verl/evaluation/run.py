@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from Verl.adapter.decoder import Completion, Request
+from Verl import provenance
+from Verl.adapter.generation import Completion, Request
 from Verl.errors import UserError
 from Verl.evaluation import report
 from Verl.evaluation.backends import Backend, choose_device, open_backend
@@ -18,11 +19,10 @@ from Verl.evaluation.compare import Other, compare
 from Verl.evaluation.metrics import all_metrics
 from Verl.evaluation.models import ModelSource, find_model, load_tokenizer, template_of_run
 from Verl.evaluation.questions import Question, encode, fingerprint, read_questions
+from Verl.evaluation.scoring import Scorer
 from Verl.evaluation.settings import EvalSettings
 from Verl.evaluation.store import Store, read_evaluation
-from Verl.reward.score import score_fully
 from Verl.seeds import rollout_seed
-from Verl.trainer import provenance
 
 Item = tuple[Question, int, bool, Request]  # question, sample number, whether greedy, what to generate
 
@@ -39,7 +39,7 @@ def evaluate(
         UserError, DataError: bad input, before the model is loaded.
     """
     settings.check()
-    questions = read_questions(settings.data, settings.limit)
+    questions = read_questions(settings.data, settings.limit, any_source=settings.reward_function is not None)
     other = _read_other(settings, questions)
     device = choose_device(settings.device)
     source = find_model(settings.model)
@@ -81,6 +81,7 @@ def _generate_and_count(
     kept, too_long = encode(questions, tokenizer, settings.max_prompt_length, settings.template)
     items = [item for question, prompt in kept for item in requests_of(settings, question, prompt)]
     batches = [items[start : start + settings.batch] for start in range(0, len(items), settings.batch)]
+    scorer = Scorer(settings.reward_function)
     todo = [number for number in range(len(batches)) if not store.has(number)]
     done_before = len(items) - sum(len(batches[number]) for number in todo)
     progress = report.Progress(console, len(items), done_before, settings.max_response_length)
@@ -91,7 +92,7 @@ def _generate_and_count(
     for number in todo:
         requests = [request for _, _, _, request in batches[number]]
         completions = backend.generate(requests, partial(progress.tick, len(requests)))
-        rows = [_row(item, done, tokenizer) for item, done in zip(batches[number], completions, strict=True)]
+        rows = [_row(item, done, tokenizer, scorer) for item, done in zip(batches[number], completions, strict=True)]
         store.add(number, rows)
         progress.batch(len(rows), sum(row["strict"] for row in rows) / len(rows))
     rows = store.join(len(batches))
@@ -124,8 +125,8 @@ def requests_of(settings: EvalSettings, question: Question, prompt: list[int]) -
     return items
 
 
-def _row(item: Item, completion: Completion, tokenizer: Any) -> dict[str, Any]:
-    question, sample, greedy, _ = item
+def _row(item: Item, completion: Completion, tokenizer: Any, scorer: Scorer) -> dict[str, Any]:
+    question, sample, greedy, request = item
     text = tokenizer.decode(completion.token_ids, skip_special_tokens=True)
     return {
         "data_source": question.data_source,
@@ -134,7 +135,7 @@ def _row(item: Item, completion: Completion, tokenizer: Any) -> dict[str, Any]:
         "greedy": greedy,
         "ground_truth": question.ground_truth,
         "text": text,
-        **score_fully(question.data_source, text, question.ground_truth)._asdict(),
+        **scorer(question, text, request.seed)._asdict(),
         "log_prob": float(sum(completion.log_probs)),
         "response_length": len(completion.token_ids),
         "stop_reason": completion.stop_reason,

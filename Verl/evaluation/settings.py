@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from Verl.errors import UserError
+from Verl.evaluation.questions import fingerprint
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -29,6 +30,8 @@ class EvalSettings:
         seed: random numbers of a response depend on (seed, question, sample) alone.
         batch: responses decoded together; what is finished is kept batch by batch.
         against: the folder of another evaluation, to test the difference.
+        reward_function: (file, name) of a function that scores questions which no rule of ours can, as
+            `reward.custom_reward_function` of a run.
         template: values for the chat template, as `data.apply_chat_template_kwargs` of a run; empty with a checkpoint:
             those of its run. Llama's template writes today's date into the prompt unless it is given a `date_string`.
     """
@@ -47,6 +50,7 @@ class EvalSettings:
     device: str = "auto"
     against: Path | None = None
     template: dict[str, str] = field(default_factory=dict)
+    reward_function: tuple[str, str] | None = None
 
     def check(self) -> None:
         """Raises UserError for a value that makes no sense."""
@@ -78,4 +82,9 @@ class EvalSettings:
         values = asdict(self)
         for name in ("model", "data", "out", "against", "device"):
             del values[name]
+        if self.reward_function is None:
+            del values["reward_function"]
+        else:
+            path, name = self.reward_function
+            values["reward_function"] = [fingerprint(Path(path)), name]
         return {"model": model, "data": data, "device": device, **values}

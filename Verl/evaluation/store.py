@@ -7,11 +7,10 @@ finished batch, each written under another name and renamed. At the end the part
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from Verl.errors import UserError
-from Verl.files import write_atomic
+from Verl.files import locked, write_atomic
 
 RESPONSES, EVALUATION = "responses.parquet", "evaluation.json"
 
@@ -55,16 +54,11 @@ class Store:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keeps others out of the folder. Raises UserError if another process is at it or it can't be written."""
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            handle = open(self.out / ".lock", "w")  # noqa: SIM115  closed below
-        except OSError as error:
-            raise UserError(f"--out {self.out} can't be written to: {error.strerror}") from None
-        with handle:
+        with ExitStack() as held:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"--out {self.out}: another evaluation is going on there") from None
+                held.enter_context(locked(self.out / ".lock", f"--out {self.out}: another evaluation is going on there"))
+            except OSError as error:
+                raise UserError(f"--out {self.out} can't be written to: {error.strerror}") from None
             yield
 
     def begin(self) -> dict[str, Any] | None:

@@ -26,11 +26,11 @@ from verl import DataProto
 from verl.experimental.reward_loop.reward_manager import register
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
-from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
 from Verl.reward.guard import MathVerifyGuard
 from Verl.reward.result import Scores
 from Verl.reward.score import may_block, score_fully
+from Verl.reward.sources import KNOWN_DATA_SOURCES
 from Verl.reward.timed import DEFAULT_SECONDS, CallFailed, CallTimedOut, TimedFunction
 from Verl.seeds import derive
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from Verl.data.sources import CHAIN_SUM, GSM8K, KNOWN_DATA_SOURCES, MATH, MATH_500
 from Verl.reward import arithmetic, gsm8k, hendrycks
 from Verl.reward.guard import MathVerifyGuard
 from Verl.reward.result import Scores
+from Verl.reward.sources import CHAIN_SUM, GSM8K, KNOWN_DATA_SOURCES, MATH, MATH_500
 
 _RULES = {GSM8K: gsm8k.score, CHAIN_SUM: arithmetic.score}
 _WITH_GUARD = {MATH: hendrycks.score, MATH_500: hendrycks.score}
@@ -25,7 +25,7 @@ def score_fully(data_source: str, solution_str: str, ground_truth: Any, guard: M
     """All that is known about one response, failures and timeouts of math-verify included.
 
     Args:
-        data_source: one of `Verl.data.sources.KNOWN_DATA_SOURCES`.
+        data_source: one of `Verl.reward.sources.KNOWN_DATA_SOURCES`.
         solution_str: the response as text, special tokens left out.
         ground_truth: the true answer; anything but text is turned into text first (some files hold numbers).
         guard: who runs math-verify for MATH; by default the guard that this process shares.

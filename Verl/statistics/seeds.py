@@ -211,7 +211,7 @@ def _power(shift: float, df: float, critical: float) -> float:
     spread = math.sqrt(2.0 / df)
     # log of a chi-square variable is close to normal: a grid in the log covers df = 1 and df = 10^4 alike
     log_w = np.linspace(-12.0 * max(spread, 0.2) - 4.0 / df, 6.0 * max(spread, 0.2), 1001)
-    weight = np.exp(0.5 * df * (log_w - np.exp(log_w)))
+    weight = np.exp(0.5 * df * (1.0 + log_w - np.exp(log_w)))  # 1 at its peak: without that it vanishes from df = 1,500 on
     root = critical * np.exp(0.5 * log_w)
     tail = [math.erfc(z) for z in np.concatenate([root - shift, root + shift]) / math.sqrt(2.0)]
     return float((np.tile(weight, 2) * tail).sum() / (2.0 * weight.sum()))

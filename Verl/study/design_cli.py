@@ -10,9 +10,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from Verl import RESULT_DIR
+from Verl.design import declared as design
+from Verl.design import freeze
+from Verl.design.differences import check_factors, differences
 from Verl.errors import UserError
-from Verl.study import design, effect, freeze, plan, report, scripts, shipped
-from Verl.study.differences import check_factors, differences
+from Verl.study import effect, plan, report, scripts, shipped
 
 
 def main(arguments: list[str] | None = None, description: str | None = None) -> int:
@@ -81,7 +83,7 @@ def _freeze_options(command: argparse.ArgumentParser) -> None:
 
 
 def _freeze(study: design.Study, options: argparse.Namespace) -> int:
-    from Verl.study import deciding
+    from Verl.analysis.verdicts import deciding
 
     pair, reference = study.pair(options.pair), options.against or study.base_line
     cells = study.chosen(pair, options.cells, options.factor or ([] if options.cells else ["all"]))

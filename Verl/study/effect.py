@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,13 +19,14 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from Verl import REPO_ROOT
+from Verl.data.recipe import outdated
+from Verl.design.declared import Cell, Factor, Pair, Study
 from Verl.errors import UserError
 from Verl.files import write_atomic
+from Verl.provenance import versions
 from Verl.study import probe, scripts
-from Verl.study.design import Cell, Factor, Pair, Study
-from Verl.trainer import conditions, identity, settings
+from Verl.trainer import conditions, identity, preparation, settings
 from Verl.trainer.effects import effect_of
-from Verl.trainer.provenance import versions
 
 CACHE = REPO_ROOT / ".cache" / "effect"
 STEPS = 2
@@ -160,7 +160,7 @@ def _declared(key: str, keys: Iterable[str]) -> bool:
 def _replaced(text: str) -> bool:
     key = text.lstrip("+").split("=")[0]
     return key in SHORT or key.startswith(("run.", "budget.", "trainer.", "evaluation.")) or key in (
-        "actor_rollout_ref.model.path", "data.train_files", "data.val_files", "data.test_files",
+        "model", "data", "actor_rollout_ref.model.path", "data.train_files", "data.val_files", "data.test_files",
     )  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def _data(smallest: Pair, questions: int) -> dict[str, str]:
     if smallest.data != "arith" or questions <= 512:
         return {}
     folder = CACHE / f"arith_{questions}"
-    if not (folder / "manifest.json").is_file():
+    if outdated(folder):
         from Verl.data.arithmetic import prepare as draw
 
         draw(folder, sizes={"train": questions, "validation": 16, "test": 16})
@@ -183,13 +183,8 @@ def prepare(pair: Pair) -> None:
     Raises:
         UserError: they can't be prepared.
     """
-    bash = (
-        'cd "$1"; arguments=(); python=$2; export PYTHONPATH=$1; '
-        f"source Running-Bash/models/{pair.model}.sh; source Running-Bash/data/{pair.data}.sh; "
-        "prepare_model >&2 && prepare_data >&2"
-    )
-    done = subprocess.run(["bash", "-euc", bash, "bash", str(REPO_ROOT), sys.executable])
-    if done.returncode:
+    config = settings.compose("grpo", [f"model={pair.model}", f"data={pair.data}"])
+    if preparation.prepare(config, output=sys.stderr):
         raise UserError(f"the smallest pair {pair.name} can't be prepared, and the effect check trains on it")
 
 
@@ -220,9 +215,9 @@ def _known(job: probe.Job) -> probe.Trace | None:
 
 
 def _path(job: probe.Job) -> Path:
-    named = dict(text.split("=", 1) for text in job.overrides)
-    model = REPO_ROOT / named["actor_rollout_ref.model.path"]
-    files = (*model.glob("*"), *(REPO_ROOT / named[f"data.{key}"] for key in ("train_files", "val_files", "test_files")))
+    config = settings.compose(job.algorithm, job.overrides)
+    model = REPO_ROOT / config.actor_rollout_ref.model.path
+    files = (*model.glob("*"), *(REPO_ROOT / config.data[key] for key in ("train_files", "val_files", "test_files")))
     text = json.dumps([job.algorithm, job.overrides, _code(), identity.sha256_of(files, below=REPO_ROOT)])
     return CACHE / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 

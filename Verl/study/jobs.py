@@ -7,14 +7,13 @@ left; a runner that starts again trusts only run.json, so that a kill between tw
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from Verl.files import write_atomic
+from Verl.files import locked, write_atomic
 from Verl.trainer import run_folder
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
@@ -54,23 +53,10 @@ def run_record(result_dir: Path, run: str) -> Mapping[str, Any]:
     return run_folder.recorded(result_dir / run)
 
 
-def going_on(result_dir: Path, run: str) -> bool:
-    """Whether another process holds the run's lock (Verl/trainer/run_folder.py)."""
-    path = result_dir / f".{run}.lock"
-    try:
-        with open(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
 def mark_interrupted(result_dir: Path, run: str) -> None:
     """For a run that was killed before it could say so itself: its run.json no longer says "running"."""
     record = run_record(result_dir, run)
-    if record.get("status") == "running" and not going_on(result_dir, run):
+    if record.get("status") == "running" and not run_folder.going_on(result_dir, run):
         changed = {**record, "status": "interrupted", "reason": "stopped with its study"}
         write_atomic(result_dir / run / "run.json", json.dumps(changed, indent=1) + "\n")
 
@@ -104,6 +90,5 @@ class Table:
 
 def only_one(path: Path, study: str) -> contextlib.AbstractContextManager[None]:
     """One runner per study."""
-    return run_folder.locked(
-        path, f"the study {study} is going on in another process: wait for it, or choose another --name"
-    )
+    busy = f"the study {study} is going on in another process: wait for it, or choose another --name"
+    return locked(path, busy, remove=True)

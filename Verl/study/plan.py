@@ -24,8 +24,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from Verl.study.memory import ModelSize
 from Verl.trainer.conditions import DRAWS_FINAL_SAMPLES
+from Verl.trainer.memory import ModelSize
 from Verl.trainer.run_checks import check_epochs, steps_by_epochs
 
 

@@ -1,7 +1,7 @@
 """Two-step runs on the smallest model, one after another in one child process, and what each left, as digests.
 
 The effect check (effect.py) and the effect table (tests/benchmarks/effects.py) ask with them whether a setting changes
-anything. The child holds a host (Verl/trainer/host.py); what verl and Ray print goes to a log file.
+anything. The child holds a host (Verl/cpu/host.py); what verl and Ray print goes to a log file.
 
     python -m Verl.study.probe LOG < jobs.jsonl > traces.jsonl
 """
@@ -92,9 +92,9 @@ def run(jobs: Iterable[Job], log: Path) -> Iterator[tuple[Job, Trace]]:
 
 
 def _carry_out(jobs: list[Job], answer: Callable[[Trace], None]) -> None:
-    from Verl.trainer.host import Host
+    from Verl.adapter.device import device_for
 
-    host = Host()
+    host = device_for("cpu").host()
     try:
         for job in jobs:
             print(f"==== {job.name}: {job.algorithm} {' '.join(job.overrides)}", flush=True)
@@ -120,17 +120,18 @@ def _config(job: Job, folder: Path) -> Any:
     """Compose and check, as a run does before Ray starts."""
     from omegaconf import open_dict
 
-    from Verl.study import shipped
-    from Verl.trainer.checks import check
+    from Verl.trainer.checks import check, lacking
     from Verl.trainer.runner import set_environment
+    from Verl.trainer.settings import compose
     from Verl.trainer.verl_checks import check_with_verl
 
-    config = shipped.compose(job.algorithm, job.overrides)
+    config = compose(job.algorithm, job.overrides)
     with open_dict(config):
         config.run.result_dir, config.run.figure_dir = str(folder), str(folder)
         config.run.name, config.run.dir = "run", str(folder / "run")
     set_environment(config)  # before anything imports verl
-    missing = check(config, job.algorithm)
+    check(config, job.algorithm)
+    missing = lacking(config)
     if missing:
         raise UserError(missing[0])
     check_with_verl(config)

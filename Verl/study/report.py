@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from Verl.study import memory, plan
-from Verl.study.design import Cell, Pair, Study, script_name
-from Verl.study.differences import Difference, explaining, single_key
+from Verl.design.declared import Cell, Pair, Study, script_name
+from Verl.design.differences import Difference, explaining, single_key
+from Verl.study import plan
 from Verl.study.measured import seconds_per_evaluated, seconds_per_response
 from Verl.study.shipped import Prepared
+from Verl.trainer import memory
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
@@ -20,14 +21,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 
 def show(study: Study, pairs: Sequence[Pair]) -> list[str]:
-    """Factors with their cells, then how many scripts each pair has."""
+    """Factors with their questions and cells, then how many scripts each pair has."""
     lines = [f"base line: {study.base_line}", ""]
     for factor in study.factors.values():
-        lines.append(f"{factor.name}: {factor.title} (changes {', '.join(factor.keys)})")
+        lines += [f"{factor.name}: {factor.title}", f"  {factor.question}"]
+        lines += [f"  changes {', '.join(factor.keys)}"] if factor.keys else []
+        lines += [f"  published (a digest, unconfirmed): {factor.published}"] if factor.published else []
         for pair in pairs:
             members = pair.members(factor)
             texts = [cell if cell == name else f"{cell} (for {name})" for name, cell in members.items()]
-            if pair.comparisons(factor):
+            if pair.compared(factor):
                 lines.append(f"  {pair.name}: {', '.join(texts)}")
     lines += ["", *table(("pair", "cells"), [(pair.name, len(pair.cells)) for pair in pairs])]
     if len(pairs) == 1:
@@ -143,7 +146,7 @@ class Plan:
         return [
             f"memory of {cell.name}, the largest, in GiB: {', '.join(f'{p} {getattr(found, p):.1f}' for p in parts)}",
             f"  generating {found.generate:.1f}, updating {found.update:.1f}, of {found.total:.1f} "
-            f"({self.machine['reserve_gib']:g} of it an allowance for contexts and graphs); the formula: Verl/study/memory.py",
+            f"({self.machine['reserve_gib']:g} of it an allowance for contexts and graphs), formula: Verl/trainer/memory.py",
         ]
 
     def _hours_lines(self) -> list[str]:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from Verl.study.jobs import DONE, FAILED, RUNNING, WAITING, Job, Table, finished, going_on, mark_interrupted, run_record
+from Verl.study.jobs import DONE, FAILED, RUNNING, WAITING, Job, Table, finished, mark_interrupted, run_record
 from Verl.study.places import GRACE_SECONDS, Place, Places
-from Verl.trainer.console import duration
-from Verl.trainer.run_folder import last_step
+from Verl.trainer.run_folder import going_on, last_step
+from Verl.wording import duration
 
 ATTEMPTS = 2
 BAD_INPUT = 2  # the exit status of a run that can't start: the same the second time

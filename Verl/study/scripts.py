@@ -1,12 +1,13 @@
-"""The text of every run_*.sh, from the design, and which files in Running-Bash differ from it.
+"""The text of every run_*.sh and plot_<factor>.py, from the design, and which files differ from it.
 
 A script holds its own few settings and a header that says what they change; the rest stands once in common.sh. A file
-with the mark below is ours to write; any other run_*.sh is a researcher's own and left alone.
+with one of the marks below is ours to write; any other is a researcher's own and left alone.
 """
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,42 +15,35 @@ from tempfile import TemporaryDirectory
 
 from omegaconf import DictConfig
 
+from Verl import RESULT_DIR
+from Verl.design.declared import BASH, Cell, Pair, Study, script_name
 from Verl.files import write_atomic
-from Verl.study.design import BASH, Cell, Pair, Study, script_name
-from Verl.study.memory import ModelSize, memory
 from Verl.study.plan import reckoned_hours, workload
-from Verl.study.shipped import compose, print_args
+from Verl.study.shipped import print_args
+from Verl.trainer.memory import ModelSize, memory
+from Verl.trainer.ppo.estimators import estimators
+from Verl.trainer.settings import compose
 
 MARK = "# Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says."
-
-_ESTIMATORS = {
-    "grpo": "GRPO",
-    "onerpo": "One-RPO (mean and std from extra rollouts)",
-    "arpo": "The group's mean reward as the signal (ARPO)",
-    "asyttgrpo": "GRPO against the query's own past rewards (Asy-TTGRPO)",
-    "banditpo": "The mean of the query's past rewards as the signal (BanditPO)",
-}
-# variant: what it changes, what to expect.
-_CONTROLS = {
-    "control_random": ("a random reward", "no gain: what rises here is not learnt from the reward"),
-    "control_shuffled": ("the batch's rewards dealt out at random", "no gain: no response keeps the reward it earned"),
-    "control_format": ("a reward for the format alone", "the format score rises; Pass@1 only as far as it hangs on that"),
-    "control_lr0": ("learning rate 0", "Pass@1 moves by sampling noise alone: the width of every other arm's noise"),
-}
+PLOT_MARK = "Written by Running-Bash/generate_scripts.py: one for each factor of study.yaml."
 
 
 def text(study: Study, cell: Cell, pair: Pair, folder: Path = BASH) -> str:
-    """The script of a cell on a pair; `folder` has common.sh and what it reads."""
-    header = [_title(study, cell, pair), *_changes(study, cell, pair), *_stands_for(cell, pair)]
-    factors = [factor.title for factor in study.factors_of(cell.name, pair)]
-    if factors:
-        header.append(f"Factor: {'; '.join(factors)}.")
-    header += [_takes(study, cell, pair, folder), *_expect(study, cell, pair)]
+    """The script of a cell on a pair; `folder` has common.sh and what it reads.
+
+    It depends on its own cell and pair and on the base line, so that it stays as it is when an arm or a factor is added.
+    """
+    header = [_title(study, cell, pair), *_changes(study, cell, pair), _takes(study, cell, pair, folder)]
+    header += [f"Expect: {cell.expect}."] if cell.expect else []
+    header.append(f"Compared with what, and what was published: `python Running-Bash/design.py show --pair {pair.name}`.")
     lines = ["#!/usr/bin/env bash", *(line for sentence in header for line in _comment(sentence)), MARK]
-    lines += ["# shellcheck disable=SC2034  # common.sh reads them"]
-    lines += _settings(cell, pair)
-    lines += ["# shellcheck source-path=SCRIPTDIR source=common.sh", 'source "$(dirname "${BASH_SOURCE[0]}")/common.sh"']
+    lines += ["# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh"]
+    lines += _body(cell, pair, '"$(dirname "${BASH_SOURCE[0]}")/common.sh"')
     return "\n".join(lines) + "\n"
+
+
+def _body(cell: Cell, pair: Pair, common: str) -> list[str]:
+    return [f"source {common}", *_settings(cell, pair), 'run "$@"']
 
 
 def _settings(cell: Cell, pair: Pair) -> list[str]:
@@ -78,15 +72,14 @@ def _title(study: Study, cell: Cell, pair: Pair) -> str:
         return f"The base line, {where}: {cell.queries} queries a step, one rollout each, the 0/1 reward as the signal."
     rollouts = f"{cell.rollouts} rollout{'s' if cell.rollouts > 1 else ''}"
     queries = f"{cell.queries} {'query' if cell.queries == 1 else 'queries'}"
-    return f"{_ESTIMATORS.get(cell.estimator, cell.estimator)}, {queries} x {rollouts} a step: {where}."
+    return f"{estimators()[cell.estimator].title}, {queries} x {rollouts} a step: {where}."
 
 
 def _changes(study: Study, cell: Cell, pair: Pair) -> list[str]:
     """What the arm changes: a control against what it controls, any other arm against the base line."""
     if cell.variant:
         against = cell.named_by_its_settings.removesuffix(f"_{cell.variant}")
-        change = _CONTROLS[cell.variant][0] if cell.variant in _CONTROLS else " ".join(cell.settings)
-        return [f"Against {script_name(against, pair.name)}: {change}."]
+        return [f"Against {script_name(against, pair.name)}: {cell.changes or ' '.join(cell.settings)}."]
     base = study.cells[study.base_line]
     changes = []
     if cell.estimator != base.estimator:
@@ -95,28 +88,14 @@ def _changes(study: Study, cell: Cell, pair: Pair) -> list[str]:
         changes.append(f"{cell.queries} queries instead of {base.queries}")
     if cell.rollouts != base.rollouts:
         changes.append(f"{cell.rollouts} rollouts per query instead of {base.rollouts}")
-        if cell.estimator == "grpo":
-            changes.append("so the reward minus the group's mean, over its std, as the signal")
+        if cell.estimator == base.estimator:
+            changes.append(f"so {_signal(cell)}")
     return [f"Against {script_name(base.name, pair.name)}: {', '.join(changes)}."] if changes else []
 
 
 def _signal(cell: Cell) -> str:
-    if cell.estimator == "onerpo":
-        return f"an advantage whose mean and std also count {cell.extra} extra rollouts that are never trained on"
-    if cell.window:
-        window = f"its query's last {cell.window} rewards"
-        return f"the mean of {window} as the signal" if cell.estimator == "banditpo" else f"an advantage against {window}"
-    if cell.estimator == "arpo":
-        return "the mean reward of its query's rollouts as the signal"
-    return f"the estimator {cell.estimator}"
-
-
-def _stands_for(cell: Cell, pair: Pair) -> list[str]:
-    lines = []
-    for factor, mapping in pair.stands_for.items():
-        if mapping.get(cell.name):
-            lines.append(f"Scaled to {pair.data}'s questions: in the factor {factor} it stands for {mapping[cell.name]}.")
-    return lines
+    signal = estimators()[cell.estimator].signal
+    return signal.format(extra=cell.extra, window=cell.window) if signal else f"the estimator {cell.estimator}"
 
 
 def _takes(study: Study, cell: Cell, pair: Pair, folder: Path) -> str:
@@ -148,42 +127,63 @@ def arguments(cell: Cell, pair: Pair, folder: Path = BASH) -> tuple[str, list[st
     """(algorithm, overrides) of a cell's script on a pair, whether the script is there or not."""
     with TemporaryDirectory() as scratch:
         draft = Path(scratch) / script_name(cell.name, pair.name)
-        draft.write_text("\n".join([*_settings(cell, pair), f'source "{folder.resolve()}/common.sh"', ""]))
+        draft.write_text("\n".join([*_body(cell, pair, f'"{folder.resolve()}/common.sh"'), ""]))
         algorithm, overrides, own = print_args(draft.name, folder=draft.parent)
     return algorithm, [*overrides, *own]
 
 
-def _expect(study: Study, cell: Cell, pair: Pair) -> list[str]:
-    if cell.variant in _CONTROLS:
-        return [f"Expect: {_CONTROLS[cell.variant][1]}."]
-    if cell.name == study.base_line:
-        return ["Expect (published, unconfirmed here): this alone already improves clearly."]
-    said = [factor.published for factor in study.factors_of(cell.name, pair) if factor.published]
-    return [f"Expect (published, unconfirmed here): {'; '.join(said)}."] if said else []
+def plot_text(factor: str) -> str:
+    """The script that draws a factor's figures."""
+    return f'''"""Draws the factor "{factor}" of Running-Bash/study.yaml; --help says more."""
+
+# {PLOT_MARK}
+import sys
+
+from Verl.analysis.figures.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["{factor}"]))
+'''
+
+
+def _declared(study: Study, folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every file that the design asks for, with its text. The plot scripts lie beside the results."""
+    for name, (cell, pair) in study.scripts.items():
+        yield folder / name, text(study, cell, pair, folder)
+    for factor in study.factors:
+        yield _plots(folder) / f"plot_{factor}.py", plot_text(factor)
+
+
+def _plots(folder: Path) -> Path:
+    return folder.parent / RESULT_DIR.parent.name
 
 
 def drift(study: Study, folder: Path) -> dict[str, str]:
-    """File name: what is wrong (missing, differs, not declared), for the scripts in `folder` against the design."""
-    found = {}
-    for name, (cell, pair) in study.scripts.items():
-        path = folder / name
+    """File name: what is wrong (missing, differs, not declared), for the scripts of `folder` against the design."""
+    return {path.name: what for path, what, _ in _drift(study, folder)}
+
+
+def _drift(study: Study, folder: Path) -> list[tuple[Path, str, str]]:
+    """(file, what is wrong with it, its declared text), for those that are not as declared."""
+    wanted, found = dict(_declared(study, folder)), []
+    for path, declared in wanted.items():
         if not path.is_file():
-            found[name] = "missing"
-        elif path.read_text() != text(study, cell, pair, folder):
-            found[name] = "differs"
-    for path in folder.glob("run_*.sh"):
-        if path.name not in study.scripts and MARK in path.read_text():
-            found[path.name] = "not declared"
+            found.append((path, "missing", declared))
+        elif path.read_text() != declared:
+            found.append((path, "differs", declared))
+    for path in (*folder.glob("run_*.sh"), *_plots(folder).glob("plot_*.py")):
+        if path not in wanted and (MARK if path.suffix == ".sh" else PLOT_MARK) in path.read_text():
+            found.append((path, "not declared", ""))
     return found
 
 
 def write(study: Study, folder: Path) -> dict[str, str]:
     """Writes what differs, removes what is ours and no longer declared; returns what was done (as `drift`)."""
-    changed = drift(study, folder)
-    for name, what in changed.items():
+    changed = _drift(study, folder)
+    for path, what, declared in changed:
         if what == "not declared":
-            (folder / name).unlink()
+            path.unlink()
             continue
-        write_atomic(folder / name, text(study, *study.scripts[name], folder))
-        (folder / name).chmod(0o755)
-    return changed
+        write_atomic(path, declared)
+        path.chmod(0o755 if path.suffix == ".sh" else 0o644)
+    return {path.name: what for path, what, _ in changed}

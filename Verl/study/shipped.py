@@ -1,31 +1,20 @@
-"""What the scripts in Running-Bash would run: their arguments, and the checked config behind them, many at a time.
-
-A script's `--print-args` says what it would pass to its entry point. `prepare` makes of that what
-`Verl.trainer.launch.prepare` makes of it (a test compares the two), but composes each algorithm's defaults once: Hydra
-takes 0.4 s for reading verl's forty files, and there are some 160 scripts.
-"""
+"""What the scripts in Running-Bash would run: their arguments, and the checked config behind them."""
 
 from __future__ import annotations
 
-import copy
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
-from Verl import REPO_ROOT
+from Verl.design.declared import BASH
 from Verl.errors import UserError
-from Verl.study.design import BASH
-from Verl.trainer import effects, published, settings, typed_paths
-from Verl.trainer.checks import check
-from Verl.trainer.naming import comparable, config_hash, name_run
-from Verl.trainer.run_checks import settle_resume
+from Verl.trainer import run_config
+from Verl.trainer.naming import comparable, config_hash
 
 
 @dataclass(frozen=True)
@@ -76,48 +65,8 @@ def prepare(script: str, user: Sequence[str] = (), folder: Path = BASH) -> Prepa
         UserError: for whatever is wrong with the script or the overrides, in one sentence.
     """
     algorithm, scripted, user = print_args(script, user, folder)
-    user = typed_paths.resolved(user)
-    config = compose(algorithm, published.expand(scripted, user))
-    with open_dict(config):
-        settle_resume(config)
-        config.run.arm, config.run.name = name_run(config, user)
-        for key in ("result_dir", "figure_dir"):
-            config.run[key] = str((REPO_ROOT / config.run[key]).resolve())
-        config.run.dir = str(Path(config.run.result_dir) / config.run.name)
-    effects.refuse_inert(config, user, lambda: compose(algorithm, published.expand(scripted, [])))
     with hub_left_alone():
-        return Prepared(script, algorithm, config, check(config, algorithm))
-
-
-@cache
-def _defaults(algorithm: str, device: str) -> DictConfig:
-    return settings._hydra(algorithm, [f"device={device}"])
-
-
-@cache
-def _accepted(text: str, algorithm: str, device: str) -> object:
-    """The value of one override, checked against the defaults once for all scripts that pass it."""
-    settings.check_overrides([text], _defaults(algorithm, device))
-    return OverridesParser.create().parse_override(text)
-
-
-def compose(algorithm: str, overrides: Sequence[str]) -> DictConfig:
-    """As `Verl.trainer.settings.compose`, for overrides that only set values (no groups, no sweeps)."""
-    if algorithm not in settings.ALGORITHMS:
-        raise UserError(f"algorithm={algorithm} is unknown: choose {', '.join(settings.ALGORITHMS)}")
-    asked = [text.split("=", 1)[1] for text in overrides if text.lstrip("+").startswith("trainer.device=")]
-    device = asked[-1] if asked and asked[-1] != "auto" else ("cuda" if settings.gpu_present() else "cpu")
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"trainer.device={device} is unknown: choose auto, cpu or cuda")
-    config = copy.deepcopy(_defaults(algorithm, device))
-    try:
-        for text in overrides:
-            override = _accepted(text, algorithm, device)
-            OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"the settings don't compose: {str(error).splitlines()[0]}") from None
-    config.trainer.device = device
-    return config
+        return Prepared(script, algorithm, *run_config.prepare(algorithm, scripted, user))
 
 
 @contextmanager

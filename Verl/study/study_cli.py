@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from Verl import RESULT_DIR
+from Verl.analysis.verdicts import deciding
 from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, read_margin
+from Verl.design import declared as design
 from Verl.errors import UserError
 from Verl.signals import raise_on_stop
-from Verl.study import deciding, design, effect, here, jobs, plan, shipped
+from Verl.study import effect, jobs, plan, shipped
 from Verl.study.places import LocalPlaces, Places, RayPlaces
 from Verl.study.runner import Runner
-from Verl.trainer import run_folder
-from Verl.trainer.console import duration
+from Verl.trainer import preparation, run_folder
+from Verl.trainer.memory_here import memory_by_plan
 from Verl.trainer.settings import gpu_present
 from Verl.trainer.verl_checks import check_with_verl
+from Verl.wording import duration
 
 BUDGETS = {"tokens": "generated_tokens", "generated_tokens": "generated_tokens", "gradient_samples": "gradient_samples",
            "hours": "hours"}  # fmt: skip
@@ -246,7 +249,7 @@ def _chosen(study: design.Study, pair: design.Pair, options: argparse.Namespace,
         one = shipped.prepare(design.script_name(cell.name, pair.name), [*shared, "seed=0"], options.folder)
         if not options.command:
             _refuse_if_missing(one)
-            if (planned := here.memory_by_plan(one.config, study)) and planned[1]:
+            if (planned := memory_by_plan(one.config)) and planned[1]:
                 raise UserError(planned[1])
             check_with_verl(one.config)
         work = plan.workload(one.config, study.data[pair.data], options.steps)
@@ -286,12 +289,13 @@ def _refuse_inert(study: design.Study, pair: design.Pair, queue: list[jobs.Job],
 
 
 def _refuse_if_missing(one: shipped.Prepared) -> None:
-    """What the scripts don't prepare by themselves (models under .cache, data under Dataset) must be there."""
-    made_by_scripts = re.compile(r"^(actor_rollout_ref\.model\.path=\.cache/|data\.\w+_files: Dataset/)")
+    """What a run does not prepare by itself must be there."""
+    prepared = "|".join(re.escape(entry.folder) for entry in preparation.wanted(one.config))
+    made_by_the_run = re.compile(rf"^(actor_rollout_ref\.model\.path=|data\.\w+_files: )({prepared})\b")
     for sentence in one.missing:
         if one.config.trainer.device == "cuda" and gpu_present() and "Hugging Face Hub" in sentence:
             continue  # looked up without the network here; the run fetches it
-        if not made_by_scripts.match(sentence):
+        if not (prepared and made_by_the_run.match(sentence)):
             raise UserError(f"{one.script}: {sentence}")
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from Verl.data.recipe import Outdated, check_current
 from Verl.data.schema import DataError, check_parquet
-from Verl.data.sources import KNOWN_DATA_SOURCES
 from Verl.errors import UserError
+from Verl.reward.sources import KNOWN_DATA_SOURCES
 from Verl.trainer.data_checks import check_questions
 from Verl.trainer.feature_checks import check_features
+from Verl.trainer.ppo.estimators import EXTRA, Estimator, estimators, ours, usable
 from Verl.trainer.published import check_published
 from Verl.trainer.reward_checks import check_custom_function, check_time_limit
 from Verl.trainer.rule_checks import check_reward_rule
@@ -22,30 +24,6 @@ from Verl.trainer.settings import gpu_present
 class NotHere(UserError):
     """Something that the run needs is not on this machine."""
 
-
-OURS = {"grpo": ("grpo",), "bandit": ("onerpo", "arpo"), "replay": ("asyttgrpo", "banditpo")}
-OUR_ESTIMATORS = tuple(name for names in OURS.values() for name in names)
-
-# verl 0.9.1's own estimators (verl/trainer/ppo/core_algos.py) that main_ppo_grpo takes; the reason where one can't.
-VERL_ESTIMATORS = {
-    "gae": "it needs a critic, which this study does not train",
-    "remax": "verl's V1 trainer 0.9.1 draws no greedy baseline for it",
-    "gdpo": "verl's V1 trainer 0.9.1 does not hand it the reward components",
-    "optimal_token_baseline": "verl's V1 trainer 0.9.1 does not compute the sum of squared probabilities that it needs",
-    "tir_optimal_token_baseline": "verl's V1 trainer 0.9.1 does not compute the sum of squared probabilities that it needs",
-    "grpo_passk": None,
-    "grpo_vectorized": None,
-    "gpg": None,
-    "opo": None,
-    "reinforce_plus_plus": None,
-    "reinforce_plus_plus_baseline": None,
-    "rloo": None,
-    "rloo_vectorized": None,
-}
-NEEDS_SEVERAL = {
-    "rloo_vectorized": "verl's formula gives every response the advantage 0",
-    "grpo_passk": "it compares a query's best response with its second best",
-}
 
 # key: (smallest, largest, whole number); None: no bound. Smallest is inclusive unless the text says "above".
 BOUNDS: dict[str, tuple[float | None, float | None, bool]] = {
@@ -94,23 +72,28 @@ LOGGERS = {"console": None, "file": None, "tensorboard": "tensorboard", "wandb":
            "swanlab": "swanlab", "trackio": "trackio", "clearml": "clearml"}  # fmt: skip
 
 
-def check(config: DictConfig, algorithm: str, to_the_end: bool = True) -> list[str]:
-    """Everything that can be known to be wrong before a process is started.
-
-    Args:
-        to_the_end: look for everything that is missing; False stops at the first (asking the Hub takes seconds).
-
-    Returns:
-        what this machine lacks for the run, a sentence each (a GPU, a package, the model, the data): an error for a run,
-        a note for a dry run, which may be made on another machine.
+def check(config: DictConfig, algorithm: str) -> None:
+    """Every setting that can be known to be wrong before a process is started, whatever the machine.
 
     Raises:
-        UserError: for the first setting that is wrong whatever the machine.
+        UserError: for the first.
     """
     for part in (_bounds, _batches, check_resume, _reward, _loggers, _writable):
         part(config)
     _estimator(config, algorithm)
     check_features(config)
+
+
+def lacking(config: DictConfig, to_the_end: bool = True) -> list[str]:
+    """What this machine lacks for the run, a sentence each (a GPU, a package, the model, the data): an error for a run, a
+    note for a dry run, which may be made on another machine.
+
+    Args:
+        to_the_end: look for everything that is missing; False stops at the first (asking the Hub takes seconds).
+
+    Raises:
+        UserError: what is there can't be used.
+    """
     missing: list[str] = []
     for part in (_device, _model, _data):
         try:
@@ -139,31 +122,34 @@ def _bounds(config: DictConfig) -> None:
 
 
 def _estimator(config: DictConfig, algorithm: str) -> None:
-    name, n = config.algorithm.adv_estimator, config.actor_rollout_ref.rollout.n
-    key = f"algorithm.adv_estimator={name}"
-    if name not in OURS[algorithm]:
-        for other, names in OURS.items():
-            if name in names:
-                raise UserError(f"{key} belongs to Verl.trainer.main_ppo_{other}: start it with that entry point")
-        if algorithm != "grpo" or name not in VERL_ESTIMATORS:
-            known = OURS[algorithm] + (tuple(k for k, v in VERL_ESTIMATORS.items() if not v) if algorithm == "grpo" else ())
-            raise UserError(f"{key} is unknown to main_ppo_{algorithm}: choose one of {', '.join(sorted(known))}")
-        if VERL_ESTIMATORS[name]:
-            raise UserError(f"{key} can't be used: {VERL_ESTIMATORS[name]}")
-    if n == 1 and name in NEEDS_SEVERAL:
-        raise UserError(f"{key} needs actor_rollout_ref.rollout.n of at least 2, not 1: {NEEDS_SEVERAL[name]}")
-    if algorithm == "bandit" and name == "arpo" and config.data.extra_sampling_size:
+    name = config.algorithm.adv_estimator
+    key, one = f"algorithm.adv_estimator={name}", estimators().get(name)
+    if one is not None and one.entry != algorithm:
+        raise UserError(f"{key} belongs to Verl.trainer.main_ppo_{one.entry}: start it with that entry point")
+    if one is None:
+        raise UserError(f"{key} is unknown to main_ppo_{algorithm}: choose one of {', '.join(sorted(usable(algorithm)))}")
+    if one.refused:
+        raise UserError(f"{key} can't be used: {one.refused}")
+    if one.needs_several and config.actor_rollout_ref.rollout.n == 1:
+        raise UserError(f"{key} needs actor_rollout_ref.rollout.n of at least 2, not 1: {one.needs_several}")
+    _check_extra(config, one)
+    if algorithm == "replay" and config.algorithm.replay.baseline not in ("window", "ema", "beta"):
         raise UserError(
-            f"data.extra_sampling_size={config.data.extra_sampling_size} has no effect on arpo: set it to 0, or choose onerpo"
+            f"algorithm.replay.baseline={config.algorithm.replay.baseline} is unknown: choose window, ema or beta"
         )
-    if algorithm == "replay":
-        replay = config.algorithm.replay
-        if replay.baseline not in ("window", "ema", "beta"):
-            raise UserError(f"algorithm.replay.baseline={replay.baseline} is unknown: choose window, ema or beta")
-        if name == "banditpo" and replay.baseline != "window":
-            raise UserError("algorithm.adv_estimator=banditpo is the window's mean: leave algorithm.replay.baseline=window")
-    if config.algorithm.use_kl_in_reward and name in OURS[algorithm]:
+    for required, (value, why) in one.requires.items():
+        if OmegaConf.select(config, required) != value:
+            raise UserError(f"{key} {why}: leave {required}={value}")
+    if config.algorithm.use_kl_in_reward and name in ours():
         raise UserError("algorithm.use_kl_in_reward=True is not defined for outcome rewards here: use the KL loss instead")
+
+
+def _check_extra(config: DictConfig, one: Estimator) -> None:
+    """Extra responses are drawn for the estimators that read their rewards, and for no other."""
+    extra = OmegaConf.select(config, EXTRA.key, default=0)
+    if extra and one.size is not EXTRA:
+        readers = " or ".join(other.name for other in estimators().values() if other.size is EXTRA)
+        raise UserError(f"{EXTRA.key}={extra} has no effect on {one.name}: set it to 0, or choose {readers}")
 
 
 def _device(config: DictConfig) -> None:
@@ -289,8 +275,11 @@ def _data(config: DictConfig) -> None:
     for key in ("train_files", "val_files", "test_files"):
         try:
             rows[key] = sum(check_parquet(Path(path), known_data_sources=known) for path in _files(config, key))
+            for path in _files(config, key):
+                check_current(Path(path))
         except DataError as error:
-            kind = NotHere if all(not Path(path).exists() for path in _files(config, key)) else UserError
+            absent = all(not Path(path).exists() for path in _files(config, key))
+            kind = NotHere if absent or isinstance(error, Outdated) else UserError
             raise kind(f"data.{key}: {error}") from None
     size = config.data.train_batch_size
     if size > rows["train_files"]:

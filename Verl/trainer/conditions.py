@@ -15,6 +15,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from Verl.trainer.ppo.estimators import WINDOW, Estimator, estimators, extra_responses
+
 ONE_UPDATE = (
     "with one update per round PPO's ratio is 1, so nothing is clipped; set actor_rollout_ref.actor.ppo_epochs above 1 or "
     "actor_rollout_ref.actor.ppo_mini_batch_size below data.train_batch_size"
@@ -38,8 +40,7 @@ def _get(config: DictConfig, key: str, default: Any = None) -> Any:
 
 def rewards_per_query(config: DictConfig) -> int:
     """Responses of one query that are drawn and scored in one step: trained and extra ones."""
-    extra = _get(config, "data.extra_sampling_size", 0) if config.algorithm.adv_estimator == "onerpo" else 0
-    return config.actor_rollout_ref.rollout.n + extra
+    return config.actor_rollout_ref.rollout.n + extra_responses(config)
 
 
 def updates_per_round(config: DictConfig) -> int:
@@ -63,9 +64,20 @@ def penalises_length(config: DictConfig) -> bool:
     return bool(_get(config, "reward.reward_kwargs.overlong_buffer_cfg.enable"))
 
 
-# Estimators that divide by a std where norm_adv_by_std_in_grpo is true (verl's others have their own formula).
-_DIVIDE = ("grpo", "onerpo", "asyttgrpo", "grpo_passk")
-_DISCOUNT = ("gae", "reinforce_plus_plus")
+def _estimator(config: DictConfig) -> Estimator | None:
+    return estimators().get(config.algorithm.adv_estimator)
+
+
+def divides_by_std(config: DictConfig) -> bool:
+    """Whether advantages are divided by a std where norm_adv_by_std_in_grpo is true, of several rewards at least."""
+    one = _estimator(config)
+    if one is None or not one.divides_by_std:
+        return False
+    remembered = one.size is WINDOW and (config.data.window_size > 1 or config.algorithm.replay.baseline != "window")
+    return remembered or rewards_per_query(config) > 1
+
+
+_DIVIDE = [one.name for one in estimators().values() if one.divides_by_std]
 
 SEVERAL_UPDATES = Condition(lambda config: updates_per_round(config) > 1, ONE_UPDATE)
 RATIO_MOVES = Condition(reads_ratio, ONE_UPDATE)
@@ -96,13 +108,11 @@ HAS_ENTROPY_TERM = Condition(
     lambda config: config.actor_rollout_ref.actor.entropy_coeff != 0, "set actor_rollout_ref.actor.entropy_coeff"
 )
 DIVIDES_BY_STD = Condition(
-    lambda config: (config.algorithm.adv_estimator in _DIVIDE and rewards_per_query(config) > 1)
-    or (_get(config, "algorithm.replay.baseline", "window") != "window" and config.algorithm.adv_estimator == "asyttgrpo")
-    or (config.algorithm.adv_estimator == "asyttgrpo" and config.data.window_size > 1),
+    divides_by_std,
     f"this algorithm.adv_estimator divides by no std, or a query has one reward; {', '.join(_DIVIDE)} with several do",
 )
 DISCOUNTS = Condition(
-    lambda config: config.algorithm.adv_estimator in _DISCOUNT,
+    lambda config: (one := _estimator(config)) is not None and one.discounts,
     "a response has one reward, at its end; of the estimators here only reinforce_plus_plus discounts",
 )
 HAS_CRITIC = Condition(

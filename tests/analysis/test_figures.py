@@ -1,5 +1,6 @@
 """Figures: the same bytes from the same runs, what is missing is named, one look per arm, and the command lines."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,13 +11,16 @@ import pytest
 from matplotlib import colors
 from simulated_runs import write_run, write_study
 
+from Verl.analysis import style
 from Verl.analysis.figures import curves as figures
 from Verl.analysis.figures import levels
 from Verl.analysis.figures.run_figure import draw_run
-from Verl.analysis.figures.style import _LOOKS, arm_label, arm_look
 from Verl.analysis.runs.files import LEDGER
 from Verl.analysis.runs.table import load_runs
-from Verl.analysis.verdicts.questions import QUESTIONS, arms_of, declared, pairs_of, question
+from Verl.analysis.style import arm_label, arm_look, arm_looks
+from Verl.analysis.verdicts.factors import arms_of, pairs_of
+from Verl.design import declared as design
+from Verl.design.declared import declared
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "Running-Results").glob("plot_*.py"))
@@ -180,16 +184,16 @@ def _check_places(figure):
 
 def test_nothing_overlaps_and_nothing_leaves_the_page(tmp_path, monkeypatch):
     kept = _axes(monkeypatch)
-    asked, larger = question("tradeoff"), question("replay_larger")
+    tradeoff, larger = declared().factors["tradeoff"], declared().factors["replay_larger"]
     pairs = ("tiny_arith", "qwen0.5b_gsm", "llama1b_gsm", "olmo1b_gsm", "olmo1b_math", "llama1b_math")
     for pair in pairs:  # the largest arm has no run
-        arms = [*arms_of(asked, pair, [])[:-1], *arms_of(larger, pair, [])]
+        arms = [*arms_of(tradeoff, pair, [])[:-1], *arms_of(larger, pair, [])]
         write_study(tmp_path, dict.fromkeys(arms, 0.2), [0, 1], pair=pair, steps=(0, 500, 1000))
     runs = load_runs(tmp_path)
     for some in (["tiny_arith"], ["tiny_arith", "olmo1b_gsm"], None):
-        figures.plot_question(runs, pairs_of(asked, runs.table, some), tmp_path / "x", "A title", "tokens")
+        figures.plot_question(runs, pairs_of(tradeoff, runs.table, some), tmp_path / "x", "A title", "tokens")
         _check_places(kept[-1])
-        levels.plot_levels(runs, pairs_of(asked, runs.table, some), tmp_path / "x", "A title", "queries")
+        levels.plot_levels(runs, pairs_of(tradeoff, runs.table, some), tmp_path / "x", "A title", "queries")
         _check_places(kept[-1])
     figures.plot_question(runs, pairs_of(larger, runs.table), tmp_path / "x", "A title")
     _check_places(kept[-1])
@@ -197,7 +201,7 @@ def test_nothing_overlaps_and_nothing_leaves_the_page(tmp_path, monkeypatch):
 
 def test_levels_show_the_last_test_score_of_every_arm_in_order(study, tmp_path, monkeypatch):
     kept, runs = _axes(monkeypatch), load_runs(study)
-    arms = pairs_of(question("rollouts"), runs.table)
+    arms = pairs_of(declared().factors["rollouts"], runs.table)
     drawn = levels.plot_levels(runs, arms, tmp_path / "x", "A title", "rollouts")
     (ax,) = kept[0].axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "8", "16", "32", "64"]
@@ -208,16 +212,44 @@ def test_levels_show_the_last_test_score_of_every_arm_in_order(study, tmp_path, 
 
 def test_every_declared_arm_has_its_own_look_and_it_never_changes():
     cells = list(declared().cells)
-    assert set(cells) <= set(_LOOKS)
     assert len({str(arm_look(arm)) for arm in cells}) == len({*map(arm_label, cells)}) == len(cells)
     assert arm_look("grpo_0032_1").colour == "#000000"
     assert arm_look("another_reward") == arm_look("another_reward")
 
 
+@pytest.fixture
+def more_arms(monkeypatch):
+    """The design with nine arms more, of one new factor with the base line, for which nobody has chosen a look."""
+    study = declared()
+    cells = {f"grpo_0032_{n}": design.Cell(f"grpo_0032_{n}", "grpo", 32, n) for n in range(2, 20, 2) if n not in (8, 16)}
+    factor = dataclasses.replace(study.factors["rollouts"], name="more", cells=("grpo_0032_1", "grpo_0032_64", *cells))
+    larger = dataclasses.replace(study, cells=study.cells | cells, factors=study.factors | {"more": factor})
+    before = {arm: arm_look(arm) for arm in study.cells}
+    monkeypatch.setattr(style, "declared", lambda: larger)
+    style._declared_looks.cache_clear()
+    yield list(cells), before
+    style._declared_looks.cache_clear()
+
+
+def test_arms_without_a_chosen_look_get_their_own(more_arms):
+    new, before = more_arms
+    assert {arm: arm_look(arm) for arm in before} == before
+    of_figure = arm_looks(["grpo_0032_1", "grpo_0032_64", *new])
+    assert of_figure == {arm: arm_look(arm) for arm in of_figure}  # the same in every figure
+    assert len({str(look) for look in [*before.values(), *map(arm_look, new)]}) == len(before) + len(new)
+    assert len({look.marker for look in of_figure.values()}) == len(of_figure)
+
+
+def test_arms_that_nobody_declared_can_be_told_apart_in_a_figure():
+    looks = arm_looks(["grpo_0032_8", *(f"grpo_0032_8_lr-{i}e-6" for i in range(8))])
+    assert len({look.marker for look in looks.values()}) == len(looks)
+    assert looks["grpo_0032_8"] == arm_look("grpo_0032_8")
+
+
 @pytest.mark.parametrize("pair", ["tiny_arith", "qwen0.5b_gsm"])
-@pytest.mark.parametrize("asked", QUESTIONS, ids=lambda asked: asked.name)
-def test_arms_of_one_question_differ_in_grey(asked, pair):
-    arms = arms_of(asked, pair, list(declared().cells))
+@pytest.mark.parametrize("factor", declared().factors.values(), ids=lambda factor: factor.name)
+def test_arms_of_one_factor_differ_in_grey(factor, pair):
+    arms = arms_of(factor, pair, list(declared().cells))
     assert len({arm_look(arm).marker for arm in arms}) == len(arms)
     assert all(max(colors.to_rgb(arm_look(arm).colour)) <= 0.95 for arm in arms)
 
@@ -265,10 +297,12 @@ def test_make_figures_draws_all_from_anywhere_and_twice_the_same(study, tmp_path
         assert done.returncode == 0, done.stderr
         seen.append({path.name: path.read_bytes() for path in (tmp_path / str(number)).iterdir()})
     assert seen[0] == seen[1]
-    assert {script.stem.removeprefix("plot_") for script in SCRIPTS} == {one.name for one in QUESTIONS} | {"table"}
-    for asked in QUESTIONS:
-        assert {f"{asked.name}.pdf", f"{asked.name}.png"} <= set(seen[0]), asked.name
-        assert bool(asked.level) == (f"{asked.name}_final.pdf" in seen[0])
+    assert {script.stem.removeprefix("plot_") for script in SCRIPTS} == {*declared().factors, "table"}
+    drawn = [factor for factor in declared().factors.values() if not factor.optional or factor.name == "signal"]  # arpo
+    for factor in drawn:
+        assert {f"{factor.name}.pdf", f"{factor.name}.png"} <= set(seen[0]), factor.name
+        assert bool(factor.level) == (f"{factor.name}_final.pdf" in seen[0])
+    assert "controls.pdf" not in seen[0]  # none of them was run
     assert {"table.csv", "table.md"} <= set(seen[0])
     failing = subprocess.run(
         [*map(str, command[:2]), "--result", str(tmp_path / "none")], capture_output=True, text=True

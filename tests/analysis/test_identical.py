@@ -12,8 +12,9 @@ from Verl.analysis.report.build import build
 from Verl.analysis.runs import identical
 from Verl.analysis.runs.table import load_runs
 from Verl.analysis.verdicts.compare import compare, gains
-from Verl.analysis.verdicts.questions import pairs_of, question
+from Verl.analysis.verdicts.factors import pairs_of
 from Verl.analysis.verdicts.summary import summary_table
+from Verl.design.declared import declared
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = "tiny_arith"
@@ -95,8 +96,8 @@ def test_the_first_study_names_its_identical_arms(tmp_path):
     result = ROOT / "Running-Results/studies/tiny_arith/result"
     runs = load_runs(result)
     assert runs.same_as == {PAIR: {"banditpo_0032_8_8": "arpo_0032_8"}}
-    asked = question("signal")
-    arms = pairs_of(asked, runs.table)
+    factor = declared().factors["signal"]
+    arms = pairs_of(factor, runs.table)
     assert {"arpo_0032_8", "banditpo_0032_8_8"} <= set(arms[PAIR])
     found = [c for c in compare(runs, [(PAIR, arm, "grpo_0032_8") for arm in arms[PAIR]], result) if c.result]
     assert {c.arm for c in found} == {"arpo_0032_8", "banditpo_0032_8_8"} and {c.family for c in found} == {1}

@@ -16,8 +16,8 @@ from Verl.analysis.samples.page import page
 from Verl.analysis.samples.view import Filters, build_view, find_run, visible
 from Verl.data.arithmetic import Question, to_row
 from Verl.data.schema import write_split_set
-from Verl.data.sources import CHAIN_SUM
 from Verl.errors import UserError
+from Verl.reward.sources import CHAIN_SUM
 from Verl.trainer.run_log import RunLog
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">&amp;\x1b[31mred\u202e[bold]x[/bold]'

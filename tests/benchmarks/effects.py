@@ -21,9 +21,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from Verl import REPO_ROOT
+from Verl.design.declared import load
 from Verl.files import write_atomic
 from Verl.study import effect, probe, scripts
-from Verl.study.design import load
 from Verl.trainer import settings
 from Verl.trainer.effects import Effect, effect_of, table
 
@@ -56,7 +56,7 @@ def known_keys() -> dict[str, tuple[str, Any]]:
     """Every leaf key of the three entry points: (the first entry point that has it, its default)."""
     found: dict[str, tuple[str, Any]] = {}
     for algorithm in settings.ALGORITHMS:
-        for key, default in leaves(settings._hydra(algorithm, ["device=cpu"])):
+        for key, default in leaves(settings.defaults(algorithm, "cpu")):
             found.setdefault(key, (algorithm, default))
     return found
 

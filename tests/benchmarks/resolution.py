@@ -15,13 +15,10 @@ import argparse
 import json
 import math
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks.resolution_prototype import prototype_p
 from tests.benchmarks.resolution_scenarios import SCENARIOS, UNSEEN, Scenario, study

@@ -19,11 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Verl import REPO_ROOT
-from Verl.data.sources import CHAIN_SUM, GSM8K, MATH
 from Verl.reward import hendrycks
 from Verl.reward.guard import MathVerifyGuard, Outcome
 from Verl.reward.normalise import normalise
 from Verl.reward.score import score_fully
+from Verl.reward.sources import CHAIN_SUM, GSM8K, MATH
 
 PASSES = 5
 Pairs = list[tuple[str, str]]

@@ -22,7 +22,7 @@ import numpy as np
 from tests.benchmarks.speed import ours
 from tests.benchmarks.speed.driver import RESULTS, say
 from tests.benchmarks.speed.work import Work, prepare
-from Verl.trainer import provenance
+from Verl import provenance
 
 KEPT = RESULTS / "speed_scaling.json"
 BASE = Work("base", queries=8, rollouts=1)
@@ -112,7 +112,7 @@ def draw(kept: dict, path: Path) -> list[Path]:
     import matplotlib
 
     from Verl.analysis.figures import layout
-    from Verl.analysis.figures.style import BLUE, DASHED, GREY, PAGE_WIDTH
+    from Verl.analysis.style import BLUE, DASHED, GREY, PAGE_WIDTH
 
     with matplotlib.rc_context(layout.settings()):
         figure = matplotlib.figure.Figure(figsize=(PAGE_WIDTH, 2.0))

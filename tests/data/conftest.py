@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from Verl.data import sources
 from Verl.data.prepare import DataSet, main
 from Verl.data.schema import check_parquet, require_prepared
+from Verl.reward import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 

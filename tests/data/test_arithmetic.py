@@ -11,7 +11,7 @@ import pytest
 from Verl import REPO_ROOT
 from Verl.data import arithmetic
 from Verl.data.schema import check_parquet, require_prepared
-from Verl.data.sources import CHAIN_SUM
+from Verl.reward.sources import CHAIN_SUM
 
 SMALL = {"train": 40, "validation": 10, "test": 20}
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from Verl.data import sources
 from Verl.data.schema import PARQUET_SCHEMA, DataError, check_parquet, make_row
+from Verl.reward import sources
 
 
 def rows(count: int) -> list[dict]:

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from Verl.data import gsm8k, hendrycks_math, prompts, sources
+from Verl.data import gsm8k, hendrycks_math, prompts
 from Verl.data.hendrycks_math import last_boxed, latex_key
 from Verl.data.readers import find_split, read_files
 from Verl.data.schema import DataError
 from Verl.data.splits import parse_rows
+from Verl.reward import sources
 
 GOOD_GSM8K = {"question": "One and one?", "answer": "Add.\n#### 2"}
 GOOD_MATH = {"problem": "Find $x$.", "solution": "So $\\boxed{2}$.", "level": "Level 1", "type": "Algebra"}

@@ -15,8 +15,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from Verl.data import schema, sources
+from Verl.data import schema
 from Verl.data.schema import DataError, check_parquet, make_row, normalise_question, require_prepared, write_split_set
+from Verl.reward import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from Verl.data import prompts, sources
+from Verl.data import prompts
 from Verl.data.gsm8k import GSM8K, final_number
 from Verl.data.hendrycks_math import MATH, last_boxed, latex_key
 from Verl.data.prepare import main
 from Verl.data.schema import normalise_question, require_prepared
+from Verl.reward import sources
 
 
 def questions(rows: list[dict]) -> list[str]:

@@ -12,11 +12,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from Verl.data import hub, prompts, sources
+from Verl.data import hub, prompts
 from Verl.data.gsm8k import GSM8K
 from Verl.data.hendrycks_math import MATH
 from Verl.data.prepare import main
 from Verl.data.schema import require_prepared
+from Verl.reward import sources
 
 NO_HUB = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
 

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
-from Verl.adapter.decoder import Completion
+from Verl.adapter.generation import Completion
 from Verl.base_models.tokenizer import build_tokenizer
 from Verl.data.arithmetic import prepare
 from Verl.evaluation.settings import EvalSettings

@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from transformers import GenerationConfig
 
-from Verl.adapter.decoder import Request
+from Verl.adapter.generation import Request
 from Verl.errors import UserError
 from Verl.evaluation import backends
 from Verl.evaluation.backends import CPUBackend, VLLMBackend, choose_device

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from Verl.analysis import stats
-from Verl.data.sources import GSM8K
 from Verl.errors import UserError
 from Verl.evaluation import compare as module
 from Verl.evaluation.compare import Other, compare
 from Verl.evaluation.metrics import Metric
+from Verl.reward.sources import GSM8K
 
 
 def metric(values, name="avg@1", indices=None, rule="strict"):

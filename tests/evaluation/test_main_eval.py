@@ -9,7 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from Verl import REPO_ROOT
+from Verl.errors import UserError
 from Verl.evaluation import backends, run
+from Verl.trainer import preparation
 from Verl.trainer.main_eval import main, parse
 
 
@@ -136,6 +139,20 @@ def test_defaults_are_the_published_metric():
     settings = parse(["--model", "m", "--data", "d", "--out", "o"])
     assert (settings.samples, settings.temperature, settings.greedy) == (1, 1.0, False)
     assert (settings.max_prompt_length, settings.max_response_length, settings.limit) == (512, 1024, None)
+
+
+def test_names_are_those_of_the_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(preparation, "prepare", lambda config: 0)
+    monkeypatch.chdir(tmp_path)
+    settings = parse(["--model", "tiny", "--data", "arith", "--out", "o", "--split", "validation"])
+    assert (tmp_path / settings.data).resolve() == REPO_ROOT / "Dataset/arithmetic/data/validation.parquet"
+    assert (tmp_path / settings.model).resolve() == REPO_ROOT / ".cache/models/tiny"
+    assert (settings.max_prompt_length, settings.max_response_length, settings.reward_function) == (16, 32, None)
+    settings = parse(["--model", "llama1b", "--data", "gsm", "--out", "o", "--max-response-length", "9"])
+    assert settings.model == "meta-llama/Llama-3.2-1B-Instruct" and settings.template == {"date_string": "26 Jul 2024"}
+    assert (settings.max_prompt_length, settings.max_response_length) == (512, 9)
+    with pytest.raises(UserError, match="--split test is for a data set by name .*d.parquet is none"):
+        parse(["--model", "m", "--data", "d.parquet", "--out", "o", "--split", "test"])
 
 
 def test_script_works_from_anywhere(root, tmp_path):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from Verl.analysis import stats
-from Verl.data.sources import CHAIN_SUM, GSM8K, MATH
 from Verl.evaluation import metrics as module
 from Verl.evaluation.answers import RIGHT, voted_answer
 from Verl.evaluation.metrics import all_metrics, pass_ks
 from Verl.reward.score import score
+from Verl.reward.sources import CHAIN_SUM, GSM8K, MATH
 
 
 def responses(index, truth, texts, greedy=None):

@@ -6,16 +6,17 @@ import signal
 import subprocess
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from Verl.data.arithmetic import Question, to_row
-from Verl.data.schema import write_split_set
-from Verl.data.sources import CHAIN_SUM, MATH_500
+from Verl.data.schema import DataError, write_split_set
 from Verl.errors import UserError
 from Verl.evaluation import report
 from Verl.evaluation.run import evaluate
 from Verl.evaluation.store import EVALUATION, RESPONSES
+from Verl.reward.sources import CHAIN_SUM, MATH_500
 from Verl.seeds import rollout_seed
 
 
@@ -41,6 +42,25 @@ def test_files_hold_every_response_and_the_metrics_of_them(make_settings, plante
     assert written["metrics"] == told["metrics"] and written["counts"]["responses"] == 80
     assert {"settings", "versions", "commit", "command", "seconds"} <= set(written)
     assert not (settings.out / ".parts").exists()
+
+
+def test_questions_that_no_rule_of_ours_knows_are_scored_by_a_function(make_settings, test_set, planted, console, tmp_path):
+    rows = pq.read_table(test_set).to_pylist()
+    path, score = tmp_path / "own.parquet", tmp_path / "score.py"
+    pq.write_table(pa.Table.from_pylist([{**row, "data_source": "mine/sums"} for row in rows]), path)
+    score.write_text(
+        "def compute_score(data_source, solution_str, ground_truth, extra_info):\n"
+        "    assert extra_info['index'] != 3\n"
+        "    return float(solution_str.rpartition('#')[2].strip() == ground_truth)\n"
+    )
+    settings = make_settings(data=path, samples=2, reward_function=(str(score), "compute_score"))
+    found = evaluate(settings, console, planted())
+    assert [(metric["name"], metric["rule"]) for metric in found["metrics"]] == [("avg@2", "strict"), ("pass@2", "strict")]
+    known = [row for row in pq.read_table(settings.out / RESPONSES).to_pylist() if row["index"] != 3]
+    assert all(row["strict"] == float(row["text"] == f"#{row['ground_truth']}") for row in known)
+    assert {row["strict"] for row in known} == {0.0, 1.0} and found["counts"]["failures"] == 2
+    with pytest.raises(DataError, match="mine/sums"):
+        evaluate(make_settings(data=path, out=tmp_path / "without"), console, planted())
 
 
 def test_table_and_progress_can_be_read(make_settings, planted, console):

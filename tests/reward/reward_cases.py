@@ -7,7 +7,7 @@ reader would be.
 
 from typing import NamedTuple
 
-from Verl.data.sources import CHAIN_SUM, GSM8K, MATH
+from Verl.reward.sources import CHAIN_SUM, GSM8K, MATH
 
 
 class Case(NamedTuple):

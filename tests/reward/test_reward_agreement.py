@@ -13,12 +13,12 @@ from verl.utils.reward_score import gsm8k as verl_gsm8k
 from verl.utils.reward_score import math_reward as verl_math
 
 from Verl import REPO_ROOT
-from Verl.data.sources import GSM8K, MATH, MATH_500
 from Verl.reward import hendrycks
 from Verl.reward.guard import MathVerifyGuard, Outcome
 from Verl.reward.normalise import normalise
 from Verl.reward.result import Scores, scores
 from Verl.reward.score import score_fully
+from Verl.reward.sources import GSM8K, MATH, MATH_500
 
 ALL = Scores(strict=1.0, lenient=1.0, flexible=1.0, format=1.0)
 
@@ -183,7 +183,7 @@ def test_strict_math_is_verls_on_mutated_references(math_500: list[dict]) -> Non
 def test_the_rule_is_loaded_without_verl_torch_or_ray() -> None:
     """Data preparation, evaluation tables and the math-verify child must not wait for them."""
     code = (
-        "import sys; from Verl.reward.score import score; from Verl.data.sources import MATH\n"
+        "import sys; from Verl.reward.score import score; from Verl.reward.sources import MATH\n"
         "assert score(MATH, r'\\boxed{4}', '4')['strict'] == 1.0\n"
         "print([name for name in ('verl', 'torch', 'ray') if name in sys.modules])"
     )

@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 from reward_cases import CASES, Case
 
-from Verl.data.sources import CHAIN_SUM, GSM8K, KNOWN_DATA_SOURCES, MATH, MATH_500
 from Verl.reward.guard import MathVerifyGuard
 from Verl.reward.score import score, score_fully
+from Verl.reward.sources import CHAIN_SUM, GSM8K, KNOWN_DATA_SOURCES, MATH, MATH_500
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.data_source.split('/')[-1]}: {case.why}")

@@ -15,10 +15,10 @@ from verl import DataProto
 from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
 from verl.trainer.ppo.reward import load_reward_manager
 
-from Verl.data.sources import CHAIN_SUM, GSM8K, MATH
 from Verl.errors import UserError
 from Verl.reward.guard import MathVerifyGuard
 from Verl.reward.manager import EXTRA_KEYS, BanditRewardManager, fair_coin
+from Verl.reward.sources import CHAIN_SUM, GSM8K, MATH
 
 EOS, PAD = 1, 0
 HANGS = r"\boxed{9^{9^{9^{9}}}}"

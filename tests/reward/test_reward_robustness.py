@@ -5,10 +5,10 @@ import time
 
 from reward_cases import CASES
 
-from Verl.data.sources import CHAIN_SUM, GSM8K, MATH
 from Verl.reward import hendrycks
 from Verl.reward.guard import MathVerifyGuard, Outcome
 from Verl.reward.score import score_fully
+from Verl.reward.sources import CHAIN_SUM, GSM8K, MATH
 
 PIECES = [
     *(

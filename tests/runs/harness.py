@@ -114,11 +114,11 @@ class Mini:
         return self.result(name, process.returncode, output, seed)
 
     def together(self, runs: dict[str, tuple[str, list[str]]]) -> dict[str, Result]:
-        """Many runs in the processes of one (Verl/trainer/host.py): a tenth of the time. For what a run computes and writes,
+        """Many runs in the processes of one (Verl/cpu/host.py): a tenth of the time. For what a run computes and writes,
         not for how it starts and ends. test_equivalence.py says that both compute the same."""
         jobs = []
         for name, (algorithm, overrides) in runs.items():
-            settings = self.command(algorithm, name, *overrides, "seed=0")[3:]
+            settings = self.command(algorithm, name, "seed=0", *overrides)[3:]
             settings = tuple(text for text in settings if text != "@" and not text.startswith("run."))
             jobs.append(probe.Job(name, algorithm, settings, str(self.folder / "together" / name)))
         found = {}
@@ -186,7 +186,7 @@ def _build_model(folder: Path) -> None:
 
 def _build_data(folder: Path) -> None:
     from Verl.data.schema import make_row, write_split_set
-    from Verl.data.sources import CHAIN_SUM
+    from Verl.reward.sources import CHAIN_SUM
 
     def rows(split: str, first: int, count: int) -> list[dict]:
         return [

@@ -15,10 +15,26 @@ TWINS = {
 }
 
 
+FOUR = ["actor_rollout_ref.rollout.n=4", "trainer.total_training_steps=4"]
+UNSHARED = [*FOUR, "actor_rollout_ref.prefix_sharing=off"]
+EXTRA = ["algorithm.adv_estimator=onerpo", "data.extra_sampling_size=3", "trainer.total_training_steps=2"]
+OTHERS = {
+    "shared": ("grpo", FOUR),
+    "unshared": ("grpo", UNSHARED),
+    "verls": ("grpo", [*UNSHARED, "actor_rollout_ref.old_log_probs=recompute"]),
+    "extra": ("bandit", EXTRA),
+    "another-seed": ("grpo", ["seed=1"]),
+    "base-again": ("grpo", []),  # the base line once more, after all others
+}
+
+
 @pytest.fixture(scope="module")
-def twins(mini):
-    """TWINS, and then the base line once more, in the processes of one run."""
-    return mini.together({**{name.replace(" ", "-"): run for name, run in TWINS.items()}, "base-again": ("grpo", [])})
+def hosted(mini):
+    """TWINS and OTHERS in the processes of one run."""
+    runs = mini.together({**{name.replace(" ", "-"): run for name, run in TWINS.items()}, **OTHERS})
+    for result in runs.values():
+        assert result.status == 0, result.output
+    return runs
 
 
 def same_weights(a, b):
@@ -49,18 +65,16 @@ def test_the_raw_reward_by_hand(base_line):
 
 
 @pytest.mark.parametrize("twin", TWINS)
-def test_twins_of_the_base_line(twins, base_line, twin):
-    result = twins[twin.replace(" ", "-")]
-    assert result.status == 0, result.output
+def test_twins_of_the_base_line(hosted, base_line, twin):
+    result = hosted[twin.replace(" ", "-")]
     assert result.metrics(leave_out=("replay/",)) == base_line.metrics()
     assert result.samples().equals(base_line.samples())
     same_weights(result, base_line)
 
 
-def test_runs_in_the_processes_of_others_are_those_alone(twins, base_line):
-    """What a host carries over from run to run (Verl/trainer/host.py) changes no number."""
-    again = twins["base-again"]
-    assert again.status == 0, again.output
+def test_runs_in_the_processes_of_others_are_those_alone(hosted, base_line):
+    """What a host carries over from run to run (Verl/cpu/host.py) changes no number."""
+    again = hosted["base-again"]
     assert again.metrics() == base_line.metrics()
     assert again.samples().equals(base_line.samples())
     same_weights(again, base_line)
@@ -78,16 +92,12 @@ def test_one_message_per_batch_says_what_verls_agent_loop_says(mini, base_line):
     same_weights(result, base_line)
 
 
-def test_shared_prompts_and_own_log_probs_change_nothing_but_rounding(mini):
+def test_shared_prompts_and_own_log_probs_change_nothing_but_rounding(hosted):
     """A prompt computed once and old log-probabilities taken from the update, against verl's own passes; n = 4."""
-    sizes = ("actor_rollout_ref.rollout.n=4", "trainer.total_training_steps=4")
-    unshared, recomputed = "actor_rollout_ref.prefix_sharing=off", "actor_rollout_ref.old_log_probs=recompute"
-    ours = mini.run("grpo", "shared", *sizes)
-    assert ours.status == 0 and "prefix sharing is on" in ours.log(), ours.output
-    for name, own in {"verls": (unshared, recomputed), "unshared": (unshared,)}.items():
-        verls = mini.run("grpo", name, *sizes, *own)
-        assert verls.status == 0, verls.output
-        assert "prefix sharing is off" in verls.log()
+    ours = hosted["shared"]
+    for name in ("verls", "unshared"):
+        verls = hosted[name]
+        assert ours.metrics() != verls.metrics()  # they round otherwise: it was another way
         assert ours.samples()["text"].equals(verls.samples()["text"])
         for mine, other in zip(ours.metrics(), verls.metrics(), strict=True):
             assert mine.keys() == other.keys()
@@ -98,21 +108,16 @@ def test_shared_prompts_and_own_log_probs_change_nothing_but_rounding(mini):
             assert (value - verls.weights(4)[weight]).abs().mean() < 1e-6, weight
 
 
-def test_another_seed_is_another_run(mini, base_line):
-    other = mini.run("grpo", "base", seed=1)
-    assert other.status == 0, other.output
-    ours, theirs = base_line.samples(), other.samples()
+def test_another_seed_is_another_run(hosted, base_line):
+    ours, theirs = base_line.samples(), hosted["another-seed"].samples()
     first = ours.step == 1
     assert list(ours[first]["index"]) != list(theirs[theirs.step == 1]["index"])  # another order
     assert list(ours.text) != list(theirs.text)
 
 
-def test_extra_rollouts_pair_with_the_arm_without(mini, base_line):
+def test_extra_rollouts_pair_with_the_arm_without(hosted, base_line):
     """onerpo's trained responses at step 1 are the base line's: same queries, same random numbers, same weights."""
-    result = mini.run(
-        "bandit", "extra", "algorithm.adv_estimator=onerpo", "data.extra_sampling_size=3", "trainer.total_training_steps=2"
-    )
-    assert result.status == 0, result.output
+    result = hosted["extra"]
     first = result.records[1]
     assert (first["ledger/responses_generated"], first["ledger/responses_trained"]) == (64, 16)
     assert first["ledger/extra_responses"] == 48

@@ -16,10 +16,15 @@ ARMS = {
 }
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(mini):
+    return mini.together(ARMS)
+
+
 @pytest.mark.parametrize("arm", ARMS)
-def test_resumed_is_uninterrupted(mini, arm):
+def test_resumed_is_uninterrupted(mini, uninterrupted, arm):
     algorithm, overrides = ARMS[arm]
-    whole = mini.run(algorithm, f"{arm}-whole", *overrides)
+    whole = uninterrupted[arm]
     assert whole.status == 0, whole.output
     # Killed right after line 6: its checkpoint is being written, or not yet, or done. Epochs end at 3, 6 and 9.
     assert mini.kill_after(algorithm, f"{arm}-cut", 6, *overrides) == -signal.SIGKILL

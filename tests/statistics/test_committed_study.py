@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from Verl.analysis.runs import packed
 from Verl.analysis.runs.table import evaluation_files, question_scores
 from Verl.analysis.stats import compare_with
 
@@ -15,7 +16,7 @@ RESULT = Path(__file__).resolve().parents[2] / "Running-Results" / "studies" / "
 
 def last_scores(result: Path) -> dict[str, np.ndarray]:
     """Arm -> (seeds, questions) of 0/1 at the last evaluation on the test set, seeds in order."""
-    runs = sorted(path.name for path in result.iterdir() if path.is_dir())
+    runs = [path.parent.name for path in packed.find(result, "*/run.json")]
     arms: dict[str, dict[int, np.ndarray]] = {}
     for run in runs:
         arm, seed = re.fullmatch(r"(.+)_tiny_arith_seed(\d+)", run).groups()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from Verl.study import design
+from Verl.design import declared as design
 
 FAKE_TRAINER = Path(__file__).with_name("fake_trainer.py")
 
@@ -18,9 +18,12 @@ def study() -> design.Study:
 
 @pytest.fixture
 def bash_folder(tmp_path: Path) -> Path:
-    """A copy of Running-Bash, for a researcher to change."""
-    folder = tmp_path / "Running-Bash"
+    """A copy of Running-Bash, with the plot scripts beside it, for a researcher to change."""
+    folder, plots = tmp_path / "Running-Bash", tmp_path / "Running-Results"
     shutil.copytree(design.BASH, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    plots.mkdir()
+    for path in (design.BASH.parent / plots.name).glob("plot_*.py"):
+        shutil.copy(path, plots)
     return folder
 
 

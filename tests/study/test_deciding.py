@@ -10,8 +10,9 @@ import sys
 import pytest
 from study_helpers import calls, started, wait_for
 
+from Verl.analysis.verdicts import deciding
 from Verl.errors import UserError
-from Verl.study import deciding, study_cli
+from Verl.study import study_cli
 
 CHANCES = {"grpo_0032_1": 0.5, "grpo_0032_8": 0.7, "grpo_0064_8": 0.5, "grpo_0128_8": 0.53}
 CELLS = ["--pair", "tiny_arith", "--cells", *CHANCES, "--steps", "2"]

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from Verl.design import declared as design
 from Verl.errors import UserError
-from Verl.study import design
-from Verl.trainer.checks import OURS
+from Verl.trainer.ppo.estimators import estimators
 
 GPU_PAIRS = ("qwen0.5b_gsm", "qwen0.5b_math", "llama1b_gsm", "llama1b_math", "olmo1b_gsm", "olmo1b_math")
 
@@ -23,9 +23,23 @@ def test_the_trade_off_holds_its_product(study):
     assert products == {256} and len(study.factors["tradeoff"].cells) == 9
 
 
-def test_entry_points_are_those_that_the_trainer_knows():
-    for entry, estimators in OURS.items():
-        assert all(design.ENTRY_POINTS[name] == entry for name in estimators)
+def test_a_cell_runs_under_the_entry_point_of_its_estimator(study):
+    assert {cell.entry for cell in study.cells.values()} == {"grpo", "bandit", "replay"}
+    assert all(cell.entry == estimators()[cell.estimator].entry for cell in study.cells.values())
+
+
+def test_a_factor_asks_a_question_and_is_drawn_as_a_scale_where_it_is_one(study):
+    assert all(factor.question.endswith((".", "?")) and factor.title for factor in study.factors.values())
+    levels = {name: factor.level for name, factor in study.factors.items()}
+    assert levels["rollouts"] == "rollouts" and levels["tradeoff"] == "queries" and levels["signal"] is None
+    assert study.factors["tradeoff"].reference == "grpo_0032_8"  # declared
+    assert study.factors["batch"].reference == study.factors["batch"].cells[0]
+    assert study.factors["signal"].reference == study.factors["signal"].matched[0][1]
+
+
+def test_only_what_goes_beyond_the_published_grid_is_optional(study):
+    assert {name for name, factor in study.factors.items() if not factor.optional} >= {"baseline", "rollouts", "replay_larger"}
+    assert study.factors["signal"].optional and study.factors["controls"].optional
 
 
 def test_every_cell_of_the_arithmetic_pair_fits_its_questions(study):
@@ -63,6 +77,13 @@ def test_a_script_s_name_gives_its_cell_and_pair(study):
             "banditpo_0032_8_8: {estimator: banditpo, queries: 32, rollouts: 8, window: 8",
             "nothing is replayed",
         ),
+        ("onerpo_0032_1_7: {estimator: onerpo, queries: 32, rollouts: 1, extra: 7}",
+         "onerpo_0032_1: {estimator: onerpo, queries: 32, rollouts: 1}", "onerpo needs extra"),
+        ("grpo_0032_16: {estimator: grpo, queries: 32,", "grpo_0032_16: {estimator: grpo, window: 32, queries: 32,",
+         "grpo takes no window"),
+        ("grpo_0256_1: {estimator: grpo,", "rloo_vectorized_0256_1: {estimator: rloo_vectorized,", "advantage 0"),
+        ("axes: [steps, tokens]", "axes: [steps, token]", "did you mean tokens"),
+        ("reference: grpo_0032_8", "reference: grpo_0032_9", "did you mean grpo_0032_8"),
         ("base_line: grpo_0032_1", "base_line: grpo_0032_2", "grpo_0032_2"),
         ("more: [arpo_0032_8,", "more: [arpo_0032_9,", "did you mean arpo_0032_8"),
         ("product: 256   #", "product: 255   #", "255"),

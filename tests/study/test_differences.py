@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from Verl.study.design import Factor
-from Verl.study.differences import check_factors, differences, single_key, undeclared
+from Verl.design.declared import Factor
+from Verl.design.differences import check_factors, differences, single_key, undeclared
 
 DERIVED = {"actor.ppo_mini_batch_size": "data.train_batch_size"}
-BATCH = Factor("batch", "batch", keys=("data.train_batch_size", "algorithm.replay"))
+BATCH = Factor("batch", "batch", ("data.train_batch_size", "algorithm.replay"), question="Does it matter?", reference="a")
 BASE = {"data.train_batch_size": 32, "actor.ppo_mini_batch_size": 32, "lr": 1e-6}
 
 

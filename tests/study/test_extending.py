@@ -1,4 +1,4 @@
-"""How to add a model, a data set, an arm, an estimator: every block of EXTENDING.md, carried out in a copy of the tree."""
+"""How to add a model, a data set, an arm, an estimator: every block of docs/extending.md, carried out in a copy of the tree."""
 
 import os
 import re
@@ -12,7 +12,6 @@ import yaml
 
 from Verl.study import shipped
 
-_COPIED = {"Verl": [], "Running-Bash": [], "Dataset": ["data"]}
 _BLOCK = re.compile(r"^```(\w+)\n# (\S+/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -21,24 +20,22 @@ class Tree:
 
     def __init__(self, folder: Path, root: Path):
         self.folder, self.root = folder, root
-        for name, left_out in _COPIED.items():
-            shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", *left_out))
-        for path in root.glob("requirements*.txt"):
-            shutil.copy(path, folder)
+        listed = ["git", "-C", root, "ls-files", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines():
+            if (root / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(root / name, folder / name)
 
     def add(self, kind: str) -> None:
-        """Carries out the blocks of a section of EXTENDING.md, then writes the scripts as it says."""
-        text = (self.root / "EXTENDING.md").read_text()
+        """Carries out the blocks of a section of docs/extending.md, then writes the scripts as it says."""
+        text = (self.root / "docs/extending.md").read_text()
         section = re.search(rf"^## {kind}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL).group(1)
         blocks = _BLOCK.findall(section)
         assert len(blocks) == section.count("\n```\n"), "a block that names no file is not carried out"
-        for language, path, content in blocks:
+        for _, path, content in blocks:
             target = self.folder / path
-            if language == "diff":
-                _change(target, content)
-            elif path.endswith("study.yaml"):
-                whole = yaml.safe_load(target.read_text())
-                target.write_text(yaml.safe_dump(_merged(whole, yaml.safe_load(content)), sort_keys=False))
+            if path.endswith("study.yaml"):
+                target.write_text(_with_entries(target.read_text(), content))
             else:
                 assert not target.exists(), path
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -68,16 +65,22 @@ def _merged(whole, more):
     return [*whole, *more]
 
 
-def _change(path: Path, diff: str) -> None:
-    """Lines with a minus become those with a plus that follow them; unmarked lines say where."""
-    lines = diff.splitlines()
-    text = path.read_text()
-    for i, line in enumerate(lines):
-        if line[0] == "+":
-            old = lines[i - 1][1:]
-            assert text.count(old) == 1, f"{path.name} has {old!r} {text.count(old)} times"
-            text = text.replace(old, line[1:] if lines[i - 1][0] == "-" else f"{old}\n{line[1:]}")
-    path.write_text(text)
+def _with_entries(text: str, block: str) -> str:
+    """study.yaml with the entries of a block below those that stand, and the names of a list that is there at its end."""
+    before = yaml.safe_load(text)
+    for group, entries in re.findall(r"^(\w+):.*\n((?:[ #].*\n)+)", block, re.MULTILINE):
+        for name, entry in re.findall(r"^  ([\w.]+)(:.*\n(?:    .*\n)*)", entries, re.MULTILINE):
+            section = re.search(rf"^{group}:.*\n(?: .*\n|\n)*", text, re.MULTILINE)
+            if name in before[group]:
+                ((key, names),) = yaml.safe_load(entry[1:]).items()
+                old = re.search(rf"^  {name}:\n(?:    .*\n)*?    {key}: \[[^]]*(?=\])", section.group(), re.MULTILINE)
+                at = section.start() + old.end()
+                text = f"{text[:at]}, {', '.join(names)}{text[at:]}"
+            else:
+                at = section.start() + len(section.group().rstrip()) + 1
+                text = f"{text[:at]}  {name}{entry}{text[at:]}"
+    assert yaml.safe_load(text) == _merged(before, yaml.safe_load(block))
+    return text
 
 
 @pytest.fixture
@@ -96,8 +99,8 @@ def test_a_model(tree):
     plan = tree.design("plan", "--pair", "qwen1.5b_gsm", "--steps", "100")
     assert "1.54 G parameters" in plan and "(!)" not in plan  # as published, and every cell fits
     # What the comment in its file says.
-    path = tree.folder / "Running-Bash/models/qwen1.5b.sh"
-    path.write_text(path.read_text().replace("micro_batch_size_per_gpu=2", "micro_batch_size_per_gpu=4"))
+    path = tree.folder / "Verl/trainer/config/model/qwen1.5b.yaml"
+    path.write_text(path.read_text().replace("micro_batch_size_per_gpu: 2", "micro_batch_size_per_gpu: 4"))
     with pytest.raises(AssertionError, match="does not fit by plan: updating"):
         tree.design("plan", "--pair", "qwen1.5b_gsm", "--steps", "100", "--cells", "grpo_0032_8")
 
@@ -105,8 +108,7 @@ def test_a_model(tree):
 @pytest.mark.slow
 def test_a_data_set(tree):
     tree.add("A data set")
-    prepare = "python=$0; source Running-Bash/data/longsums.sh; prepare_data"
-    tree.run("bash", "-c", prepare, sys.executable)
+    tree.run(sys.executable, "-c", _PREPARED, "longsums")
     config, said = tree.dry_run("run_grpo_0032_8_tiny_longsums.sh")
     assert config["run"]["name"] == "grpo_0032_8_tiny_longsums_seed0"
     assert "data." not in said  # only the model is not there yet
@@ -114,13 +116,20 @@ def test_a_data_set(tree):
     assert done.stdout.split() == ["1.0", "1.0", "0.0", "0.0"]
 
 
+# A data set as a run prepares it on first use.
+_PREPARED = """
+import sys
+from Verl.trainer import preparation, settings
+sys.exit(preparation.prepare(settings.compose("grpo", [f"data={sys.argv[1]}"])))
+"""
+
 # The reward manager with the documented function, on the first training question: rewards of a right and a wrong answer,
 # and the strict scores that Pass@1 is made of.
 _SCORED = """
 import asyncio, math, sys
 from types import SimpleNamespace
 import pandas as pd, torch
-from Verl.adapter import plugin
+from Verl.cpu import plugin
 from Verl.reward.manager import BanditRewardManager
 from Verl.study import shipped
 from Verl.trainer.ppo.rollouts import _score
@@ -146,7 +155,7 @@ def test_an_arm(tree):
     assert config["run"]["name"] == "grpo_0032_8_seqmean_tiny_arith_seed0"
     assert config["actor_rollout_ref"]["actor"]["loss_agg_mode"] == "seq-mean-token-mean"
     said = tree.design("diff", "grpo_0032_8", "grpo_0032_8_seqmean", "--pair", "tiny_arith")
-    assert "one factor: average (average of the loss)" in said
+    assert "one factor: average (The average of the loss)" in said
     # That it trains otherwise: tests/study/test_effect.py.
 
 
@@ -156,10 +165,43 @@ def test_an_estimator(tree):
     config, _ = tree.dry_run("run_signgrpo_0032_8_tiny_arith.sh")
     assert config["run"]["name"] == "signgrpo_0032_8_tiny_arith_seed0"
     said = tree.design("diff", "grpo_0032_8", "signgrpo_0032_8", "--pair", "tiny_arith")
-    assert "one factor: sign (the sign of the advantage)" in said
-    tree.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/trainer/test_core_algos_sign.py")
+    assert "one factor: sign (The sign of the advantage)" in said
     done = tree.run(sys.executable, "-c", _TRAINED, "run_signgrpo_0032_8_tiny_arith.sh")
     assert done.stdout.split() == ["1.0", "-1.0", "-1.0"]
+    tree.run("git", "init", "-q")  # tests ask git which results are committed
+    tree.run("git", "add", ".")
+    tree.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *_AFFECTED)
+    done = tree.run(sys.executable, "-c", _SHOWN)
+    look, label, *others = done.stdout.splitlines()
+    assert label == "SignGRPO 32\N{MULTIPLICATION SIGN}8" and look not in others
+    tree.run(sys.executable, "Running-Results/plot_sign.py", "--result", "simulated", "--figure", "drawn")
+    assert (tree.folder / "drawn/sign.pdf").is_file() and (tree.folder / "drawn/sign.png").is_file()
+    tree.run("bash", "Running-Results/report.sh", "--result", "simulated", "--out", "drawn/report.html")
+    section = (tree.folder / "drawn/report.html").read_text().split('<section aria-labelledby="sign">')[1]
+    assert "Does it matter by how much a response is better" in section and "SignGRPO 32\N{MULTIPLICATION SIGN}8" in section
+
+
+# The files of the suite that read the registry, the design or what follows from it.
+_AFFECTED = [
+    *(f"tests/trainer/test_{name}.py" for name in ("core_algos", "core_algos_sign", "estimators", "seeds_and_names")),
+    *(f"tests/study/test_{name}.py" for name in ("design", "scripts", "readme", "effect", "differences", "shipped")),
+    *(f"tests/analysis/test_{name}.py" for name in ("figures", "figure_metrics", "report", "committed_results", "identical")),
+]
+
+# Simulated runs of the new arm and its partner; the look of the new arm, its label, and the looks of all others.
+_SHOWN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests/analysis")
+from simulated_runs import write_study
+from Verl.analysis.style import arm_label, arm_look
+from Verl.design.declared import declared
+
+Path("simulated").mkdir()
+write_study(Path("simulated"), {"grpo_0032_8": 0.3, "signgrpo_0032_8": 0.1}, [0, 1], steps=(0, 50, 100), full=True)
+print(arm_look("signgrpo_0032_8"), arm_label("signgrpo_0032_8"), sep="\\n")
+print(*(arm_look(arm) for arm in declared().cells if arm != "signgrpo_0032_8"), sep="\\n")
+"""
 
 
 # What the trainer makes of three responses to one query under the new name.
@@ -167,13 +209,14 @@ _TRAINED = """
 import sys
 from types import SimpleNamespace
 import torch
-from Verl.adapter import plugin
+from Verl.cpu import plugin
 from Verl.study import shipped
 from Verl.trainer.ppo.ray_trainer_grpo import RayTrainerGRPO
 
-trainer = SimpleNamespace(config=shipped.prepare(sys.argv[1]).config)
+trainer = object.__new__(RayTrainerGRPO)
+trainer.config = shipped.prepare(sys.argv[1]).config
 rewards, mask = torch.tensor([[1.0], [0.0], [0.0]]), torch.ones(3, 1)
-advantages, _ = RayTrainerGRPO.advantages(trainer, rewards, mask, SimpleNamespace(uids=["a"] * 3))
+advantages, _ = trainer.advantages(rewards, mask, SimpleNamespace(uids=["a"] * 3))
 print(*advantages.flatten().tolist())
 """
 

@@ -7,8 +7,9 @@ import pytest
 from study_helpers import write_final_answers
 
 from Verl.analysis.report import build
+from Verl.design import freeze
 from Verl.errors import UserError
-from Verl.study import design_cli, freeze, shipped
+from Verl.study import design_cli, shipped
 
 ARMS = ["grpo_0032_1", "grpo_0032_8", "grpo_0064_8"]
 FREEZE = ["freeze", "--name", "mine", "--question", "Do more rollouts pay?", "--pair", "tiny_arith", "--cells", *ARMS[1:]]

@@ -8,8 +8,9 @@ from omegaconf import OmegaConf
 from study_helpers import write_final_answers
 
 from Verl.statistics.planning import Noise
-from Verl.study import memory, plan, resolution
+from Verl.study import plan, resolution
 from Verl.study.measured import seconds_per_evaluated, seconds_per_response
+from Verl.trainer import memory
 from Verl.trainer.run_folder import last_step
 
 GIB = 2**30
@@ -93,7 +94,7 @@ def test_what_does_not_fit_is_said_with_the_mend(study):
 
 
 def test_all_gpu_cells_fit_the_planned_machine(study):
-    """With the settings of models/*.sh, at both memory shares."""
+    """With the settings of config/model/*.yaml, at both memory shares."""
     machine = study.machines["a100"]
     for name in ("qwen0.5b", "llama1b", "olmo1b"):
         for share in (0.6, 0.8):

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from Verl.design.declared import script_name
 from Verl.study import report, shipped
-from Verl.study.design import script_name
 
 PAIR = "qwen0.5b_gsm"
 
@@ -28,12 +28,12 @@ def names(text: str) -> list[str]:
     return found
 
 
-def test_every_factor_has_a_row_with_its_figure(study, rows, root):
-    assert sorted(name for factors in rows for name in names(factors)) == sorted(study.factors)
-    for question, arms, _, cpu_hours, figure in rows.values():
-        assert question.endswith(("?", "trained on", "without")) and float(cpu_hours) > 0
+def test_a_row_names_a_factor_with_its_arms(study, rows):
+    assert rows
+    for factors, (_, arms, _, cpu_hours) in rows.items():
+        assert float(cpu_hours) > 0
+        assert names(factors) and all(name in study.factors for name in names(factors)), factors
         assert all(name in study.cells for name in names(arms) if not name[0].isdigit()), arms
-        assert (root / f"Running-Results/plot_{figure.strip('`')}.py").is_file()
 
 
 @pytest.mark.slow
@@ -42,7 +42,7 @@ def test_hours_on_the_a100_are_the_plan_s(study, rows, tmp_path):
     prepared = {name: shipped.prepare(script_name(name, PAIR)) for name in pair.cells}
     options = {"steps": 100, "seeds": 1, "result_dir": tmp_path, "detectable": study.detectable, "seed_std": False,
                "machine": report.machine_with(study, pair, None, None)}  # fmt: skip
-    for factors, (_, _, hours, _, _) in rows.items():
-        cells = study.chosen(pair, [] if names(factors) else [study.base_line], names(factors))
+    for factors, (_, _, hours, _) in rows.items():
+        cells = study.chosen(pair, [], names(factors))
         expected = report.Plan(study, pair, [(cell, prepared[cell.name]) for cell in cells], options).per_100_steps
         assert hours == (f"{expected:.2g}" if cells else ""), factors

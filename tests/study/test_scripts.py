@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from Verl.study import design, scripts
+from Verl.design import declared as design
+from Verl.errors import UserError
+from Verl.study import scripts, shipped
 
 
 def run(command, **more):
@@ -25,11 +28,31 @@ def test_drift_is_found_and_mended(study, bash_folder):
     edited = bash_folder / "run_grpo_0032_8_tiny_arith.sh"
     edited.write_text(edited.read_text().replace("rollout_n=8", "rollout_n=16"))
     (bash_folder / "run_grpo_0032_1_tiny_arith.sh").unlink()
-    found = {edited.name: "differs", "run_grpo_0032_1_tiny_arith.sh": "missing", ours.name: "not declared"}
+    plots = bash_folder.parent / "Running-Results"
+    (plots / "plot_rollouts.py").unlink()
+    (plots / "plot_gone.py").write_text(f"# {scripts.PLOT_MARK}\n")
+    found = {edited.name: "differs", "run_grpo_0032_1_tiny_arith.sh": "missing", ours.name: "not declared",
+             "plot_rollouts.py": "missing", "plot_gone.py": "not declared"}  # fmt: skip
     assert scripts.drift(study, bash_folder) == found
     assert scripts.write(study, bash_folder) == found
     assert scripts.drift(study, bash_folder) == {}
     assert own.is_file() and not ours.is_file()
+    assert (plots / "plot_table.py").is_file() and not (plots / "plot_gone.py").is_file()  # the table is no factor's
+
+
+def test_a_script_stays_as_it_is_when_an_arm_and_a_factor_are_added(study):
+    """Whatever else is declared, on this pair or another: a script depends on its own cell alone."""
+    cell, pair = study.split_script("grpo_0032_8_tiny_arith")
+    before = scripts.text(study, cell, pair)
+    more = design.Cell("grpo_0032_4", "grpo", 32, 4)
+    factor = replace(study.factors["rollouts"], name="few", cells=("grpo_0032_8", "grpo_0032_4"), published="nothing changes")
+    wider = replace(pair, cells=(*pair.cells, more.name), stands_for={**pair.stands_for, "few": {cell.name: "grpo_0064_8"}})
+    larger = replace(
+        study, cells={**study.cells, more.name: more}, factors={**study.factors, "few": factor},
+        pairs={**study.pairs, pair.name: wider},
+    )  # fmt: skip
+    assert scripts.text(larger, cell, wider) == before
+    assert "4 rollouts per query instead of 1" in scripts.text(larger, more, wider)
 
 
 def test_the_generator_says_by_its_status_whether_scripts_differ(bash_folder, root):
@@ -48,8 +71,8 @@ def test_a_header_says_what_changes(study):
     assert "8 rollouts per query instead of 1" in of("grpo_0032_8_qwen0.5b_gsm")
     assert "The base line" in of("grpo_0032_1_olmo1b_math") and "Against" not in of("grpo_0032_1_olmo1b_math")
     assert "its query's last 8 rewards" in of("asyttgrpo_0064_4_8_llama1b_math")
-    assert "Against run_grpo_0032_8_tiny_arith.sh: learning rate 0." in of("grpo_0032_8_control_lr0_tiny_arith")
-    assert "it stands for asyttgrpo_2048_1_8" in of("asyttgrpo_0512_1_8_tiny_arith").replace("\n#  ", "")
+    control = of("grpo_0032_8_control_lr0_tiny_arith")
+    assert "Against run_grpo_0032_8_tiny_arith.sh: learning rate 0." in control and "Expect: Pass@1 moves" in control
 
 
 def test_every_line_of_a_header_fits_the_page(study):
@@ -65,21 +88,44 @@ SCRIPT = "run_grpo_0032_8_tiny_arith.sh"
     [
         (SCRIPT, "rollout_n=8", "rolout_n=8", "it sets rolout_n, which nothing reads"),
         (SCRIPT, "rollout_n=8", "", "it must set rollout_n"),
-        (SCRIPT, "rollout_n=8", "rollout_n=8x", "rollout_n=8x must be a whole number"),
+        (SCRIPT, "rollout_n=8", "rollout_n=8\nFOO=bar", "it sets FOO, which nothing reads"),
         (SCRIPT, "algorithm=grpo", "algorithm=gropo", "algorithm=gropo is unknown"),
-        (SCRIPT, "model=tiny", "model=tinny", "there is no Running-Bash/models/tinny.sh"),
-        (SCRIPT, "data=arith", "data=arit", "there is no Running-Bash/data/arit.sh"),
-        ("run_onerpo_0032_1_7_tiny_arith.sh", "extra_sampling_size=7", "", "it must set extra_sampling_size"),
-        ("run_asyttgrpo_0064_4_8_tiny_arith.sh", "window_size=8", "", "it must set window_size"),
+        (SCRIPT, 'run "$@"', "", 'it must end with: run "$@"'),
     ],
 )
 def test_a_slip_in_a_script_is_one_sentence_and_status_2(bash_folder, script, old, new, said):
-    path = bash_folder / script
-    assert path.read_text().count(f"\n{old}\n") == 1
-    path.write_text(path.read_text().replace(f"\n{old}\n", f"\n{new}\n"))
-    done = run(["bash", path, "--print-args"])
+    done = run(["bash", changed(bash_folder / script, old, new), "--print-args"])
     assert done.returncode == 2
     assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "old", "new", "said"),
+    [
+        (SCRIPT, "rollout_n=8", "rollout_n=8x", "actor_rollout_ref.rollout.n=8x .* must be a whole number"),
+        (SCRIPT, "model=tiny", "model=tinny", "model=tinny is unknown: choose .*tiny"),
+        (SCRIPT, "data=arith", "data=arit", "data=arit is unknown: choose arith"),
+        ("run_onerpo_0032_1_7_tiny_arith.sh", "extra_sampling_size=7", "", "the script must set extra_sampling_size"),
+        ("run_asyttgrpo_0064_4_8_tiny_arith.sh", "window_size=8", "", "the script must set window_size"),
+    ],
+)
+def test_a_wrong_value_in_a_script_is_one_sentence(bash_folder, script, old, new, said):
+    changed(bash_folder / script, old, new)
+    with pytest.raises(UserError, match=said) as caught:
+        shipped.prepare(script, folder=bash_folder)
+    assert "\n" not in str(caught.value)
+
+
+def changed(path, old, new):
+    assert path.read_text().count(f"\n{old}\n") == 1
+    path.write_text(path.read_text().replace(f"\n{old}\n", f"\n{new}\n"))
+    return path
+
+
+@pytest.mark.parametrize("typed", [["--dri-run"], ["--where"]])
+def test_an_unknown_option_is_one_sentence(bash_folder, typed):
+    done = run(["bash", bash_folder / SCRIPT, *typed])
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "error: " in done.stderr
 
 
 def test_the_caller_s_environment_is_no_setting(bash_folder):

@@ -2,10 +2,10 @@
 
 import pytest
 
+from Verl.design.declared import script_name
+from Verl.design.differences import check_factors
 from Verl.errors import UserError
 from Verl.study import design_cli, shipped
-from Verl.study.design import script_name
-from Verl.study.differences import check_factors
 from Verl.trainer import launch
 from Verl.trainer.verl_checks import check_with_verl
 
@@ -52,7 +52,7 @@ def test_arms_of_a_factor_differ_in_what_it_declares(study, prepared):
 
 @pytest.mark.slow
 def test_every_gpu_script_fits_the_planned_machine(study, prepared):
-    from Verl.study import memory
+    from Verl.trainer import memory
 
     for name, (_, pair) in study.scripts.items():
         machine = study.machines[pair.machine]
@@ -60,41 +60,6 @@ def test_every_gpu_script_fits_the_planned_machine(study, prepared):
             size = memory.ModelSize.of(study.models[pair.model])
             found = memory.memory(size, prepared[name].config, machine["memory_gib"], machine["reserve_gib"])
             assert memory.too_small(name, found) is None
-
-
-@pytest.mark.parametrize(
-    ("script", "user"),
-    [
-        ("run_grpo_0032_8_tiny_arith.sh", []),
-        ("run_grpo_0032_8_control_lr0_tiny_arith.sh", ["seed=3", "actor_rollout_ref.actor.kl_loss_coef=0.01"]),
-        ("run_asyttgrpo_0512_1_8_qwen0.5b_gsm.sh", ["trainer.total_training_steps=5"]),
-        ("run_onerpo_0032_1_7_llama1b_math.sh", ["data.train_files=[a.parquet,b.parquet]"]),
-    ],
-)
-def test_composing_many_gives_what_the_launcher_gives(script, user, monkeypatch):
-    """`shipped.prepare` takes a short cut around Hydra; the launcher does not."""
-    algorithm, scripted, own = shipped.print_args(script, user)
-    monkeypatch.setattr("Verl.trainer.launch.check", lambda *_: [])
-    monkeypatch.setattr("Verl.study.shipped.check", lambda *_: [])
-    config, _ = launch.prepare(algorithm, scripted, own)
-    assert shipped.prepare(script, user).config == config
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("data.train_batch_sice=3", "did you mean data.train_batch_size"),
-        ("data.train_batch_size=many", "must be a whole number"),
-        ("trainer.device=tpu", "choose auto, cpu or cuda"),
-        ("data.train_batch_size", "data.train_batch_size"),
-    ],
-)
-def test_the_short_cut_refuses_what_the_launcher_refuses(override, said):
-    algorithm, scripted, _ = shipped.print_args("run_grpo_0032_8_tiny_arith.sh")
-    for prepare in (lambda: shipped.compose(algorithm, [*scripted, override]),
-                    lambda: launch.prepare(algorithm, scripted, [override])):  # fmt: skip
-        with pytest.raises(UserError, match=said):
-            prepare()
 
 
 def test_the_diff_says_whether_it_is_one_factor(capsys):

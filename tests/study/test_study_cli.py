@@ -135,7 +135,7 @@ def test_a_slip_is_one_sentence_and_status_2(tmp_path, capsys, monkeypatch, argu
 
 
 def test_a_gpu_too_small_by_plan_is_refused_before_a_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("Verl.study.here.gpu_gib", lambda: 16.0)
+    monkeypatch.setattr("Verl.trainer.memory_here.gpu_gib", lambda: 16.0)
     monkeypatch.setattr(study_cli, "_refuse_if_missing", lambda one: None)  # as on a machine with a GPU
     assert study_cli.main(["--pair", "olmo1b_gsm", "--cells", "grpo_0032_8", "--result", str(tmp_path)]) == 2
     assert "grpo_0032_8_olmo1b_gsm_seed0 does not fit by plan" in capsys.readouterr().err

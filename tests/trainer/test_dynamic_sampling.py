@@ -10,8 +10,8 @@ from tensordict import TensorDict
 from tensordict.tensorclass import NonTensorStack
 from transfer_queue import KVBatchMeta
 
-from Verl.adapter.local_queue import installed
 from Verl.adapter.nested import nested, stacked
+from Verl.cpu.local_queue import installed
 from Verl.errors import RunStopped
 from Verl.trainer.ppo.dynamic_sampling import DynamicSampler, different_questions
 from Verl.trainer.ppo.ledger import Ledger, rollout_metrics

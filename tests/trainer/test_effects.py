@@ -7,7 +7,7 @@ import pytest
 from tests.benchmarks import effects as measured
 from Verl.errors import UserError
 from Verl.study import shipped
-from Verl.trainer import conditions, effects, settings
+from Verl.trainer import conditions, effects, overrides
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 SCRIPT = "run_grpo_0032_8_tiny_arith.sh"
@@ -21,7 +21,7 @@ def keys():
 def test_every_key_has_a_row_and_every_row_a_key(keys):
     assert not [key for key in keys if effects.effect_of(key) is None]
     for row in effects.table():  # a group may stand for keys of the user's own, which no default names
-        assert any(row.covers(key) for key in keys) or row.key.startswith(settings.OPEN_DICTS), row.key
+        assert any(row.covers(key) for key in keys) or row.key.startswith(overrides.OPEN_DICTS), row.key
 
 
 def test_rows_say_what_they_must():

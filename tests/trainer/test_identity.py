@@ -184,6 +184,14 @@ def test_a_finished_run_says_that_it_stood_on_something_else(pair, capsys):
     assert "finished already, on something else: reward_function" in capsys.readouterr().err
 
 
+def test_a_run_goes_on_with_as_many_gpus_as_it_began_on(pair):
+    stopped_at(run(pair, trainer__n_gpus_per_node=4), 4)
+    assert recorded(pair)["stands_on"]["gpus"] == 4
+    with pytest.raises(UserError, match=r"gpus \(was 4, is 2\)"):
+        run(pair, trainer__n_gpus_per_node=2)
+    run(pair, trainer__n_gpus_per_node=2, trainer__nnodes=2)
+
+
 def test_what_run_json_says(pair):
     user = ["actor_rollout_ref.actor.optim.lr=1e-3", "data.apply_chat_template_kwargs={a: 1}"]
     config = run(pair, user=user)

@@ -9,9 +9,9 @@ import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 
-from Verl.adapter.local_queue import installed
 from Verl.adapter.nested import nested
-from Verl.data.sources import MATH
+from Verl.cpu.local_queue import installed
+from Verl.reward.sources import MATH
 from Verl.trainer.ppo.controls import shuffled_rewards
 from Verl.trainer.ppo.evaluation import _metrics
 from Verl.trainer.ppo.ledger import Ledger, advantage_metrics, rollout_metrics

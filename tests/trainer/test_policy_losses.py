@@ -40,7 +40,7 @@ def test_the_list_of_losses_is_verl_s():
 def test_the_defaults_are_verl_s():
     from Verl.trainer import settings
 
-    actor = settings._hydra("grpo", []).actor_rollout_ref.actor
+    actor = settings.defaults("grpo", "cpu").actor_rollout_ref.actor
     for key, (default, _, _) in READ_BY.items():
         value = actor
         for part in key.split("."):

@@ -5,24 +5,29 @@ import pytest
 from omegaconf import OmegaConf, open_dict
 
 from Verl.data.arithmetic import prepare as draw
-from Verl.data.sources import CHAIN_SUM, GSM8K, MATH, MATH_500
 from Verl.errors import UserError
+from Verl.reward.sources import CHAIN_SUM, GSM8K, MATH, MATH_500
 from Verl.study import shipped
-from Verl.trainer import launch, published
-from Verl.trainer.checks import check
+from Verl.trainer import published, settings
+from Verl.trainer.checks import lacking
 
 SCRIPT = "run_grpo_0032_1_smollm135m_gsm.sh"  # a script whose model sets an evaluation of its own
 
 
-def values(texts):
-    """key: the value that counts, as Hydra takes the last of several."""
-    return dict(text.lstrip("+").split("=", 1) for text in texts)
+def texts(expanded):
+    return [text for _, part in expanded for text in part]
+
+
+def values(expanded):
+    """key: the value that counts, which is the last of several."""
+    return dict(text.lstrip("+").split("=", 1) for text in texts(expanded))
 
 
 def test_without_the_key_nothing_changes():
     scripted, user = ["trainer.test_freq=3", "data.train_files=a"], ["seed=1"]
-    assert published.expand(scripted, user) == [*scripted, *user]
-    assert published.expand([*scripted, "published=true"], ["published=false"])[2:] == ["published=true", "published=false"]
+    assert texts(published.expand(scripted, user)) == [*scripted, *user]
+    switched = texts(published.expand([*scripted, "published=true"], ["published=false"]))
+    assert switched[2:] == ["published=true", "published=false"]
     assert published.lines(OmegaConf.create({"published": False})) == []
 
 
@@ -40,19 +45,17 @@ def test_in_a_cells_settings_what_stands_behind_the_key_wins():
 
 
 def test_the_validation_split_is_trained_on_unless_the_user_has_data_of_his_own():
-    files = ["data.train_files=d/train.parquet", "data.val_files=d/validation.parquet", "data.test_files=d/test.parquet"]
-    found = values(published.expand(files, ["published=true"]))
+    files = {f"data.{key}_files": f"d/{name}.parquet" for key, name in
+             (("train", "train"), ("val", "validation"), ("test", "test"))}  # fmt: skip
+    found = values(published.expand([], ["published=true"], files))
     assert found["data.train_files"] == "[d/train.parquet,d/validation.parquet]" and found["data.val_files"] == "d/test.parquet"
-    found = values(published.expand(files, ["published=true", "data.train_files=mine.parquet"]))
-    assert found["data.train_files"] == "mine.parquet" and found["data.val_files"] == "d/validation.parquet"
+    found = values(published.expand([], ["published=true", "data.train_files=mine.parquet"], files))
+    assert found["data.train_files"] == "mine.parquet" and "data.val_files" not in found
 
 
-def test_a_run_and_the_design_checks_see_the_same_config_and_the_name_says_it():
-    algorithm, scripted, _ = shipped.print_args(SCRIPT)
-    user = ["published=true", "data.max_response_length=64"]
-    plain, checked = shipped.prepare(SCRIPT), shipped.prepare(SCRIPT, user)
-    run, _ = launch.prepare(algorithm, scripted, user)
-    assert run == checked.config
+def test_the_config_has_it_and_the_name_says_it():
+    plain, checked = shipped.prepare(SCRIPT), shipped.prepare(SCRIPT, ["published=true", "data.max_response_length=64"])
+    run = checked.config
     assert "published" in checked.name and checked.name != plain.name and checked.hash != plain.hash
     assert checked.flat["published"] is True and plain.flat["published"] is False
     set_here = {key: OmegaConf.select(run, key) for key in published.SETTINGS}
@@ -122,6 +125,6 @@ def test_a_script_s_own_data_are_refused_for_what_they_are(tmp_path):
     algorithm, scripted, _ = shipped.print_args("run_grpo_0032_8_tiny_arith.sh")
     splits = {"train_files": "train", "val_files": "validation", "test_files": "test"}
     scripted += [f"data.{key}={tmp_path}/{split}.parquet" for key, split in splits.items()]
-    config = shipped.compose(algorithm, published.expand(scripted, ["published=true"]))
+    config = settings.compose(algorithm, scripted, ["published=true"])
     with pytest.raises(UserError, match=r"published=true.*GSM8K and MATH"):
-        check(config, algorithm)
+        lacking(config)

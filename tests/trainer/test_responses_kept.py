@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from Verl.data.sources import CHAIN_SUM
-from Verl.evaluation.labels import pass_at_1
+from Verl.reward.sources import CHAIN_SUM
 from Verl.seeds import rollout_seed
 from Verl.trainer.console import Console, Progress
 from Verl.trainer.ppo.evaluation import final_metrics, set_metrics, source_words
 from Verl.trainer.ppo.rollouts import Rollouts
 from Verl.trainer.run_log import RunLog
+from Verl.wording import pass_at_1
 
 SCORES = ("strict", "flexible", "format", "failure", "timeout")
 

@@ -8,11 +8,11 @@ import transfer_queue as tq
 from omegaconf import OmegaConf
 from tensordict import TensorDict
 
-from Verl.adapter.local_queue import installed
 from Verl.adapter.nested import nested
-from Verl.study.shipped import compose
+from Verl.cpu.local_queue import installed
 from Verl.trainer.ppo import rollout_correction
-from Verl.trainer.ppo.truncation import LossMask
+from Verl.trainer.ppo.loss_mask import LossMask
+from Verl.trainer.settings import compose
 
 KEY = "algorithm.rollout_correction"
 # pi_old / mu per token: 2, 1, 0.5 in the first response, 4, 0.25 in the second.

@@ -6,8 +6,9 @@ from omegaconf import OmegaConf
 from Verl.errors import UserError
 from Verl.seeds import derive, rollout_seed
 from Verl.study import shipped
-from Verl.trainer import naming
+from Verl.trainer import naming, settings
 from Verl.trainer.naming import comparable, composed_arm, config_hash, name_run
+from Verl.trainer.overrides import keys_of
 
 
 def test_streams_are_apart_and_fixed():
@@ -136,7 +137,7 @@ def test_many_overrides_make_a_short_name_and_still_their_own():
 
 
 def test_every_key_has_a_short_form_of_its_own():
-    known = list(naming._keys(shipped.compose("replay", [])))
+    known = list(keys_of(settings.defaults("replay", "cpu")))
     short = {naming.short_key(key, known) for key in known}
     assert len(short) == len(known)
     assert naming.short_key("actor_rollout_ref.actor.optim.lr", known) == "lr"

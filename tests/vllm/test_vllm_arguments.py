@@ -5,8 +5,9 @@ import inspect
 
 import pytest
 
-from Verl.adapter import interface, vllm_arguments
+from Verl.adapter import interface
 from Verl.errors import UserError
+from Verl.study import vllm_arguments
 from Verl.study.shipped import prepare
 
 pytestmark = pytest.mark.vllm
@@ -16,10 +17,18 @@ UNDERSTOOD = ("gpu_memory_utilization", "dtype", "max_num_seqs", "load_format", 
 ON_A_GPU = ["trainer.device=cuda"]
 
 
-@pytest.mark.parametrize("entry", interface.RELIED_ON_WITH_VLLM, ids=lambda entry: f"{entry.module}:{entry.name}")
-def test_verl_still_has(entry):
-    names = list(inspect.signature(interface.resolve(entry)).parameters)
-    assert names[: len(entry.parameters)] == list(entry.parameters), f"{entry.name}{names}: {entry.why}"
+@pytest.mark.parametrize("target, parameters, why", interface.names(interface.RELIED_ON_WITH_VLLM))
+def test_verl_still_has(target, parameters, why):
+    found = interface.resolve(target)
+    if parameters:
+        given = list(inspect.signature(found).parameters)
+        assert given[: len(parameters)] == list(parameters), f"{target}{given}: {why}"
+
+
+@pytest.mark.parametrize("name", ["dispatch_cpu_unquantized_gemm", "device_type"])
+def test_what_is_replaced_is_there(name):
+    for target in interface.REPLACED[name].targets:
+        interface.resolve(target)
 
 
 def test_every_script_for_a_gpu_is_accepted_and_understood():
@@ -54,14 +63,14 @@ def test_a_cpu_run_passes_the_same_but_for_a_declared_few():
     differing = {f.name for f in dataclasses.fields(gpu) if getattr(gpu, f.name) != getattr(cpu, f.name)}
     assert differing == {
         "dtype", "load_format", "max_num_seqs",  # Verl/trainer/config/device/cpu.yaml
-        "worker_extension_cls", "enable_sleep_mode", "enforce_eager", "kv_cache_memory_bytes",  # Verl/adapter/vllm_cpu.py
+        "worker_extension_cls", "enable_sleep_mode", "enforce_eager", "kv_cache_memory_bytes",  # Verl/cpu/vllm_server.py
     }  # fmt: skip
 
 
 def test_heads_that_vllm_has_no_cpu_kernel_for_are_refused():
     from transformers import Qwen2Config
 
-    from Verl.adapter.vllm_cpu import check_head_size
+    from Verl.cpu.vllm_server import check_head_size
 
     check_head_size(Qwen2Config(hidden_size=128, num_attention_heads=4))
     with pytest.raises(UserError, match="heads of size 16"):

@@ -1,4 +1,4 @@
-"""The command line that all ``Running-Results/plot_*.py`` share: a script names its question, this does the rest.
+"""The command line that all ``Running-Results/plot_*.py`` share: a script names its factor, this does the rest.
 
 ``python -m Verl.analysis.figures.cli`` draws all of them, from one reading of the runs (make_figures.sh).
 """
@@ -8,20 +8,25 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
+import pandas as pd
+
 from Verl import FIGURE_DIR, RESULT_DIR
-from Verl.analysis.figures.curves import AXES, plot_question
+from Verl.analysis.figures import metrics
+from Verl.analysis.figures.curves import plot_question
 from Verl.analysis.figures.levels import plot_levels
 from Verl.analysis.runs.files import LEDGER, TEST
 from Verl.analysis.runs.table import Runs, load_runs
 from Verl.analysis.verdicts.compare import compare, gains, study_verdicts
+from Verl.analysis.verdicts.factors import family_of, pairs_of
 from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, read_margin
-from Verl.analysis.verdicts.questions import QUESTIONS, family_of, pairs_of, question
 from Verl.analysis.verdicts.summary import summary_table, to_markdown
+from Verl.design.declared import AXES, Factor, declared
+from Verl.errors import UserError
 
 TABLE = "table"
 _PLOTTED = {
@@ -54,9 +59,9 @@ def needed(metric: str) -> bool:
     return metric in _PLOTTED
 
 
-def load_or_say(name: str, result_dir: Path) -> Runs | None:
+def load_or_say(name: str, result_dir: Path, wanted: Callable[[str], bool] = needed) -> Runs | None:
     """The runs with what the figures need; None, and why on the console, if there are none."""
-    runs = load_runs(result_dir, needed)
+    runs = load_runs(result_dir, wanted)
     if runs.table.empty:
         print(f"{name}: no run found in {shown_path(result_dir)}; nothing drawn.", file=sys.stderr)
         for problem in runs.problems:
@@ -70,47 +75,90 @@ def relevant_problems(runs: Runs, arms: list[str]) -> list[str]:
     return [p for p in runs.problems if any(p.startswith((f"{arm} on ", f"{arm}_")) for arm in arms)]
 
 
-def question_lines(name: str, runs: Runs, options: argparse.Namespace) -> list[str]:
-    """Draws the question of this name against each chosen axis; where, what is missing or wrong, and the verdicts."""
-    asked = question(name)
-    arms = pairs_of(asked, runs.table, options.pairs)
-    if not arms and asked.optional:
+def factor_lines(name: str, runs: Runs, options: argparse.Namespace) -> list[str]:
+    """Draws the factor of this name against each chosen axis; where, what is missing or wrong, and the verdicts."""
+    factor = declared().factors[name]
+    arms = pairs_of(factor, runs.table, options.pairs)
+    if not arms and factor.optional:
         return [f"{name}: none of its arms was run; nothing drawn."]
     arm_names = list(dict.fromkeys(arm for of_pair in arms.values() for arm in of_pair))
     lines = [f"problem: {problem}" for problem in relevant_problems(runs, arm_names)]
-    for axis in options.axis or asked.axes:
+    if options.metric:
+        return lines + [line for metric in options.metric for line in _metric_lines(factor, metric, runs, arms, options)]
+    for axis in options.axis or factor.axes:
         path = options.figure / (name if axis == "steps" else f"{name}_{axis}")
-        drawn = plot_question(runs, arms, path, asked.title, axis)
-        lines.append(f"{shown_path(drawn.files[0])}, .png: {asked.title}, against {AXES[axis]}.")
+        drawn = plot_question(runs, arms, path, factor.title, axis)
+        lines.append(f"{shown_path(drawn.files[0])}, .png: {factor.title}, against {AXES[axis]}.")
         lines += [f"  note: {note}" for note in drawn.notes]
         judged = study_verdicts(runs, options.result, axis, margin=options.margin)
-        lines += [f"  {one.sentence}" for one in compare(runs, family_of(asked, arms), options.result, axis, judged=judged)]
-    if asked.level:
-        drawn = plot_levels(runs, arms, options.figure / f"{name}_final", asked.title, asked.level)
-        lines.append(f"{shown_path(drawn.files[0])}, .png: {asked.title}, last test Pass@1 of every arm.")
-    if asked.from_start:
+        lines += [f"  {one.sentence}" for one in compare(runs, family_of(factor, arms), options.result, axis, judged=judged)]
+    if factor.level:
+        drawn = plot_levels(runs, arms, options.figure / f"{name}_final", factor.title, factor.level)
+        lines.append(f"{shown_path(drawn.files[0])}, .png: {factor.title}, last test Pass@1 of every arm.")
+    if factor.from_start:
         judged = study_verdicts(runs, options.result, margin=options.margin)
         for pair, of_pair in arms.items():
             lines += [f"  {one.sentence}" for one in gains(runs, of_pair, [pair], options.result, judged=judged)]
     return lines
 
 
+def _metric_lines(
+    factor: Factor, metric: str, runs: Runs, arms: dict[str, list[str]], options: argparse.Namespace
+) -> list[str]:
+    """Draws another metric of a factor's arms, and says where each begins and ends."""
+    panel, name, lines = metrics.panel_of(metric), f"{factor.name}_{metrics.file_part(metric)}", []
+    found = metrics.ends(runs, metric, arms)
+    if not found:
+        return [f"{factor.name}: none of its arms logs {metric}; nothing drawn."]
+    for axis in options.axis or factor.axes:
+        path = options.figure / (name if axis == "steps" else f"{name}_{axis}")
+        drawn = plot_question(runs, arms, path, factor.title, axis, [panel])
+        lines.append(f"{shown_path(drawn.files[0])}, .png: {factor.title}, {metric} against {AXES[axis]}.")
+        lines += [f"  note: {note}" for note in drawn.notes]
+    if factor.level:
+        drawn = plot_levels(runs, arms, options.figure / f"{name}_final", factor.title, factor.level, panel)
+        lines.append(f"{shown_path(drawn.files[0])}, .png: {factor.title}, last {metric} of every arm.")
+    rarely = metrics.rarely_logged(runs.table, arms, metric)
+    return [*lines, *([f"  note: {rarely}"] if rarely else []), *(f"  {metrics.sentence(row)}" for row in found)]
+
+
+def _write_table(frame: pd.DataFrame, text: str, stem: Path) -> None:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(f"{stem}.csv", index=False, float_format="%.6f", lineterminator="\n")
+    Path(f"{stem}.md").write_text(text, encoding="utf-8")
+
+
+def _metric_table(metric: str, runs: Runs, options: argparse.Namespace) -> str:
+    """Writes the table of another metric; says where."""
+    arms = {
+        pair: sorted(of_pair.unique(), key=lambda arm: (arm != declared().base_line, arm))
+        for pair, of_pair in runs.table.groupby("pair")["arm"]
+        if options.pairs is None or pair in options.pairs
+    }
+    rows = metrics.ends(runs, metric, arms)
+    if not rows:
+        raise ValueError(f"no run of the pairs asked for logs {metric}; nothing written")
+    stem = options.figure / f"{TABLE}_{metrics.file_part(metric)}"
+    _write_table(pd.DataFrame(rows), metrics.to_markdown(metric, rows), stem)
+    return f"{shown_path(stem)}.md, .csv: {metric} of {len(rows)} arms."
+
+
 def table_lines(runs: Runs, options: argparse.Namespace) -> list[str]:
     """Writes table.csv and table.md: start, final, best and marginal gain of every arm over the base line."""
+    if options.metric:
+        return [_metric_table(metric, runs, options) for metric in options.metric]
     summary = summary_table(runs, pairs=options.pairs, result_dir=options.result, margin=options.margin)
     if summary.empty:
         raise ValueError("no run has a test evaluation; nothing written")
-    options.figure.mkdir(parents=True, exist_ok=True)
-    summary.to_csv(options.figure / "table.csv", index=False, float_format="%.6f", lineterminator="\n")
-    (options.figure / "table.md").write_text(to_markdown(summary, options.margin), encoding="utf-8")
+    _write_table(summary, to_markdown(summary, options.margin), options.figure / TABLE)
     problems = [f"problem: {problem}" for problem in runs.problems]
     return [*problems, f"{shown_path(options.figure / 'table.md')}, .csv: {len(summary)} arms."]
 
 
 def _drawn(name: str, runs: Runs, options: argparse.Namespace) -> tuple[list[str], str | None]:
-    """The lines of one question or of the table; and why it was not drawn, if it was not."""
+    """The lines of one factor or of the table; and why it was not drawn, if it was not."""
     try:
-        return (table_lines(runs, options) if name == TABLE else question_lines(name, runs, options)), None
+        return (table_lines(runs, options) if name == TABLE else factor_lines(name, runs, options)), None
     except (OSError, ValueError) as error:
         return [], f"{name}: {error}."
 
@@ -132,15 +180,27 @@ def _all_drawn(names: list[str], runs: Runs, options: argparse.Namespace) -> Ite
         yield from pool.map(_drawn_from_shared, names)
 
 
-def main(names: Sequence[str], arguments: list[str] | None = None) -> int:
-    """Draws the questions of these names (and the table), says what it drew; returns the exit status."""
-    asks = [question(name).asks if name != TABLE else str(table_lines.__doc__) for name in names]
+def main(names: Sequence[str] = (), arguments: list[str] | None = None) -> int:
+    """Draws the factors of these names (and the table); without names everything. Returns the exit status."""
+    try:
+        factors = declared().factors
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    names = names or [*factors, TABLE]
+    asks = [factors[name].question if name != TABLE else str(table_lines.__doc__) for name in names]
     parser = common_options(asks[0] if len(names) == 1 else "Draws every figure and table of the study.")
-    parser.add_argument("--axis", nargs="+", choices=AXES, help="budget axes; default: the question's own")
+    parser.add_argument("--axis", nargs="+", choices=AXES, help="budget axes; default: the factor's own")
+    said = "metrics of the jsonl to draw instead of Pass@1, e.g. response_length/mean"
+    parser.add_argument("--metric", nargs="+", metavar="KEY", help=said)
     options = parser.parse_args(arguments)
-    runs = load_or_say(names[0] if len(names) == 1 else "make_figures", options.result)
+    wanted = metrics.Watched(options.metric or (), needed)
+    runs = load_or_say(names[0] if len(names) == 1 else "make_figures", options.result, wanted)
     if runs is None:
         return 1
+    if unknown := wanted.unknown(shown_path(options.result)):
+        print(unknown, file=sys.stderr)
+        return 2
     failed = 0
     for lines, why_not in _all_drawn(list(names), runs, options):
         print(*lines, sep="\n", end="\n" * bool(lines))
@@ -151,4 +211,4 @@ def main(names: Sequence[str], arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main([*(one.name for one in QUESTIONS), TABLE]))
+    sys.exit(main())

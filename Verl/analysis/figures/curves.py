@@ -1,4 +1,4 @@
-"""Draws one question of the study: train and test Pass@1 of its arms against a budget, one column per pair.
+"""Draws one factor of the study: train and test Pass@1 of its arms against a budget, one column per pair.
 
 A picture depends on the data alone: matplotlib's own settings are reset, dates and versions are kept out of the files,
 so that the same runs give the same bytes. What is not there is named in the picture, never drawn as zero.
@@ -19,24 +19,34 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from Verl.analysis.figures.layout import lay_out, save, settings
-from Verl.analysis.figures.style import COLUMN_WIDTH, PAGE_WIDTH, arm_look
+from Verl.analysis.figures.layout import LEFT, LEFT_WIDE, LINE, any_number, lay_out, save, settings
 from Verl.analysis.runs import identical
 from Verl.analysis.runs.files import LEDGER, TEST, listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.stats import seed_interval
+from Verl.analysis.style import COLUMN_WIDTH, PAGE_WIDTH, Look, arm_looks
+from Verl.design.declared import AXES
 
 ArmsOfPairs = Mapping[str, Sequence[str]]  # pair -> arms; a column each, in this order
 
-AXES = {
-    "steps": "training steps",
-    "queries": "queries seen",
-    "responses": "responses generated",
-    "tokens": "tokens generated",
-    "gradient_samples": "gradient samples",
-    "hours": "hours",
-}
-ROWS = {"train Pass@1": ("eval/train/pass@1", "train/reward_mean"), "test Pass@1": (TEST,)}
+
+class Panel(NamedTuple):
+    """One row of a figure: its axis label, the metrics of which the first that a run logs is drawn, and what it is called
+    in notes. ``share``: whether values lie in 0 to 1, where intervals are cut off."""
+
+    label: str
+    metrics: tuple[str, ...]
+    name: str
+    share: bool = True
+
+    @property
+    def room(self) -> float:
+        """Inches that its label and numbers take."""
+        return (LEFT if self.share else LEFT_WIDE) + LINE * self.label.count("\n")
+
+
+TRAIN_PANEL = Panel("train Pass@1", ("eval/train/pass@1", "train/reward_mean"), "train Pass@1")
+TEST_PANEL = Panel("test Pass@1", (TEST,), "test Pass@1")
 _BAND_LIMIT = 3  # more bands than this hide each other: then every arm gets one error bar at its end
 _LOG_FROM = 10.0  # arms whose budgets differ by more than this factor need a logarithmic axis to be seen side by side
 _BAR_ROOM = 0.03  # of the panel's width, for each bar
@@ -60,10 +70,11 @@ class Curve(NamedTuple):
     seeds: int
 
 
-def mean_curve(rows: pd.DataFrame, metric: str, axis: str) -> Curve | None:
+def mean_curve(rows: pd.DataFrame, metric: str, axis: str, share: bool = True) -> Curve | None:
     """Curve of one arm on one pair from its rows; None if the metric or the budget is not logged.
 
-    Seeds meet at steps; on another axis a point stands at their mean budget at that step.
+    Seeds meet at steps; on another axis a point stands at their mean budget at that step. ``share``: the interval is cut
+    off at 0 and 1.
     """
     column = "step" if axis == "steps" else LEDGER[axis]
     if metric not in rows or column not in rows:
@@ -77,11 +88,12 @@ def mean_curve(rows: pd.DataFrame, metric: str, axis: str) -> Curve | None:
         low, high = seed_interval(values)[1:] if len(values) > 1 else (np.nan, np.nan)
         points.append((group[column].mean(), values.mean(), low, high))
     x, mean, low, high = np.array(sorted(points)).T
+    if share:
+        low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
     return Curve(x, mean, low, high, rows["seed"].nunique())
 
 
-def _draw_arm(ax, arm: str, curve: Curve, banded: bool) -> None:
-    look = arm_look(arm)
+def _draw_arm(ax, look: Look, curve: Curve, banded: bool) -> None:
     every = max(1, round(len(curve.x) / 10))
     ax.plot(
         curve.x,
@@ -96,8 +108,8 @@ def _draw_arm(ax, arm: str, curve: Curve, banded: bool) -> None:
     if banded and curve.seeds > 1:
         ax.fill_between(
             curve.x,
-            np.clip(curve.low, 0, 1),
-            np.clip(curve.high, 0, 1),
+            curve.low,
+            curve.high,
             color=look.colour,
             alpha=0.14,
             linewidth=0.0,
@@ -105,21 +117,21 @@ def _draw_arm(ax, arm: str, curve: Curve, banded: bool) -> None:
         )
 
 
-def _draw_bars(ax, curves: dict[str, Curve]) -> None:
+def _draw_bars(ax, curves: dict[str, Curve], looks: Mapping[str, Look]) -> None:
     """The interval of every arm's last point, side by side right of the panel's last point."""
     for i, (arm, curve) in enumerate(curves.items()):
         known = np.flatnonzero(np.isfinite(curve.low))
         if known.size == 0:
             continue
-        mean, reach = curve.mean[known[-1]], np.clip([curve.low[known[-1]], curve.high[known[-1]]], 0, 1)
-        # x in parts of the axis, outside of it, and y in Pass@1: the bars take no room from the curves
+        mean, low, high = (part[known[-1]] for part in curve[1:4])
+        # x in parts of the axis, outside of it, and y in the panel's units: the bars take no room from the curves
         place = 1.025 + _BAR_ROOM * i
         ax.errorbar(
             place,
             mean,
-            yerr=[[mean - reach[0]], [reach[1] - mean]],
-            color=arm_look(arm).colour,
-            marker=arm_look(arm).marker,
+            yerr=[[mean - low], [high - mean]],
+            color=looks[arm].colour,
+            marker=looks[arm].marker,
             markersize=2.2,
             markeredgewidth=0.0,
             elinewidth=0.7,
@@ -129,22 +141,24 @@ def _draw_bars(ax, curves: dict[str, Curve]) -> None:
         )
 
 
-def _curves(rows: pd.DataFrame, arms: Sequence[str], label: str, axis: str, pair: str) -> tuple[dict, list[str]]:
+def _curves(rows: pd.DataFrame, arms: Sequence[str], panel: Panel, axis: str, pair: str) -> tuple[dict, list[str]]:
     """Arm -> curve of one panel, and what has to be said about them."""
     curves, notes = {}, []
     for arm in arms:
         of_arm = rows[rows["arm"] == arm]
         if of_arm.empty:
             continue
-        for metric in ROWS[label]:
-            curve = mean_curve(of_arm, metric, axis)
+        for metric in panel.metrics:
+            curve = mean_curve(of_arm, metric, axis, panel.share)
             if curve is not None:
                 curves[arm] = curve
-                if metric != ROWS[label][0]:
-                    notes.append(f"{arm} on {pair}: {label} is the mean reward of the training batch.")
+                if curve.seeds < (seeds := of_arm["seed"].nunique()):
+                    notes.append(f"{arm} on {pair}: {panel.name} is logged by {curve.seeds} of {seeds} seeds.")
+                if metric != panel.metrics[0]:
+                    notes.append(f"{arm} on {pair}: {panel.name} is the mean reward of the training batch.")
                 break
         else:
-            notes.append(f"Not drawn: {arm} on {pair} logs no {label} against {AXES[axis]}.")
+            notes.append(f"Not drawn: {arm} on {pair} logs no {panel.name} against {AXES[axis]}.")
     return curves, notes
 
 
@@ -154,16 +168,16 @@ def _without_start(curve: Curve) -> Curve:
     return Curve(*(part[spent] for part in curve[:4]), curve.seeds)
 
 
-def _draw_panel(ax, curves: dict[str, Curve], axis: str, narrow: bool) -> list[str]:
+def _draw_panel(ax, curves: dict[str, Curve], looks: Mapping[str, Look], axis: str, narrow: bool) -> list[str]:
     """One panel; returns a note if the axis had to be logarithmic."""
     ends = [curve.x[-1] for curve in curves.values() if curve.x[-1] > 0]
     logarithmic = axis != "steps" and bool(ends) and max(ends) > _LOG_FROM * min(ends)
     if logarithmic:
         curves = {arm: _without_start(curve) for arm, curve in curves.items() if curve.x[-1] > 0}
     for arm, curve in curves.items():
-        _draw_arm(ax, arm, curve, banded=len(curves) <= _BAND_LIMIT)
+        _draw_arm(ax, looks[arm], curve, banded=len(curves) <= _BAND_LIMIT)
     if len(curves) > _BAND_LIMIT:
-        _draw_bars(ax, curves)
+        _draw_bars(ax, curves, looks)
     if not curves:
         ax.text(0.5, 0.5, "no run found", transform=ax.transAxes, ha="center", va="center", color="#555555")
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=_ROUND))
@@ -216,6 +230,12 @@ def seed_note(rows: pd.DataFrame, drawn: Sequence[str], kind: str) -> str:
     return f"Mean over {seeds} seeds; {kind}: 95 % t interval over seeds.{alone}"
 
 
+def with_values(rows: pd.DataFrame, panels: Sequence[Panel]) -> pd.DataFrame:
+    """The rows that have a value of some panel's metric."""
+    metrics = [metric for panel in panels for metric in panel.metrics if metric in rows]
+    return rows[rows[metrics].notna().any(axis=1)]
+
+
 @contextmanager
 def our_style() -> Iterator[None]:
     """Our settings and nothing of the user's matplotlibrc."""
@@ -237,39 +257,57 @@ def new_figure(rows: int, pairs: Sequence[str]) -> tuple[Figure, np.ndarray, boo
     return figure, grid, narrow
 
 
-def plot_question(runs: Runs, arms: ArmsOfPairs, path: Path | str, title: str = "", axis: str = "steps") -> Drawn:
-    """Draw the arms' train and test Pass@1 against ``axis`` (a key of ``AXES``) to ``path`` + .pdf and .png.
+def plot_question(
+    runs: Runs,
+    arms: ArmsOfPairs,
+    path: Path | str,
+    title: str = "",
+    axis: str = "steps",
+    panels: Sequence[Panel] = (TRAIN_PANEL, TEST_PANEL),
+) -> Drawn:
+    """Draw the arms' train and test Pass@1, or other ``panels``, against ``axis`` (a key of ``AXES``) to ``path`` + .pdf
+    and .png.
 
     One column per pair, the mean over seeds, a 95 % t interval over seeds.
     """
     with our_style():
-        figure, notes = draw_question(runs, arms, title, axis)
+        figure, notes = draw_question(runs, arms, title, axis, panels=panels)
         return Drawn(save(figure, Path(path)), notes)
 
 
 def draw_question(
-    runs: Runs, arms: ArmsOfPairs, title: str, axis: str, notes_inside: bool = True
+    runs: Runs,
+    arms: ArmsOfPairs,
+    title: str,
+    axis: str,
+    notes_inside: bool = True,
+    panels: Sequence[Panel] = (TRAIN_PANEL, TEST_PANEL),
 ) -> tuple[Figure, list[str]]:
     """The figure of ``plot_question`` and its notes, within ``our_style``; the notes stand in it if they are to."""
     if axis not in AXES:
         raise ValueError(f"unknown axis {axis!r}; known: {', '.join(AXES)}")
     table, arms = runs.table, dict(arms) or {"(no pair)": []}
-    figure, grid, narrow = new_figure(len(ROWS), list(arms))
+    figure, grid, narrow = new_figure(len(panels), list(arms))
+    looks = arm_looks(dict.fromkeys(arm for of_pair in arms.values() for arm in of_pair))
     notes, drawn, kinds = [], [], {}
     for column, (pair, of_pair) in enumerate(arms.items()):
-        for ax, label in zip(grid[:, column], ROWS):
-            curves, said = _curves(table[table["pair"] == pair], of_pair, label, axis, pair)
-            notes += said + _draw_panel(ax, curves, axis, narrow)
+        for ax, panel in zip(grid[:, column], panels):
+            curves, said = _curves(table[table["pair"] == pair], of_pair, panel, axis, pair)
+            notes += said + _draw_panel(ax, curves, looks, axis, narrow)
+            if not panel.share:
+                ax.yaxis.set_major_formatter(any_number())
             drawn += [arm for arm in curves if arm not in drawn]
             kinds |= {("bands" if len(curves) <= _BAND_LIMIT else "bars at the end"): None} if curves else {}
         if not narrow or column == len(arms) // 2:  # side by side, narrow panels' labels would touch
             grid[-1, column].set_xlabel(AXES[axis])
-    for ax, label in zip(grid[:, 0], ROWS):
-        ax.set_ylabel(label)
-    seeds = seed_note(table[table["pair"].isin(list(arms))], drawn, " or ".join(sorted(kinds)))
+    for ax, panel in zip(grid[:, 0], panels):
+        ax.set_ylabel(panel.label)
+    rows = with_values(table[table["pair"].isin(list(arms))], panels)
+    seeds = seed_note(rows, drawn, " or ".join(sorted(kinds)))
     said = [seeds, *identical_note(runs, arms), *missing_note(table, arms), *dict.fromkeys(notes)]
     notes = [note for note in said if note]
     bars = _BAR_ROOM * len(drawn) if len(drawn) > _BAND_LIMIT else 0.0
-    order = list(dict.fromkeys(arm for of_pair in arms.values() for arm in of_pair if arm in drawn))
-    lay_out(figure, order, title, notes if notes_inside else [], len(ROWS), bars, narrow)
+    legend = {arm: looks[arm] for of_pair in arms.values() for arm in of_pair if arm in drawn}
+    left = max(panel.room for panel in panels)
+    lay_out(figure, legend, title, notes if notes_inside else [], len(panels), bars, narrow, left)
     return figure, notes

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import ScalarFormatter
+from PIL import Image  # matplotlib requires it
 
-from Verl.analysis.figures.style import STYLE, arm_label, arm_look
+from Verl.analysis.style import STYLE, Look, arm_label
+
+# Inches left of the first panel: for a label and shares of two decimals, for a label and any numbers; a further line of it.
+LEFT, LEFT_WIDE, LINE = 0.46, 0.56, 0.12
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
@@ -23,6 +28,9 @@ def save(figure: Figure, path: Path) -> list[Path]:
         target = path.with_name(path.name + suffix)
         draft = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
         figure.savefig(draft, metadata=metadata)
+        if suffix == ".png":  # the same pixels without their alpha, which is opaque: an eighth smaller
+            with Image.open(draft) as image:
+                image.convert("RGB").save(draft, optimize=True, dpi=image.info["dpi"])
         os.replace(draft, target)
         files.append(target)
     return files
@@ -34,12 +42,27 @@ def settings() -> dict:
     return {key: value for key, value in matplotlib.rcParamsDefault.items() if key not in skip} | STYLE
 
 
+def any_number() -> ScalarFormatter:
+    """Labels of an axis in whatever units: short ones, powers of ten above the axis."""
+    formatter = ScalarFormatter(useOffset=False, useMathText=False)
+    formatter.set_powerlimits((-2, 4))
+    return formatter
+
+
 def lay_out(
-    figure: Figure, drawn: Sequence[str], title: str, notes: list[str], rows: int, bars: float, narrow: bool
+    figure: Figure,
+    drawn: Mapping[str, Look],
+    title: str,
+    notes: list[str],
+    rows: int,
+    bars: float,
+    narrow: bool,
+    left: float = LEFT,
 ) -> None:
     """Places everything in inches: panels of one size, and a figure as high as its legend and notes need.
 
-    ``rows``: of panels. ``bars``: room beside each panel for its error bars, in parts of its width.
+    ``drawn``: the legend. ``rows``: of panels. ``bars``: room beside each panel for its error bars, in parts of its width.
+    ``left``: room for the axis label and its numbers.
     Not matplotlib's automatic layout, which lets legend and notes share one place and changes with its version.
     """
     width = figure.get_figwidth()
@@ -53,9 +76,10 @@ def lay_out(
     figure.set_figheight(height)
     panels = len(figure.axes) // rows
     gap = (0.3 if narrow else 0.36) + bars * (width - 0.5) / panels * 0.75
-    panel = (width - 0.46 - 0.05 - gap * (panels - 1)) / (panels + bars)
+    gap += LEFT_WIDE - LEFT if left > LEFT else 0.0
+    panel = (width - left - 0.05 - gap * (panels - 1)) / (panels + bars)
     figure.subplots_adjust(
-        left=0.46 / width,
+        left=left / width,
         right=1 - (0.05 + bars * panel) / width,
         top=1 - above / height,
         bottom=(below + legend + text) / height,
@@ -75,7 +99,6 @@ def lay_out(
             va="top",
             linespacing=1.15,
         )
-    looks = {arm: arm_look(arm) for arm in drawn}
     handles = [
         Line2D(
             [],
@@ -86,7 +109,7 @@ def lay_out(
             markeredgewidth=0.0,
             label=arm_label(arm),
         )
-        for arm, look in looks.items()
+        for arm, look in drawn.items()
     ]
     if handles:
         figure.legend(

@@ -11,6 +11,7 @@ from Verl.analysis import stats
 from Verl.analysis.figures.cli import shown_path
 from Verl.analysis.figures.curves import plot_question
 from Verl.analysis.runs.files import TEST, as_table, read_run
+from Verl.analysis.runs.packed import exists
 from Verl.analysis.runs.table import Runs, evaluation_files, question_samples
 
 
@@ -47,7 +48,7 @@ def draw_run(result_dir: Path | str, run: str, figure_dir: Path | str) -> str:
     """
     result_dir = Path(result_dir)
     candidates = [result_dir / f"{run}.jsonl", result_dir / f"{run}.log"]
-    path = next((candidate for candidate in candidates if candidate.exists()), None)
+    path = next((candidate for candidate in candidates if exists(candidate)), None)
     if path is None:
         raise FileNotFoundError(f"no run {run!r} in {shown_path(result_dir)}: neither {run}.jsonl nor {run}.log")
     read = read_run(path)

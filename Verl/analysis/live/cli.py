@@ -19,13 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from Verl import RESULT_DIR
-from Verl.analysis.figures.style import arm_label
 from Verl.analysis.live.braille import Series, chart, sparkline
 from Verl.analysis.live.runs import Looker, RunNow
 from Verl.analysis.runs.files import TEST
+from Verl.analysis.style import arm_label
 from Verl.errors import UserError
 from Verl.signals import raise_on_stop
-from Verl.trainer.console import duration
+from Verl.wording import duration
 
 _SHARES = (  # of the chart: metric, name, style
     ("train/reward_mean", "reward", "dim"),

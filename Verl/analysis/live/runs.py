@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from Verl.analysis.runs.files import RunFile, read_run
 from Verl.errors import UserError
-from Verl.study.jobs import going_on
+from Verl.trainer.run_folder import going_on
 
 _KEPT = re.compile(
     r"(train/(reward_mean|pass@1|response_length_mean)|eval/(train|validation|test)/pass@1|"

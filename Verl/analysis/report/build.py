@@ -13,11 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2  # torch requires it
-
 from Verl import RESULT_DIR
 from Verl.analysis.figures.cli import shown_path
-from Verl.analysis.figures.style import arm_label
+from Verl.analysis.pages import render
 from Verl.analysis.report.declared import declared_part, exploratory
 from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
 from Verl.analysis.report.samples import samples
@@ -25,12 +23,13 @@ from Verl.analysis.report.sections import across_pairs, sections, verdict_counts
 from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
 from Verl.analysis.runs.foundations import ground
 from Verl.analysis.runs.table import Runs, load_runs
+from Verl.analysis.style import arm_label
 from Verl.analysis.verdicts.compare import compare, study_family, study_verdicts
 from Verl.analysis.verdicts.comparison import Comparison
 from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, Key, Verdict, read_margin
-from Verl.analysis.verdicts.questions import BASE_LINE, declared
 from Verl.analysis.verdicts.summary import summary_table
 from Verl.analysis.verdicts.text import number, p_text, verdict_words
+from Verl.design.declared import declared
 from Verl.errors import UserError
 from Verl.files import write_atomic
 
@@ -78,19 +77,6 @@ def _small(value: float) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = {"plain": _plain, "signed": _signed, "interval": _interval, "count": _count, "small": _small}
-    environment.filters |= filters | {"label": arm_label, "p": p_text, "verdict": verdict_words}
-    return environment
-
-
 def _facts(runs: Runs) -> dict[str, Any]:
     """The numbers at the top."""
     firsts = runs.table.drop_duplicates("run")
@@ -118,7 +104,7 @@ def _design(runs: Runs, result_dir: Path) -> list[dict[str, Any]]:
         factors = [
             {"title": factor.title, "keys": factor.keys, "cells": [*of_pair.members(factor).values()],
              "published": factor.published}
-            for factor in study.factors.values() if of_pair and of_pair.comparisons(factor)
+            for factor in study.factors.values() if of_pair and of_pair.compared(factor)
         ]  # fmt: skip
         without = [arm for arm, run in first_runs(runs.table, pair).items()
                    if flat_config(result_dir / run / "config.yaml") is None]  # fmt: skip
@@ -170,7 +156,7 @@ def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None
         "counts": verdict_counts(compared),
         "disputed": [one for one in compared if one.disputed() and one.counted_as is None],
         "summary": summary_table(runs, arms, result_dir=result_dir, judged=judged).to_dict("records"),
-        "across": across_pairs(runs.table, BASE_LINE, arms),
+        "across": across_pairs(runs.table, declared().base_line, arms),
         **{name: {pair: of_pair(runs.table, pair) for pair in pairs} for name, of_pair in by_pair.items()},
         "health": checks,
         "flagged": [one for one in checks if one.flags],
@@ -179,13 +165,15 @@ def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None
         "problems": runs.problems + why_mixed(result_dir, runs.table) + list(mixed) + resumed + not_run,
         "grounds": grounds,
         "provenance": provenance(result_dir, list(dict.fromkeys(runs.table["run"]))),
-        "base_line": BASE_LINE,
+        "base_line": declared().base_line,
     }
 
 
 def build(result_dir: Path | str, margin: float = MARGIN, frozen: Path | None = None) -> str:
     """The whole page."""
-    return _environment().get_template("report.html.j2").render(context(Path(result_dir), margin, frozen))
+    filters = {"plain": _plain, "signed": _signed, "interval": _interval, "count": _count, "small": _small}
+    filters |= {"label": arm_label, "p": p_text, "verdict": verdict_words}
+    return render("report.html.j2", filters, context(Path(result_dir), margin, frozen))
 
 
 def main(arguments: list[str] | None = None) -> int:

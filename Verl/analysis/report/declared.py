@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from Verl.analysis.runs import packed
 from Verl.analysis.runs.files import TEST
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.verdicts.compare import compare
 from Verl.analysis.verdicts.comparison import Comparison
+from Verl.design import freeze
+from Verl.design.freeze import Frozen, Run
 from Verl.errors import UserError
-from Verl.study import freeze
-from Verl.study.freeze import Frozen, Run
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ def _runs(runs: Runs, result_dir: Path, pair: str) -> list[Run]:
 def _code(folder: Path) -> str | None:
     """The version of the training code that a run says it was made with."""
     try:
-        return json.loads((folder / "run.json").read_text()).get("stands_on", {}).get("code")
+        return json.loads(packed.read_text(folder / "run.json")).get("stands_on", {}).get("code")
     except (OSError, ValueError, AttributeError):
         return None
 
 
 def _decisions(frozen: Frozen, result_dir: Path) -> dict[str, tuple[str, str]]:
     """What the stopping rule says of the logs, look by look, as far as they go."""
-    from Verl.study import deciding
+    from Verl.analysis.verdicts import deciding
 
     rule = deciding.rule_of(frozen.reference, list(frozen.arms), frozen.seeds, frozen.max_seeds, frozen.margin)
     decisions: dict = {}

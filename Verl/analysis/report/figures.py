@@ -8,10 +8,10 @@ import re
 import matplotlib
 from matplotlib.figure import Figure
 
-from Verl.analysis.figures.curves import AXES, ArmsOfPairs, draw_question, our_style
+from Verl.analysis.figures.curves import ArmsOfPairs, draw_question, our_style
 from Verl.analysis.figures.levels import draw_levels
 from Verl.analysis.runs.table import Runs
-from Verl.analysis.verdicts.questions import Question
+from Verl.design.declared import AXES, Factor
 
 # letters as paths: the same picture whatever fonts a reader has; a fixed salt: the same names of clip paths every time
 _SVG = {"svg.fonttype": "path", "svg.hashsalt": "bandit", "path.simplify": True}
@@ -51,18 +51,18 @@ class InlineFigure:
         self.svg, self.caption, self.notes, self.columns = svg, caption, notes, columns
 
 
-def question_figures(runs: Runs, asked: Question, arms: ArmsOfPairs, said: str) -> list[InlineFigure]:
-    """The figures of one question: against each of its axes, and where its arms end. ``said``: its verdict, for the ear."""
+def factor_figures(runs: Runs, factor: Factor, arms: ArmsOfPairs, said: str) -> list[InlineFigure]:
+    """The figures of one factor: against each of its axes, and where its arms end. ``said``: its verdict, for the ear."""
     found = []
     with our_style():
-        for axis in asked.axes:
+        for axis in factor.axes:
             figure, notes = draw_question(runs, arms, "", axis, notes_inside=False)
             caption = f"Train and test Pass@1 against {AXES[axis]}."
             found.append((figure, axis, caption, notes))
-        if asked.level:
-            figure, notes = draw_levels(runs, arms, "", asked.level, notes_inside=False)
+        if factor.level:
+            figure, notes = draw_levels(runs, arms, "", factor.level, notes_inside=False)
             found.append((figure, "final", "Last test Pass@1 of every arm.", notes))
         return [
-            InlineFigure(_to_svg(figure, f"{asked.name}-{key}", f"{caption} {said}"), caption, notes, len(arms))
+            InlineFigure(_to_svg(figure, f"{factor.name}-{key}", f"{caption} {said}"), caption, notes, len(arms))
             for figure, key, caption, notes in found
         ]

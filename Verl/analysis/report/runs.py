@@ -15,8 +15,9 @@ import pandas as pd
 
 from Verl.analysis import stats
 from Verl.analysis.runs.files import TEST, listed
+from Verl.analysis.runs.packed import read_text
 from Verl.analysis.runs.table import Runs, last_scores
-from Verl.analysis.verdicts.questions import BASE_LINE, declared
+from Verl.design.declared import declared
 
 COSTS = {  # column of the ledger's table -> metric
     "queries": "ledger/total_queries",
@@ -70,7 +71,7 @@ def costs(table: pd.DataFrame, pair: str) -> list[Cost]:
         spent = {name: float(last[key].mean()) if key in last else np.nan for name, key in COSTS.items()}
         steps = int(rows["step"].max())
         found.append(Cost(arm, len(last), steps, spent, np.nan, final_score(table, pair, arm)))
-    base = next((one.spent["tokens generated"] for one in found if one.arm == BASE_LINE), np.nan)
+    base = next((one.spent["tokens generated"] for one in found if one.arm == declared().base_line), np.nan)
     return [one._replace(tokens=one.spent["tokens generated"] / base if base else np.nan) for one in found]
 
 
@@ -112,7 +113,7 @@ def _test_curves(table: pd.DataFrame, pair: str) -> dict[str, dict[int, pd.Serie
 def speeds(table: pd.DataFrame, pair: str) -> Speeds | None:
     """A row per arm of a pair; None where the base line has no curve to set end and threshold by."""
     curves = _test_curves(table, pair)
-    base = curves.get(BASE_LINE, {})
+    base = curves.get(declared().base_line, {})
     if not base:
         return None
     end = max(int(curve.index[-1]) for curve in base.values())
@@ -130,7 +131,7 @@ def speeds(table: pd.DataFrame, pair: str) -> Speeds | None:
                 continue
             heights.setdefault(arm, {})[seed] = stats.area_under_curve(curve.index, curve)
             reaching.setdefault(arm, []).append(stats.steps_to_threshold(curve.index, curve, threshold))
-    rows = [_speed(arm, of_arm, reaching[arm], heights.get(BASE_LINE, {})) for arm, of_arm in heights.items()]
+    rows = [_speed(arm, of_arm, reaching[arm], heights.get(declared().base_line, {})) for arm, of_arm in heights.items()]
     notes = [
         f"Test Pass@1 from step 0 to step {end}, the base line's last; threshold {threshold:.3f}, half of its gain."
     ]
@@ -142,7 +143,7 @@ def speeds(table: pd.DataFrame, pair: str) -> Speeds | None:
 def _speed(arm: str, heights: dict[int, float], reaching: Sequence[float], base: dict[int, float]) -> Speed:
     values = list(heights.values())
     height = stats.seed_interval(values) if len(values) > 1 else stats.Interval(values[0], np.nan, np.nan)
-    common = sorted(heights.keys() & base.keys()) if arm != BASE_LINE else []
+    common = sorted(heights.keys() & base.keys()) if arm != declared().base_line else []
     difference = (
         stats.paired_seeds([heights[s] for s in common], [base[s] for s in common]) if len(common) > 1 else None
     )
@@ -233,7 +234,7 @@ def _records(result_dir: Path, names: Iterable[str]) -> dict[str, dict]:
     records = {}
     for name in names:
         try:
-            told = json.loads((result_dir / name / "run.json").read_text())
+            told = json.loads(read_text(result_dir / name / "run.json"))
         except (OSError, ValueError):
             continue
         if isinstance(told, dict) and "command" in told:

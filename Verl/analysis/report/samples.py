@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from Verl.analysis.figures.style import arm_label
 from Verl.analysis.report.runs import arms_in_order, final_score
 from Verl.analysis.runs.configs import first_runs
 from Verl.analysis.runs.table import evaluation_files
 from Verl.analysis.samples.view import Filters, Sample, facts, find_questions, read_step, visible
-from Verl.analysis.verdicts.questions import BASE_LINE
+from Verl.analysis.style import arm_label
+from Verl.design.declared import declared
 from Verl.errors import UserError
 
 SPLIT = "test"
@@ -103,4 +103,4 @@ def samples(result_dir: Path, table: pd.DataFrame, pair: str) -> list[RunSamples
 def _shown(table: pd.DataFrame, pair: str) -> Sequence[str]:
     means = {arm: final_score(table, pair, arm) for arm in arms_in_order(table, pair) if "_control_" not in arm}
     best = max((arm for arm, mean in means.items() if mean == mean), key=means.__getitem__, default=None)
-    return [arm for arm in dict.fromkeys([BASE_LINE, best]) if arm is not None]
+    return [arm for arm in dict.fromkeys([declared().base_line, best]) if arm is not None]

@@ -1,4 +1,4 @@
-"""One section of the report per question: its figures, tables, verdicts, and what its arms' configs differ in."""
+"""One section of the report per factor: its figures, tables, verdicts, and what its arms' configs differ in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.report.figures import InlineFigure, question_figures
+from Verl.analysis.report.figures import InlineFigure, factor_figures
 from Verl.analysis.report.runs import final_score, final_scores
 from Verl.analysis.runs.configs import ConfigTable, config_table
 from Verl.analysis.runs.files import TEST
@@ -19,9 +19,10 @@ from Verl.analysis.runs.foundations import compared_on_other_ground
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.verdicts.compare import compare, gains
 from Verl.analysis.verdicts.comparison import Comparison
+from Verl.analysis.verdicts.factors import comparisons_of, family_of, pairs_of
 from Verl.analysis.verdicts.judge import Key, Verdict
-from Verl.analysis.verdicts.questions import QUESTIONS, Question, comparisons_of, family_of, pairs_of
 from Verl.analysis.verdicts.text import conclusion, headline
+from Verl.design.declared import Factor, declared
 
 
 class ArmRow(NamedTuple):
@@ -48,7 +49,7 @@ class ComparisonRow(NamedTuple):
 
 @dataclass
 class PairPart:
-    """One question on one pair. ``verdicts``: a plain sentence per family, none if nothing that it compares was run;
+    """One factor on one pair. ``verdicts``: a plain sentence per family, none if nothing that it compares was run;
     ``short``: the first of them, for the top."""
 
     pair: str
@@ -63,9 +64,9 @@ class PairPart:
 
 @dataclass
 class Section:
-    """One question of the report."""
+    """One factor of the report."""
 
-    asked: Question
+    factor: Factor
     figures: list[InlineFigure] = field(default_factory=list)
     parts: list[PairPart] = field(default_factory=list)
 
@@ -91,30 +92,31 @@ def comparison_row(table: pd.DataFrame, one: Comparison) -> ComparisonRow:
     return ComparisonRow(one, better, one.detectable())
 
 
-def _families(runs: Runs, asked: Question, arms: dict[str, list[str]], result_dir: Path, judged) -> list[list[Comparison]]:
-    """The question's comparisons: between arms, and of arms with their start (for the controls alone)."""
-    found = [compare(runs, family_of(asked, arms), result_dir, judged=judged)] if asked.factors else []
-    if asked.from_start:
+def _families(runs: Runs, factor: Factor, arms: dict[str, list[str]], result_dir: Path, judged) -> list[list[Comparison]]:
+    """The factor's families of comparisons: of arms with their start, where it asks for that, and between arms."""
+    family = family_of(factor, arms)
+    found = [compare(runs, family, result_dir, judged=judged)] if family else []
+    if factor.from_start:
         of_pairs = []
         for pair, of_pair in arms.items():
-            about = [arm for arm, _ in comparisons_of(asked, pair, of_pair)] or of_pair
+            about = [arm for arm, _ in comparisons_of(factor, pair, of_pair)] or of_pair
             of_pairs += [(pair, about)]
         names = list(dict.fromkeys(arm for _, about in of_pairs for arm in about))
         found.insert(0, gains(runs, names, [pair for pair, _ in of_pairs], result_dir, judged=judged))
     return found
 
 
-def section(runs: Runs, asked: Question, result_dir: Path, judged: Mapping[Key, Verdict] | None = None) -> Section | None:
-    """Everything about one question; None where no pair has anything to compare. ``judged``: from ``study_verdicts``."""
+def section(runs: Runs, factor: Factor, result_dir: Path, judged: Mapping[Key, Verdict] | None = None) -> Section | None:
+    """Everything about one factor; None where no pair has anything to compare. ``judged``: from ``study_verdicts``."""
     table = runs.table
-    arms = pairs_of(asked, table)
+    arms = pairs_of(factor, table)
     if not arms:
         return None
-    families = _families(runs, asked, arms, result_dir, judged)
-    done = Section(asked)
+    families = _families(runs, factor, arms, result_dir, judged)
+    done = Section(factor)
     for pair, of_pair in arms.items():
         here = [[one for one in family if one.pair == pair] for family in families]
-        compared = comparisons_of(asked, pair, of_pair)
+        compared = comparisons_of(factor, pair, of_pair)
         rows = [row for arm in of_pair if (row := arm_row(table, pair, arm)) is not None]
         present = set(table.loc[table["pair"] == pair, "arm"])
         run = [[one for one in family if one.arm in present] for family in here]
@@ -132,13 +134,13 @@ def section(runs: Runs, asked: Question, result_dir: Path, judged: Mapping[Key, 
         )
     if any(part.verdicts for part in done.parts):
         said = " ".join(part.verdicts[0] for part in done.parts if part.verdicts)
-        done.figures = question_figures(runs, asked, arms, said)
+        done.figures = factor_figures(runs, factor, arms, said)
     return done
 
 
 def sections(runs: Runs, result_dir: Path, judged: Mapping[Key, Verdict] | None = None) -> list[Section]:
-    """The sections of all questions that the runs can say something about."""
-    found = [section(runs, asked, result_dir, judged) for asked in QUESTIONS]
+    """The sections of all factors that the runs can say something about."""
+    found = [section(runs, factor, result_dir, judged) for factor in declared().factors.values()]
     return [one for one in found if one is not None]
 
 

@@ -13,8 +13,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from Verl.analysis.verdicts.questions import declared
-from Verl.study.differences import differences, explaining
+from Verl.analysis.runs.packed import read_text
+from Verl.design.declared import declared
+from Verl.design.differences import differences, explaining
 from Verl.trainer.naming import comparable
 
 _ABSENT = "(not there)"
@@ -45,7 +46,7 @@ class ConfigTable:
 def flat_config(path: Path) -> Mapping[str, Any] | None:
     """A run's config as flat keys, without seeds and what changes no number; None if there is none to read."""
     try:
-        content = yaml.load(path.read_text(), Loader=_LOADER)
+        content = yaml.load(read_text(path), Loader=_LOADER)
         return comparable(OmegaConf.create(content), with_seed=False)
     except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError):
         return None

@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from Verl.analysis.runs.packed import read_text
+from Verl.trainer.naming import parse_arm
+from Verl.trainer.ppo.estimators import size_of
+
 IDENTITY = ("run", "pair", "arm", "model", "data", "seed", "status", "config_hash")
 TEST = "eval/test/pass@1"
 LEDGER = {  # budget axis -> column
@@ -34,7 +38,6 @@ _VERL_NAMES = (  # verl's and the published package's metric names -> ours
 )
 _NO_NUMBER = ("nan", "inf", "-inf")  # how our trainer writes them: JSON has no such numbers
 _LENGTH = "train/response_length_mean"
-_ARM = re.compile(r"^[a-z]+_(\d+)_(\d+)(?:_(\d+))?", re.IGNORECASE)
 
 
 @dataclass
@@ -83,12 +86,13 @@ def arm_numbers(arm: str) -> dict[str, int] | None:
 
     ``onerpo_B_n_m`` generates n + m rollouts a query and trains on n.
     """
-    match = _ARM.match(arm)
-    if not match:
+    told = parse_arm(arm)
+    if told is None:
         return None
-    queries, rollouts, third = (int(x) if x else 0 for x in match.groups())
-    extra = third if arm.startswith("onerpo") else 0  # a replay arm's third number is its window: nothing generated
-    return {"queries": queries, "trained": queries * rollouts, "generated": queries * (rollouts + extra)}
+    size = size_of(told.estimator)
+    extra = told.size or 0 if size is not None and size.drawn else 0
+    trained = told.queries * told.rollouts
+    return {"queries": told.queries, "trained": trained, "generated": trained + told.queries * extra}
 
 
 def _identify(name: str, folder: Path) -> tuple[dict, str | None, list[str]]:
@@ -97,7 +101,7 @@ def _identify(name: str, folder: Path) -> tuple[dict, str | None, list[str]]:
     identity = dict.fromkeys(IDENTITY) | known | {"run": name, "status": "unknown"}
     path = folder / name / "run.json"
     try:
-        told = json.loads(path.read_text())
+        told = json.loads(read_text(path))
         if not isinstance(told, dict):
             raise ValueError("not an object")
         for key in IDENTITY[1:]:
@@ -118,7 +122,7 @@ def _identify(name: str, folder: Path) -> tuple[dict, str | None, list[str]]:
 
 
 def _read_jsonl(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None:
-    lines = path.read_text(errors="replace").splitlines()
+    lines = read_text(path).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -148,7 +152,7 @@ def _read_jsonl(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None
 
 def _read_console(run: RunFile, path: Path, wanted: Callable[[str], bool]) -> None:
     """verl's console lines, with whatever Ray puts before ``step:``; numpy 2 prints ``np.float64(0.5)``."""
-    content = path.read_text(errors="replace")
+    content = read_text(path)
     lines = content.splitlines()
     for number, line in enumerate(lines, start=1):
         match = _CONSOLE.search(line)

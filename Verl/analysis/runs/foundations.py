@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from Verl.analysis.runs.files import listed
+from Verl.analysis.runs.packed import read_text
 
 _FINGERPRINT = 64  # characters of a SHA-256: its first eight are shown
 _UNKNOWN = "data, model, code, device and threads"
@@ -31,7 +32,7 @@ class Foundation:
 
 def _record(result_dir: Path, run: str) -> dict[str, Any]:
     try:
-        told = json.loads((result_dir / run / "run.json").read_text())
+        told = json.loads(read_text(result_dir / run / "run.json"))
     except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}

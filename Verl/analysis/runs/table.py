@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from Verl.analysis.runs import identical
+from Verl.analysis.runs import identical, packed
 from Verl.analysis.runs.files import TEST, RunFile, as_table, listed, read_run
 
 
@@ -108,12 +108,12 @@ def load_runs(result_dir: Path | str, wanted: Callable[[str], bool] = lambda key
         wanted: which metrics to keep; with hundreds of runs reading only the evaluations is faster.
     """
     folder = Path(result_dir)
-    files = sorted(folder.glob("*.jsonl"))
+    files = packed.find(folder, "*.jsonl")
     stems = {path.stem for path in files}
-    files += [path for path in sorted(folder.glob("*.log")) if path.stem not in stems]
+    files += [path for path in packed.find(folder, "*.log") if path.stem not in stems]
     read = [read_run(path, wanted) for path in files]
     problems = [problem for run in read for problem in run.problems]
-    for path in sorted(folder.glob("*/run.json")):
+    for path in packed.find(folder, "*/run.json"):
         if path.parent.name not in {file.stem for file in files}:
             problems.append(f"{path.parent.name}: has a run.json but neither jsonl nor log")
     kept, twice = _one_per_seed([run for run in read if run.rows])
@@ -127,7 +127,7 @@ def load_runs(result_dir: Path | str, wanted: Callable[[str], bool] = lambda key
 
 def evaluation_files(result_dir: Path | str, run: str) -> dict[int, Path]:
     """Step -> parquet file of one run's per-question evaluations, by step; every file holds all splits."""
-    files = (Path(result_dir) / run / "evaluations").glob("step_*.parquet")
+    files = packed.find_evaluations(Path(result_dir) / run)
     return dict(sorted((int(path.stem[5:]), path) for path in files if path.stem[5:].isdigit()))
 
 
@@ -139,15 +139,15 @@ def question_scores(path: Path, split: str = "test", rule: str = "strict") -> pd
 def question_samples(path: Path, split: str = "test", rule: str = "strict") -> pd.DataFrame:
     """Score of each question (rows, by (data source, index) in order) and sample (columns, by number); NaN where a question
     lacks one. The file of an evaluation at either end of a run may hold more samples than those between."""
-    now = path.stat()
-    return _question_samples(path, (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns), split, rule)
+    return _question_samples(path, packed.stamp(path), split, rule)
 
 
 @lru_cache(maxsize=4096)  # the reference's files are asked for once per arm and table
 def _question_samples(path: Path, version: tuple[int, ...], split: str, rule: str) -> pd.DataFrame:
     question = ["data_source", "index"]
-    numbered = ["sample"] if "sample" in pq.read_schema(path).names else []
-    table = pq.read_table(path, columns=["split", *question, *numbered, rule], filters=[("split", "=", split)]).to_pandas()
+    numbered = ["sample"] if "sample" in packed.column_names(path) else []
+    rows = packed.read_rows(path, ["split", *question, *numbered, rule])
+    table = rows.filter(pc.equal(rows["split"], split)).to_pandas()
     if not numbered:
         table["sample"] = table.groupby(question).cumcount()
     return table.groupby([*question, "sample"])[rule].mean().unstack("sample").sort_index()

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from Verl import REPO_ROOT, RESULT_DIR
+from Verl.analysis.runs import packed
 from Verl.errors import UserError
 
 _SHOWN = ("step", "data_source", "index", "rollout", "reward", "strict", "flexible", "failure", "timeout", "log_prob",
@@ -101,7 +102,7 @@ class View:
 def find_run(name: str, result_dir: Path = RESULT_DIR) -> Path:
     """The folder of a run, by name or path. Raises UserError that names the runs there are."""
     for folder in (Path(name), result_dir / name):
-        if (folder / "samples").is_dir() or (folder / "evaluations").is_dir():
+        if (folder / "samples").is_dir() or (folder / "evaluations").is_dir() or packed.find_evaluations(folder):
             return folder
     known = sorted(path.parent.name for path in result_dir.glob("*/samples"))
     there = f"; runs with samples: {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}" if known else ""
@@ -110,7 +111,7 @@ def find_run(name: str, result_dir: Path = RESULT_DIR) -> Path:
 
 def step_files(folder: Path, filters: Filters) -> dict[int, Path]:
     """The sample files of the steps asked for, by step."""
-    paths = (folder / filters.part).glob("*.parquet")
+    paths = packed.find_evaluations(folder) if filters.evaluation is not None else (folder / filters.part).glob("*.parquet")
     found = {int(match[1]): path for path in paths if (match := _STEP_FILE.fullmatch(path.name))}
     return {step: found[step] for step in sorted(found) if filters.has_step(step)}
 
@@ -118,12 +119,12 @@ def step_files(folder: Path, filters: Filters) -> dict[int, Path]:
 def read_step(path: Path, filters: Filters, use_reward: bool = True) -> pa.Table:
     """The matching responses of one step, by question and rollout."""
     try:
-        names = set(pq.read_schema(path).names)
+        names = set(packed.column_names(path))
         if "text" not in names:
             raise UserError(f"{path} holds scores only: what was said is written with samples.enable=true")
         # An evaluation counts samples, not rollouts; whether a response was trained on is not in files of older runs.
         columns = ["sample" if name == "rollout" and filters.evaluation else name for name in _SHOWN]
-        table = pq.read_table(path, columns=columns + sorted(names & {"split", "trained"}))
+        table = packed.read_rows(path, columns + sorted(names & {"split", "trained"}))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} can't be read as samples ({str(error).splitlines()[0]})") from error
     if filters.evaluation is not None:
@@ -176,7 +177,7 @@ def _with_texts(files: dict[int, Path], view: View) -> dict[int, Path]:
 
 def _has_texts(path: Path) -> bool:
     try:
-        return "text" in pq.read_schema(path).names
+        return "text" in packed.column_names(path)
     except (pa.ArrowException, OSError):
         return True  # not a file of ours: `read_step` names it
 
@@ -218,7 +219,7 @@ def find_questions(
     import yaml
 
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = yaml.safe_load(packed.read_text(folder / "config.yaml"))
         files = config["data"][_FILES[evaluation]]
         found = {}
         for name in [files] if isinstance(files, str) else files:

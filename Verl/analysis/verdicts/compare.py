@@ -15,14 +15,15 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.figures.style import arm_label
 from Verl.analysis.runs.files import LEDGER, TEST, listed
 from Verl.analysis.runs.table import Runs
+from Verl.analysis.style import arm_label
 from Verl.analysis.verdicts.comparison import Comparison
+from Verl.analysis.verdicts.factors import family_of, pairs_of
 from Verl.analysis.verdicts.judge import MARGIN, Key, Verdict, groups_of, judge, table_of
 from Verl.analysis.verdicts.pairing import START, Curves, Pairing, meeting_point, pairing_at, with_answers
-from Verl.analysis.verdicts.questions import BASE_LINE, QUESTIONS, family_of, pairs_of
 from Verl.analysis.verdicts.text import no_run, number, p_text, point, sentence_of
+from Verl.design.declared import declared
 
 
 def _plain_t(paired: Pairing | None) -> stats.Difference | None:
@@ -174,11 +175,12 @@ def _judged(found, runs: Runs, alpha: float, margin: float) -> dict[Key, Verdict
     return shared
 
 
-def study_family(table: pd.DataFrame, base_line: str = BASE_LINE) -> list[Key]:
+def study_family(table: pd.DataFrame, base_line: str | None = None) -> list[Key]:
     """All comparisons that a study makes: what its questions ask, and every arm with the base line and with its start."""
+    base_line = base_line or declared().base_line
     found: dict[Key, None] = {}
-    for asked in QUESTIONS:
-        found |= dict.fromkeys(family_of(asked, pairs_of(asked, table)))
+    for factor in declared().factors.values():
+        found |= dict.fromkeys(family_of(factor, pairs_of(factor, table)))
     for (pair, arm), _ in table.groupby(["pair", "arm"]):
         if arm != base_line:
             found[pair, arm, base_line] = None
@@ -193,7 +195,7 @@ def study_verdicts(
     metric: str = TEST,
     alpha: float = 0.05,
     margin: float = MARGIN,
-    base_line: str = BASE_LINE,
+    base_line: str | None = None,
 ) -> dict[Key, Verdict]:
     """The verdict on every comparison of a study: one family per pair and reference, whatever page asks for it."""
     opened = _Open(runs, result_dir, axis, metric)
@@ -220,7 +222,7 @@ def shared_scores(
 def verdicts(
     runs: Runs,
     arms: Sequence[str],
-    base_line: str = BASE_LINE,
+    base_line: str | None = None,
     pairs: Sequence[str] | None = None,
     result_dir: Path | str | None = None,
     axis: str = "steps",
@@ -228,7 +230,8 @@ def verdicts(
     alpha: float = 0.05,
     **options,
 ) -> list[Comparison]:
-    """Every arm against the base line on every pair, as one family; the base line among the arms is skipped."""
+    """Every arm against the base line (by default the study's) on every pair, as one family; itself is skipped."""
+    base_line = base_line or declared().base_line
     pairs = sorted(runs.table["pair"].unique()) if pairs is None else pairs
     family = [(pair, arm, base_line) for pair in pairs for arm in arms if arm != base_line]
     return compare(runs, family, result_dir, axis, metric, alpha, **options)
@@ -296,6 +299,6 @@ def _same_log(c: Comparison, runs: Runs) -> bool:
     return runs.stands_for(c.pair, c.arm) == runs.stands_for(c.pair, c.base_line)
 
 
-def verdict(runs: Runs, arm: str, pair: str, base_line: str = BASE_LINE, **options) -> str:
+def verdict(runs: Runs, arm: str, pair: str, base_line: str | None = None, **options) -> str:
     """The sentence of one arm against the base line on one pair; ``options`` as for ``verdicts``."""
     return verdicts(runs, [arm], base_line, [pair], **options)[0].sentence

@@ -11,10 +11,11 @@ import pandas as pd
 from Verl.analysis.runs.files import TEST
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.stats import seed_interval
-from Verl.analysis.verdicts.compare import BASE_LINE, gains, study_verdicts, verdicts
+from Verl.analysis.verdicts.compare import gains, study_verdicts, verdicts
 from Verl.analysis.verdicts.comparison import Comparison
 from Verl.analysis.verdicts.judge import MARGIN, Key, Verdict
 from Verl.analysis.verdicts.text import verdict_words
+from Verl.design.declared import declared
 
 
 def note(margin: float) -> str:
@@ -67,7 +68,7 @@ def summary_table(
     arms: Sequence[str] | None = None,
     pairs: Sequence[str] | None = None,
     result_dir: Path | str | None = None,
-    base_line: str = BASE_LINE,
+    base_line: str | None = None,
     margin: float = MARGIN,
     judged: Mapping[Key, Verdict] | None = None,
 ) -> pd.DataFrame:
@@ -76,6 +77,7 @@ def summary_table(
     Args:
         margin: the largest difference that does not matter. judged: from ``study_verdicts``, worked out if not given.
     """
+    base_line = base_line or declared().base_line
     table = runs.table
     arms = sorted(table["arm"].unique()) if arms is None else list(arms)
     arms = sorted(arms, key=lambda arm: arm != base_line)

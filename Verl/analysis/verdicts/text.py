@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from Verl.analysis.figures.style import arm_label
 from Verl.analysis.runs.files import TEST
+from Verl.analysis.style import arm_label
 from Verl.statistics import VERDICTS
 
 if TYPE_CHECKING:

@@ -1,15 +1,19 @@
-"""The bandit arms of the study (arXiv 2601.22532, section 2 of the design): the baseline from extra rollouts (onerpo),
+"""The bandit arms of the study (arXiv 2601.22532): the baseline from extra rollouts (onerpo),
 and the group's average as the signal itself (arpo)."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from Verl.trainer.ppo.estimators import EXTRA, Estimator
 from Verl.trainer.ppo.groups import group_statistics, outcome_rewards, standardise, to_tokens
 
+if TYPE_CHECKING:
+    import torch
 
-@torch.no_grad()
+
 def compute_onerpo_outcome_advantage(
     token_level_rewards: torch.Tensor,
     token_level_rewards_extra: torch.Tensor | None,
@@ -42,6 +46,8 @@ def compute_onerpo_outcome_advantage(
     reward_S = outcome_rewards(token_level_rewards)
     pool_R, pool_index = reward_S, np.asarray(index)
     if token_level_rewards_extra is not None and len(token_level_rewards_extra):
+        import torch
+
         extra = token_level_rewards_extra
         pool_R = torch.cat([reward_S, outcome_rewards(extra) if extra.ndim == 2 else extra.double()])
         pool_index = np.concatenate([pool_index, np.asarray(index_extra)])
@@ -50,7 +56,6 @@ def compute_onerpo_outcome_advantage(
     return advantages, advantages
 
 
-@torch.no_grad()
 def compute_arpo_outcome_advantage(
     token_level_rewards: torch.Tensor,
     response_mask: torch.Tensor,
@@ -69,3 +74,25 @@ def compute_arpo_outcome_advantage(
     reward_S = outcome_rewards(token_level_rewards)
     advantages = to_tokens(group_statistics(index, reward_S, index).mean_S, response_mask)
     return advantages, advantages
+
+
+ENTRIES = (
+    Estimator(
+        "onerpo",
+        compute_onerpo_outcome_advantage,
+        entry="bandit",
+        label="One-RPO",
+        title="One-RPO (mean and std from extra rollouts)",
+        signal="an advantage whose mean and std also count {extra} extra rollouts that are never trained on",
+        size=EXTRA,
+        divides_by_std=True,
+    ),
+    Estimator(
+        "arpo",
+        compute_arpo_outcome_advantage,
+        entry="bandit",
+        label="ARPO",
+        title="The group's mean reward as the signal (ARPO)",
+        signal="the mean reward of its query's rollouts as the signal",
+    ),
+)

@@ -1,14 +1,18 @@
 """GRPO: a response is compared with the other responses to its query (Shao et al. 2024, arXiv 2402.03300)."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from Verl.trainer.ppo.estimators import Estimator
 from Verl.trainer.ppo.groups import group_statistics, outcome_rewards, standardise, to_tokens
 
+if TYPE_CHECKING:
+    import torch
 
-@torch.no_grad()
+
 def compute_grpo_outcome_advantage(
     token_level_rewards: torch.Tensor,
     response_mask: torch.Tensor,
@@ -37,3 +41,14 @@ def compute_grpo_outcome_advantage(
     pool = group_statistics(index, reward_S, index)
     advantages = to_tokens(standardise(reward_S, pool, epsilon, norm_adv_by_std_in_grpo), response_mask)
     return advantages, advantages
+
+
+ENTRIES = (
+    Estimator(
+        "grpo",
+        compute_grpo_outcome_advantage,
+        label="GRPO",
+        signal="the reward minus the group's mean, over its std, as the signal",
+        divides_by_std=True,
+    ),
+)

@@ -4,13 +4,18 @@ Only rewards are replayed, never old responses. The history itself is in reward_
 window per response.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from Verl.trainer.ppo.estimators import WINDOW, Estimator
 from Verl.trainer.ppo.groups import outcome_rewards, to_tokens
+
+if TYPE_CHECKING:
+    import torch
 
 
 def advantage_bound(window: int) -> float:
@@ -24,7 +29,6 @@ def advantage_bound(window: int) -> float:
     return window / np.sqrt(window + 1)
 
 
-@torch.no_grad()
 def compute_asyttgrpo_outcome_advantage(
     token_level_rewards: torch.Tensor,
     response_mask: torch.Tensor,
@@ -67,7 +71,6 @@ def compute_asyttgrpo_outcome_advantage(
     return advantages, advantages
 
 
-@torch.no_grad()
 def compute_banditpo_outcome_advantage(
     response_mask: torch.Tensor, histories: Sequence[Sequence[float]], config: Any = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,12 +83,13 @@ def compute_banditpo_outcome_advantage(
     Returns:
         advantages and returns, both (S, T) and equal.
     """
+    import torch
+
     means = [float(np.mean(np.asarray(history, dtype=np.float64))) if len(history) else 0.0 for history in histories]
     advantages = to_tokens(torch.tensor(means, dtype=torch.float64), response_mask)
     return advantages, advantages
 
 
-@torch.no_grad()
 def compute_tracked_outcome_advantage(
     token_level_rewards: torch.Tensor,
     response_mask: torch.Tensor,
@@ -99,6 +103,8 @@ def compute_tracked_outcome_advantage(
     With `norm_adv_by_std_in_grpo` the batch's advantages are standardised over the batch, as SPO does
     (arXiv 2509.13232: a single response has no group to be standardised in); a batch of equal advantages gives 0.
     """
+    import torch
+
     reward_S = outcome_rewards(token_level_rewards)
     value_S = torch.tensor([0.0 if value is None else value for value in baselines], dtype=torch.float64)
     advantage_S = reward_S - value_S
@@ -107,3 +113,27 @@ def compute_tracked_outcome_advantage(
         advantage_S = (advantage_S - advantage_S.mean()) / (spread + epsilon) if spread > 1e-9 else advantage_S * 0
     advantages = to_tokens(advantage_S, response_mask)
     return advantages, advantages
+
+
+ENTRIES = (
+    Estimator(
+        "asyttgrpo",
+        compute_asyttgrpo_outcome_advantage,
+        entry="replay",
+        label="replay",
+        title="GRPO against the query's own past rewards (Asy-TTGRPO)",
+        signal="an advantage against its query's last {window} rewards",
+        size=WINDOW,
+        divides_by_std=True,
+    ),
+    Estimator(
+        "banditpo",
+        compute_banditpo_outcome_advantage,
+        entry="replay",
+        label="Bandit-PO",
+        title="The mean of the query's past rewards as the signal (BanditPO)",
+        signal="the mean of its query's last {window} rewards as the signal",
+        size=WINDOW,
+        requires={"algorithm.replay.baseline": ("window", "is the window's mean")},
+    ),
+)

@@ -23,8 +23,8 @@ from verl.trainer.ppo.utils import create_rl_dataset
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
-from Verl.analysis.stats import pass_at_k
 from Verl.seeds import derive
+from Verl.statistics.questions import pass_at_k
 from Verl.trainer.conditions import DRAWS_FINAL_SAMPLES
 from Verl.trainer.ppo.generation_records import GenerationRecords
 from Verl.trainer.ppo.rollouts import Rollouts

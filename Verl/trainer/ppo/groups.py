@@ -3,11 +3,16 @@
 Shapes: S responses, T response tokens (right-padded), G groups (queries).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # the entries of the estimators are read where torch is not loaded (estimators.py)
+    import torch
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ def group_statistics(index: Sequence, pool_R: torch.Tensor, pool_index: Sequence
     Raises:
         ValueError: if a reward belongs to a group that has no response.
     """
+    import torch
+
     groups, group_S = np.unique(np.asarray(index), return_inverse=True)
     position = np.searchsorted(groups, np.asarray(pool_index)).clip(max=len(groups) - 1)
     strangers = groups[position] != np.asarray(pool_index)
@@ -62,11 +69,11 @@ def standardise(reward_S: torch.Tensor, pool: GroupStatistics, epsilon: float, d
     A reward belongs to its own pool, so in a constant pool the result is exactly 0, also where the mean of equal
     numbers misses them in the last place.
     """
-    centred_S = torch.where(pool.constant_S, 0.0, reward_S - pool.mean_S)
+    centred_S = (reward_S - pool.mean_S).masked_fill(pool.constant_S, 0.0)
     advantage_S = centred_S / (pool.std_S + epsilon) if divide_by_std else centred_S
-    return torch.where(pool.count_S == 1, reward_S, advantage_S)
+    return reward_S.where(pool.count_S == 1, advantage_S)
 
 
 def to_tokens(advantage_S: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
-    """(S, T) float32: a response's advantage at each of its tokens, 0 at padding."""
-    return advantage_S.float().unsqueeze(-1) * response_mask
+    """(S, T) float32: a response's advantage at each of its tokens, 0 at padding. No gradient flows through it."""
+    return advantage_S.detach().float().unsqueeze(-1) * response_mask

@@ -1,33 +1,40 @@
 """The replay arms: a query's own past rewards are its baseline."""
 
+from typing import Any
+
 import torch
 
-from Verl.trainer.ppo.core_algos_replay import (
-    compute_asyttgrpo_outcome_advantage,
-    compute_banditpo_outcome_advantage,
-    compute_tracked_outcome_advantage,
-)
+from Verl.trainer.ppo.core_algos_replay import compute_tracked_outcome_advantage
 from Verl.trainer.ppo.ray_trainer_base import RayTrainer
 from Verl.trainer.ppo.reward_history import RewardHistory
 from Verl.trainer.ppo.rollouts import PADDING, Rollouts
 
 
 class RayTrainerReplay(RayTrainer):
-    """asyttgrpo and banditpo, and their declared variants (`algorithm.replay`)."""
+    """The estimators over a query's window of rewards, and their declared variants (`algorithm.replay`)."""
 
     def __init__(self, config, *args):
         super().__init__(config, *args)
         self.history = RewardHistory(config.data.window_size, config.algorithm.replay.decay)
 
-    def advantages(self, token_level_rewards: torch.Tensor, response_mask: torch.Tensor, rollouts: Rollouts):
+    def advantages(self, rewards: torch.Tensor, mask: torch.Tensor, rollouts: Rollouts) -> tuple[torch.Tensor, dict]:
         replay, keys = self.config.algorithm.replay, rollouts.query_keys()
         if replay.include_current:
             self._remember(rollouts)
-        advantages = self._estimate(token_level_rewards, response_mask, keys)
+        if replay.baseline == "window":
+            advantages, _ = super().advantages(rewards, mask, rollouts)
+        else:
+            values = self.history.values(keys, replay.baseline, replay.min_history)
+            divide = self.config.algorithm.norm_adv_by_std_in_grpo
+            advantages, _ = compute_tracked_outcome_advantage(rewards, mask, values, norm_adv_by_std_in_grpo=divide)
         metrics = self._metrics(keys)
         if not replay.include_current:
             self._remember(rollouts)
         return advantages, metrics
+
+    def estimator_inputs(self, rollouts: Rollouts) -> dict[str, Any]:
+        windows = self.history.windows(rollouts.query_keys())
+        return {"histories": windows, "min_history": self.config.algorithm.replay.min_history}
 
     def _remember(self, rollouts: Rollouts) -> None:
         """Adds the round's rewards, those of queries that dynamic sampling threw away too: they say how the query fares.
@@ -38,25 +45,6 @@ class RayTrainerReplay(RayTrainer):
         for part in (answers, rollouts.filtered):
             if part is not None:
                 self.history.add(part.query_keys(), part.rewards, self.global_steps)
-
-    def _estimate(self, token_level_rewards, response_mask, keys) -> torch.Tensor:
-        algorithm, replay = self.config.algorithm, self.config.algorithm.replay
-        divide = algorithm.norm_adv_by_std_in_grpo
-        if replay.baseline != "window":
-            values = self.history.values(keys, replay.baseline, replay.min_history)
-            return compute_tracked_outcome_advantage(
-                token_level_rewards, response_mask, values, norm_adv_by_std_in_grpo=divide
-            )[0]
-        windows = self.history.windows(keys)
-        if algorithm.adv_estimator == "banditpo":
-            return compute_banditpo_outcome_advantage(response_mask, windows)[0]
-        return compute_asyttgrpo_outcome_advantage(
-            token_level_rewards,
-            response_mask,
-            windows,
-            norm_adv_by_std_in_grpo=divide,
-            min_history=replay.min_history,
-        )[0]
 
     def _metrics(self, keys) -> dict[str, float]:
         if self.config.algorithm.replay.baseline == "window":

@@ -19,8 +19,8 @@ from verl.protocol import DataProto
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_add_to_batch
 from verl.workers.utils.padding import response_to_nested
 
-from Verl.trainer.conditions import BYPASSES
-from Verl.trainer.ppo.truncation import LossMask
+from Verl.trainer.conditions import BYPASSES, corrects_rollouts
+from Verl.trainer.ppo.loss_mask import LossMask
 
 _WEIGHTS = "rollout_is_weights"
 
@@ -40,7 +40,10 @@ def correct(batch: KVBatchMeta, config: DictConfig, mask: LossMask) -> dict[str,
     """Writes the importance weights into the queue, rejects tokens in `mask`, and returns verl's metrics of both.
 
     The weights are pi_old / mu, per token or per response, at most rollout_is_threshold (or 0 outside its two bounds).
+    Without a correction nothing is done.
     """
+    if not corrects_rollouts(config):
+        return {}
     fields = ["old_log_probs", "rollout_log_probs"]
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
     padded = TensorDict({**data, "response_mask": mask.original}, batch_size=len(batch)).to_padded_tensor()
@@ -52,8 +55,10 @@ def correct(batch: KVBatchMeta, config: DictConfig, mask: LossMask) -> dict[str,
     return metrics
 
 
-def take_over(batch: KVBatchMeta, mask: LossMask) -> None:
+def take_over(batch: KVBatchMeta, config: DictConfig, mask: LossMask) -> None:
     """What verl's own `_compute_advantage` has rejected, into `mask`; the queue gets the original mask back."""
+    if not corrects_rollouts(config):
+        return
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
     mask.reject(data["response_mask"].to_padded_tensor(padding=0))
     original = TensorDict({"response_mask": mask.original}, batch_size=len(batch))

@@ -36,7 +36,7 @@ class Rollouts:
     response_lengths: list[int]
     responses: list[list[int]]
     log_probs: list[list[float]]
-    truncated: list[bool] = field(default_factory=list)  # cut off by the length limit (truncation.py)
+    truncated: list[bool] = field(default_factory=list)  # cut off by the length limit (loss_mask.py)
     penalties: list[float] = field(default_factory=list)  # part of the reward: the overlong penalty (overlong.py)
     extra: "Rollouts | None" = field(default=None)  # onerpo's extra responses of the same queries
     filtered: "Rollouts | None" = field(default=None)  # responses of other queries, thrown away (dynamic_sampling.py)
@@ -167,11 +167,13 @@ def split_sessions(rollouts: Rollouts, n: int) -> tuple[Rollouts, Rollouts | Non
     return rollouts.take(trained), rollouts.take(extra)
 
 
-def split_extra(batch: KVBatchMeta, rollouts: Rollouts, n: int) -> tuple[KVBatchMeta, Rollouts, Rollouts | None]:
-    """Parts the first n responses of each query from the extra ones, which are never trained on."""
+def split_extra(batch: KVBatchMeta, rollouts: Rollouts, n: int) -> tuple[KVBatchMeta, Rollouts]:
+    """The first n responses of each query; the extra ones leave the queue and stay beside them (`Rollouts.extra`)."""
     trained, extra = split_sessions(rollouts, n)
     if extra is None:
-        return batch, rollouts, None
+        return batch, rollouts
+    trained.extra = extra
+    tq.kv_clear(keys=extra.keys, partition_id=batch.partition_id)
     place = {key: row for row, key in enumerate(batch.keys)}
     kept = KVBatchMeta(
         partition_id=batch.partition_id,
@@ -179,4 +181,4 @@ def split_extra(batch: KVBatchMeta, rollouts: Rollouts, n: int) -> tuple[KVBatch
         tags=[batch.tags[place[key]] for key in trained.keys],
         extra_info=batch.extra_info,
     )
-    return kept, trained, extra
+    return kept, trained

@@ -20,7 +20,7 @@ from tests.benchmarks import default_run
 from tests.benchmarks.speed import ours
 from tests.benchmarks.speed.watch import Disturbed, watch
 from tests.benchmarks.speed.work import CACHE, ROOT, WORKS, prepare
-from Verl.trainer import provenance
+from Verl import provenance
 
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 ROWS = (*WORKS, "default")

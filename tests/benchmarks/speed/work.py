@@ -85,7 +85,7 @@ WORKS = {
 def prepare(work: Work, rows: int) -> tuple[Path, Path, Path]:
     """Model folder, data folder (train, validation, test) with at least `rows` training queries, reward file.
 
-    Built once under .cache/speed; the SmolLM2 folder comes from `Running-Bash/models/smollm135m.sh`.
+    Built once under .cache/speed; the SmolLM2 folder comes from `Verl/trainer/config/model/smollm135m.yaml`.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     (CACHE / "reward.py").write_text(REWARD)

@@ -1,0 +1,91 @@
+"""Pack the runs of a result folder into a study that git can hold: `python -m Verl.analysis.runs.pack RESULT STUDY`.
+
+`STUDY/result` then holds two files (`Verl.analysis.runs.packed`) in place of several per run, and every reader (figures,
+table, report, sample viewer) takes that folder as it takes a loose one. Of the evaluations the first and the last of each run
+are kept, which is what the comparisons use, without token ids (the texts are there). Checkpoints and training samples stay out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from Verl.analysis.runs import packed
+from Verl.errors import UserError
+from Verl.files import write_atomic
+
+MOST_FILES, MOST_BYTES = 60, 5_000_000  # of one committed study, with its figures and report
+_TEXTS = ("*.jsonl", "*.log", "*/run.json", "*/config.yaml")
+_LEFT_OUT = {"tokens"}
+
+
+def pack(result_dir: Path, study_dir: Path, every_evaluation: bool = False) -> tuple[int, int]:
+    """Write `study_dir/result`; returns how many files the study now has and how many bytes they take.
+
+    Raises:
+        UserError: there is no run in the folder.
+    """
+    texts = [path for pattern in _TEXTS for path in packed.find(result_dir, pattern)]
+    logs = {path.stem: path for path in texts if path.parent == result_dir}
+    if not logs:
+        raise UserError(f"no run found in {result_dir}: nothing to pack")
+    evaluations = []
+    for run in sorted({*logs, *(path.parent.name for path in texts if path.parent != result_dir)}):
+        files = packed.find_evaluations(result_dir / run)
+        chosen = files if every_evaluation or len(files) < 2 else [files[0], files[-1]]
+        evaluations += [_labelled(path, run) for path in chosen]
+    contents = [packed.read_bytes(path) for path in texts]
+    names = [path.relative_to(result_dir).as_posix() for path in texts]
+    target = study_dir / "result"
+    runs = pa.table({"name": names, "content": pa.array(contents, pa.large_binary())})
+    write_atomic(target / packed.RUNS, _encode(runs, use_dictionary=False))
+    if evaluations:
+        write_atomic(target / packed.EVALUATIONS, _encode_evaluations(evaluations))
+    files = [path for path in study_dir.rglob("*") if path.is_file()]
+    return len(files), sum(path.stat().st_size for path in files)
+
+
+def _labelled(path: Path, run: str) -> pa.Table:
+    rows = packed.read_rows(path, [name for name in packed.column_names(path) if name not in _LEFT_OUT])
+    steps = pa.array([int(path.stem.removeprefix("step_"))] * len(rows), pa.int64())
+    rows = rows.drop_columns(["step"]) if "step" in rows.column_names else rows
+    return rows.append_column("step", steps).append_column("run", pa.array([run] * len(rows)))
+
+
+def _encode_evaluations(tables: list[pa.Table]) -> bytes:
+    table = pa.concat_tables(tables, promote_options="default")
+    plain = [name for name in table.column_names if name == "log_prob"]  # no two alike: no dictionary
+    others = [name for name in table.column_names if name not in plain]
+    return _encode(table, use_dictionary=others, use_byte_stream_split=plain)
+
+
+def _encode(table: pa.Table, **options) -> bytes:
+    sink = pa.BufferOutputStream()
+    # One row group: what runs have in common is stored once.
+    pq.write_table(table, sink, compression="brotli", compression_level=11, row_group_size=len(table) or 1, **options)
+    return sink.getvalue().to_pybytes()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m Verl.analysis.runs.pack", description=__doc__.split("\n")[0])
+    parser.add_argument("result", type=Path, help="folder of the runs' jsonl, as in Running-Results/result")
+    parser.add_argument("study", type=Path, help="folder of the study, as in Running-Results/studies/<name>")
+    parser.add_argument("--every-evaluation", action="store_true", help="not only each run's first and last")
+    options = parser.parse_args(arguments)
+    try:
+        files, size = pack(options.result, options.study, options.every_evaluation)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.study}: {files} files, {size / 1e6:.1f} MB")
+    if files > MOST_FILES or size > MOST_BYTES:
+        print(f"warning: more than the {MOST_FILES} files or {MOST_BYTES / 1e6:.0f} MB that a committed study may have")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

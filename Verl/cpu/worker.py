@@ -1,0 +1,250 @@
+"""The training worker on a CPU: verl's own worker and fsdp2 engine, with CPU fixes applied and unnecessary work removed.
+
+1. verl 0.9.1 asks torch for the process-group backend "cpu:gloo,<device>:<backend>" (verl/utils/distributed.py). On a
+   CPU both halves name the same device, which torch rejects, so the group is opened before verl tries to; verl then
+   finds it and leaves it alone.
+2. The fsdp2 engine puts the reference model under CPUOffloadPolicy(pin_memory=True) to save GPU memory
+   (verl/workers/engine/fsdp/transformer_impl.py). Pinning needs an accelerator, and the model is in main memory
+   already, so the policy is left out.
+3. Forward and backward passes go over micro batches that hold a shared prompt once (shared_prefix.py). verl 0.9.1 has a
+   prefix grouper of its own only in its older trainer (verl/trainer/ppo/ray_trainer.py), so on a GPU nothing is shared.
+4. With one update per round the old policy is the policy that is updated, so its log-probabilities are those of the
+   update's own forward pass: where the trainer has written none, they are taken from there (own_log_probs.py). The
+   reference's are then computed in the same call: a step's data come to this process once instead of three times.
+5. With one process no gradient is reduced (one_process.py).
+"""
+
+import gc
+import hashlib
+import logging
+import os
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from tensordict import NonTensorData, TensorDict
+from torch.distributed.tensor import DTensor
+from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
+from verl.utils import tensordict_utils as tu
+from verl.utils.py_functional import temp_env_var
+from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.fsdp import transformer_impl
+from verl.workers.engine_workers import ActorRolloutRefWorker
+from verl.workers.utils.padding import response_from_nested
+
+from Verl.adapter.interface import replaced
+from Verl.adapter.nested import nested, places, rows_of
+from Verl.cpu import one_process, own_log_probs, shared_prefix
+from Verl.cpu.batch_fields import FOR_THE_LOSS, complete
+
+logger = logging.getLogger(__name__)
+
+# What a micro batch is made of: the rest of a step's fields would only be copied along.
+_FIELDS = (*FOR_THE_LOSS, "input_ids", "loss_mask")
+
+
+@EngineRegistry.register(model_type="language_model", backend=["fsdp2"], device=["cpu"])
+class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
+    """verl's fsdp2 engine for a language model, on a CPU. Set fp32 throughout: bf16 is emulated on most CPUs."""
+
+    shares_prefixes = False
+    own: own_log_probs.Collector | None = None
+
+    def _build_fsdp_module(self, module):
+        with replaced(CPUOffloadPolicy=lambda **kwargs: None):
+            module = super()._build_fsdp_module(module)
+        if one_process.is_alone():
+            one_process.keep_gradients(module)
+        return module
+
+    def _gradient_sync_context(self, *, is_last_micro_batch: bool):
+        if one_process.is_alone():
+            return nullcontext()
+        return super()._gradient_sync_context(is_last_micro_batch=is_last_micro_batch)
+
+    def optimizer_step(self):
+        if one_process.is_alone():
+            one_process.hand_over_gradients(self.module)
+        return super().optimizer_step()
+
+    def get_per_tensor_param(self, **kwargs):
+        """verl's contract: name and whole tensor of every weight, and the LoRA settings. A shard that is the whole tensor
+        needs no gathering, which would copy it."""
+        if not one_process.is_alone() or hasattr(self.module, "peft_config"):
+            return super().get_per_tensor_param(**kwargs)
+        state = transformer_impl.convert_weight_keys(self.module.state_dict(), self.module)
+        whole = ((name, value.to_local() if isinstance(value, DTensor) else value) for name, value in state.items())
+        return transformer_impl.unfuse_moe_params(whole, self.model_config.hf_config.model_type), None
+
+    def share_prefixes(self, wanted: str) -> None:
+        """Turns sharing on where the model allows it.
+
+        Args:
+            wanted: "auto", "on" (an error where it can't be) or "off".
+
+        Raises:
+            ValueError: it was asked for and can't be.
+        """
+        reason = shared_prefix.why_not(self.module, self.module.config)
+        if reason and wanted == "on":
+            raise ValueError(f"actor_rollout_ref.prefix_sharing=on is not possible for this model: {reason}")
+        self.shares_prefixes = wanted != "off" and reason is None
+        logger.warning("prefix sharing is %s", "on" if self.shares_prefixes else f"off: {reason or 'switched off'}")
+
+    def forward_backward_batch(self, data: TensorDict, loss_function, forward_only=False):
+        if not self.can_share(data):
+            return super().forward_backward_batch(data, loss_function, forward_only)
+        with replaced(prepare_micro_batches=_grouped_micro_batches):
+            return super().forward_backward_batch(data, loss_function, forward_only)
+
+    def can_share(self, data: TensorDict) -> bool:
+        """verl asks for some passes that need every token's logits (distillation, sums of squares): those go its way."""
+        special = ("distillation_use_topk", "calculate_sum_pi_squared", "use_fused_kernels")
+        return (
+            self.shares_prefixes
+            and not any(tu.get_non_tensor_data(data=data, key=key, default=False) for key in special)
+            and not isinstance(data["temperature"], torch.Tensor)
+            and tu.get_non_tensor_data(data=data, key="use_dynamic_bsz", default=True)
+        )
+
+    def forward_step(self, micro_batch: TensorDict, loss_function, forward_only):
+        """verl's contract: the loss to call backward on, and a dictionary of model output, loss and metrics."""
+        if not self.can_share(micro_batch):
+            return super().forward_step(micro_batch, loss_function, forward_only)
+        layout = _layout(micro_batch)
+        logits_KV = shared_prefix.forward_logits(self.module, self.module.config, layout)
+        if micro_batch["temperature"] != 1.0:
+            logits_KV = logits_KV / micro_batch["temperature"]
+        log_prob_T, log_probs_KV = shared_prefix.response_log_probs(logits_KV, layout)
+        output = {"log_probs": _in_sequences(log_prob_T, micro_batch)}
+        if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
+            output["entropy"] = _in_sequences(shared_prefix.entropy(log_probs_KV, layout), micro_batch)
+        if loss_function is None:
+            return torch.tensor(1.0), {"model_output": output, "loss": 1.0, "metrics": {}}
+        if "old_log_probs" not in micro_batch:
+            self.own.add(micro_batch, log_prob_T.detach(), shared_prefix.entropy(log_probs_KV.detach(), layout))
+        loss, metrics = loss_function(
+            model_output=output, data=micro_batch, dp_group=self.get_data_parallel_group()
+        )
+        return loss, {
+            "model_output": transformer_impl.detach_tree(output), "loss": loss.detach().item(), "metrics": metrics
+        }  # fmt: skip
+
+
+def _grouped_micro_batches(data: TensorDict, dp_group=None, **kwargs) -> tuple[list[TensorDict], list[list[int]]]:
+    """In the place of verl's `prepare_micro_batches`: the same answer, prompts kept together."""
+    rows = shared_prefix.micro_batches(
+        [ids.tolist() for ids in rows_of(data["prompts"])],
+        data["responses"].offsets().diff().tolist(),
+        data["max_token_len_per_gpu"],
+    )
+    # Fields of the micro batch, and what is the same for all rows (temperature, sizes, switches). Each field is taken apart
+    # once: verl's own selection does it once per micro batch.
+    fields = {key: rows_of(value) for key, value in data.items() if key in _FIELDS}
+    same = {key: value for key, value in data.items() if isinstance(value, NonTensorData)}
+    batches = []
+    for indices in rows:
+        chosen = {key: nested([values[row] for row in indices]) for key, values in fields.items()}
+        batches.append(TensorDict({**chosen, **same}, batch_size=len(indices)))
+        tu.assign_non_tensor_data(batches[-1], own_log_probs.ROWS, indices)
+    return batches, rows
+
+
+def _layout(micro_batch: TensorDict) -> shared_prefix.Layout:
+    prompts, responses = rows_of(micro_batch["prompts"]), rows_of(micro_batch["responses"])
+    groups = shared_prefix.group_by_prompt([ids.tolist() for ids in prompts])
+    prompt_of = [0] * len(prompts)
+    for number, rows in enumerate(groups.values()):
+        for row in rows:
+            prompt_of[row] = number
+    return shared_prefix.Layout.of([prompts[rows[0]] for rows in groups.values()], responses, prompt_of)
+
+
+def _in_sequences(value_T: torch.Tensor, micro_batch: TensorDict) -> torch.Tensor:
+    """verl's form of a model output: nested (prompt + response) per row, where place t holds the value of token t + 1."""
+    offsets, responses = micro_batch["input_ids"].offsets(), micro_batch["responses"].offsets().diff()
+    place_T = places(responses)[1] + torch.repeat_interleave(offsets[1:] - 1 - responses, responses)
+    whole = value_T.new_zeros(int(offsets[-1])).index_copy(0, place_T, value_T)
+    return torch.nested.nested_tensor_from_jagged(whole, offsets)
+
+
+class CPUWorker(ActorRolloutRefWorker):
+    """Actor, reference and rollout adapter in one process, as on a GPU."""
+
+    _own_metrics: dict[str, float]
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self):
+        torch.set_num_threads(int(os.environ.get("BANDIT_THREADS", os.cpu_count() or 1)))
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group(
+                "gloo", rank=int(os.environ.get("RANK", 0)), world_size=int(os.environ.get("WORLD_SIZE", 1))
+            )
+        super().init_model()
+        for part in (self.actor, self.ref):
+            if part is not None:
+                part.engine.share_prefixes(self.config.get("prefix_sharing", "auto"))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def renew(self, **settings: Any) -> None:
+        """Become the worker of another run: as if constructed with `settings`, in this process (host.py)."""
+        with temp_env_var("DISABLE_WORKER_INIT", "1"):
+            self.__init__(**settings)
+        gc.collect()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def weights_digest(self) -> str:
+        """SHA-256 over the names and bytes of the actor's weights."""
+        digest = hashlib.sha256()
+        for name, value in self.actor.engine.module.state_dict().items():
+            local = value.to_local() if isinstance(value, DTensor) else value
+            digest.update(name.encode() + local.detach().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="ref"))
+    def compute_ref_log_prob(self, data: TensorDict) -> TensorDict:
+        complete(data)
+        return super().compute_ref_log_prob(data)
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def compute_log_prob(self, data: TensorDict) -> TensorDict:
+        complete(data)
+        return super().compute_log_prob(data)
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def update_actor(self, data: TensorDict) -> TensorDict:
+        """verl's update; where it takes the old log-probabilities from itself, `own_metrics` has what is logged of them."""
+        complete(data)
+        if "old_log_probs" in data:
+            self.actor.engine.own = None
+            return super().update_actor(data)
+        collector, began = own_log_probs.Collector(), time.perf_counter()
+        if self.ref is not None and "ref_log_prob" not in data:
+            data["ref_log_prob"] = _responses_of(self._pass(self.ref, data)["log_probs"], data)
+        seconds = time.perf_counter() - began
+        if not self.actor.engine.can_share(data):  # verl's own pass hands nothing over: ask it beforehand
+            output = self._pass(self.actor, data, calculate_entropy=True)
+            data["old_log_probs"] = _responses_of(output["log_probs"], data)
+            collector.take(data["old_log_probs"], _responses_of(output["entropy"], data))
+        self.actor.engine.own = collector
+        output = super().update_actor(data)
+        self._own_metrics = collector.metrics(data, self.config.actor) | {own_log_probs.REFERENCE_SECONDS: seconds}
+        return output
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def own_metrics(self) -> dict[str, float]:
+        """What verl's trainer logs of the log-probabilities that the last update took from itself."""
+        return self._own_metrics
+
+    def _pass(self, part, data: TensorDict, calculate_entropy: bool = False) -> TensorDict:
+        """A forward pass of actor or reference, as verl's trainer asks for it (verl/trainer/ppo/v1/trainer_base.py)."""
+        asked = data.select(*[key for key in (*_FIELDS, "position_ids") if key in data])
+        tu.assign_non_tensor(
+            asked, calculate_entropy=calculate_entropy, compute_loss=False, temperature=data["temperature"]
+        )
+        return part.infer_batch(asked)
+
+
+def _responses_of(output: torch.Tensor, data: TensorDict) -> torch.Tensor:
+    return response_from_nested(output, data["response_mask"])

@@ -1,0 +1,134 @@
+"""What study.yaml is made of: cells (arms), factors that compare them, pairs that they run on. See that file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from Verl.trainer.naming import arm_name
+from Verl.trainer.ppo.estimators import estimators
+
+_QUERIES, _ROLLOUTS = "data.train_batch_size", "actor_rollout_ref.rollout.n"
+
+# What a figure can be drawn against: word, label.
+AXES = {
+    "steps": "training steps",
+    "queries": "queries seen",
+    "responses": "responses generated",
+    "tokens": "tokens generated",
+    "gradient_samples": "gradient samples",
+    "hours": "hours",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm: an estimator and the sizes of its rollout. `changes` and `expect` are for its scripts' headers."""
+
+    name: str
+    estimator: str
+    queries: int
+    rollouts: int
+    extra: int | None = None
+    window: int | None = None
+    variant: str | None = None
+    settings: tuple[str, ...] = ()
+    changes: str | None = None
+    expect: str | None = None
+
+    @property
+    def entry(self) -> str:
+        return estimators()[self.estimator].entry
+
+    @property
+    def responses(self) -> int:
+        """Responses drawn a step, extra ones too."""
+        return self.queries * (self.rollouts + (self.extra or 0))
+
+    @property
+    def named_by_its_settings(self) -> str:
+        """As Verl/trainer/naming.py composes it."""
+        size = estimators()[self.estimator].size
+        last = getattr(self, size.word) if size else None
+        return arm_name(self.estimator, self.queries, self.rollouts, last, self.variant)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One design choice: cells that may differ in `keys` only, and what a reader is asked and told about them.
+
+    Args:
+        name: of its figures and of its section in the report.
+        title: of both.
+        keys: that its cells may differ in.
+        question: what it asks, in a sentence or two.
+        cells: compared all with all.
+        matched: (arm, the cell that it is compared with).
+        reference: what the report compares every arm with; by default what the first arm is matched to, or the first cell.
+        also: arms that are drawn beside them, as a pattern with a star too: runs of earlier studies that no cell names.
+        axes: keys of AXES that its figures are drawn against.
+        from_start: whether each arm is also compared with its own evaluation before training.
+        product: what queries x rollouts is held at.
+        published: what the paper's digest says (unconfirmed).
+        optional: whether it is left out where none of its arms was run: where it goes beyond the published grid.
+    """
+
+    name: str
+    title: str
+    keys: tuple[str, ...]
+    question: str = ""
+    reference: str = ""
+    cells: tuple[str, ...] = ()
+    matched: tuple[tuple[str, str], ...] = ()
+    also: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ("steps",)
+    from_start: bool = False
+    product: int | None = None
+    published: str | None = None
+    optional: bool = False
+
+    @property
+    def members(self) -> list[str]:
+        return list(dict.fromkeys([*self.cells, *(cell for pair in self.matched for cell in pair)]))
+
+    @property
+    def level(self) -> str | None:
+        """The number that its cells are steps of, if they lie on one scale: "queries" or "rollouts"."""
+        if len(self.cells) < 2 or not set(self.keys) <= {_QUERIES, _ROLLOUTS}:
+            return None
+        return "queries" if _QUERIES in self.keys else "rollouts"
+
+    def comparisons(self, members: Iterable[str]) -> list[tuple[str, str]]:
+        """The pairs of cells to compare among those that are there."""
+        there = set(members)
+        pairs = [*combinations(self.cells, 2), *self.matched]
+        return [pair for pair in pairs if there.issuperset(pair)]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model on a data set, and the cells that run there."""
+
+    name: str
+    model: str
+    data: str
+    machine: str
+    cells: tuple[str, ...]
+    stands_for: dict[str, dict[str, str]] = field(default_factory=dict, hash=False)
+
+    def members(self, factor: Factor) -> dict[str, str]:
+        """Published cell: the cell of this pair that runs in its place, for the cells of a factor that are here."""
+        scaled = {published: cell for cell, published in self.stands_for.get(factor.name, {}).items()}
+        here = {cell: scaled.get(cell, cell) for cell in factor.members}
+        return {published: cell for published, cell in here.items() if cell in self.cells}
+
+    def comparisons(self, factor: Factor) -> list[tuple[str, str]]:
+        """The cells of this pair that a factor compares."""
+        members = self.members(factor)
+        return [(members[a], members[b]) for a, b in factor.comparisons(members)]
+
+    def compared(self, factor: Factor) -> list[str]:
+        """The same, each cell once; of a factor that is one cell, this."""
+        two_by_two = [cell for two in self.comparisons(factor) for cell in two]
+        return list(dict.fromkeys(two_by_two)) if len(factor.members) > 1 else list(self.members(factor).values())

@@ -1,0 +1,204 @@
+"""The declared design: Running-Bash/study.yaml, read and checked. See that file for what its entries mean."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from Verl import REPO_ROOT
+from Verl.design.cells import AXES, Cell, Factor, Pair
+from Verl.errors import UserError
+from Verl.trainer import settings
+from Verl.trainer.ppo.estimators import EXTRA, WINDOW, estimators, usable
+
+BASH = REPO_ROOT / "Running-Bash"
+DESIGN_FILE = BASH / "study.yaml"
+
+
+@dataclass(frozen=True)
+class Study:
+    """The whole of study.yaml."""
+
+    base_line: str
+    smallest: str  # the pair on which the effect check trains
+    cells: dict[str, Cell]
+    factors: dict[str, Factor]
+    pairs: dict[str, Pair]
+    derived: dict[str, str]
+    models: dict[str, dict[str, Any]]
+    data: dict[str, dict[str, Any]]
+    machines: dict[str, dict[str, Any]]
+    detectable: dict[str, Any]
+
+    @cached_property
+    def scripts(self) -> dict[str, tuple[Cell, Pair]]:
+        """File name: what it runs, for every declared script."""
+        return {
+            script_name(cell, pair.name): (self.cells[cell], pair) for pair in self.pairs.values() for cell in pair.cells
+        }
+
+    def pair(self, name: str) -> Pair:
+        if name not in self.pairs:
+            raise UserError(f"there is no pair {name!r} in study.yaml{_hint(name, self.pairs)}")
+        return self.pairs[name]
+
+    def cell(self, name: str, pair: Pair) -> Cell:
+        if name not in self.cells:
+            raise UserError(f"there is no cell {name!r} in study.yaml{_hint(name, pair.cells)}")
+        if name not in pair.cells:
+            raise UserError(f"the cell {name} is not declared for {pair.name}: its cells are {', '.join(pair.cells)}")
+        return self.cells[name]
+
+    def chosen(self, pair: Pair, names: Iterable[str], factors: Iterable[str]) -> list[Cell]:
+        """Cells by name and by factor (or `all`), each once."""
+        names = list(names)
+        for factor in factors:
+            if factor == "all":
+                names += pair.cells
+            elif factor not in self.factors:
+                raise UserError(f"--factor {factor} is unknown: choose all, {', '.join(self.factors)}")
+            else:
+                names += pair.compared(self.factors[factor])
+        return [self.cell(name, pair) for name in dict.fromkeys(names)]
+
+    def split_script(self, text: str) -> tuple[Cell, Pair]:
+        """Cell and pair of `run_grpo_0032_8_tiny_arith.sh`, `grpo_0032_8_tiny_arith` and the like."""
+        wanted = script_name(text.removeprefix("run_").removesuffix(".sh"))
+        if wanted not in self.scripts:
+            raise UserError(f"there is no script {wanted} in study.yaml{_hint(wanted, self.scripts)}")
+        return self.scripts[wanted]
+
+
+def script_name(cell: str, pair: str | None = None) -> str:
+    return f"run_{cell}_{pair}.sh" if pair else f"run_{cell}.sh"
+
+
+@cache
+def declared() -> Study:
+    """The design of this repository, read once."""
+    return load()
+
+
+def load(path: Path = DESIGN_FILE) -> Study:
+    """Reads and checks the design.
+
+    Raises:
+        UserError: naming the entry that is wrong.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path.name} can't be read: {reason}") from None
+    try:
+        return _build(raw, path.name)
+    except TypeError as error:  # dataclasses say which entry they don't know, or miss
+        raise UserError(f"{path.name}: an entry is unknown or missing ({str(error).split('__init__() ')[-1]})") from None
+    except KeyError as error:
+        raise UserError(f"{path.name}: {error.args[0]} is missing, or is not declared where it belongs") from None
+
+
+def _build(raw: dict[str, Any], where: str) -> Study:
+    groups = {group: raw.get(group) or {} for group in ("cells", "scaled", "extra")}
+    cells = {name: _cell(name, entry, where) for group in groups.values() for name, entry in group.items()}
+    published = tuple(raw["cells"])
+    factors = {name: _factor(name, entry, published, where) for name, entry in raw["factors"].items()}
+    for factor in factors.values():
+        _check_factor(factor, cells, where)
+    pairs = {name: _pair(name, dict(entry), published, cells, where) for name, entry in raw["pairs"].items()}
+    models, data = ({name: settings.about(kind, name) for name in settings.names(kind)} for kind in settings.GROUPS)
+    for pair in pairs.values():
+        for kind, known in (("model", models), ("data", data), ("machine", raw["machines"])):
+            if getattr(pair, kind) not in known:
+                raise UserError(f"{where}: pair {pair.name} names the {kind} {getattr(pair, kind)!r}, which is not declared")
+    if raw["base_line"] not in cells:
+        raise UserError(f"{where}: the base line {raw['base_line']!r} is not a declared cell")
+    if raw["smallest"] not in pairs:
+        name = raw["smallest"]
+        raise UserError(f"{where}: smallest names the pair {name!r}, which is not declared{_hint(name, pairs)}")
+    rest = {key: raw[key] for key in ("derived", "machines", "detectable")}
+    return Study(raw["base_line"], raw["smallest"], cells, factors, pairs, models=models, data=data, **rest)
+
+
+def _cell(name: str, entry: dict[str, Any], where: str) -> Cell:
+    cell = Cell(name, **{**entry, "settings": tuple(entry.get("settings", ()))})
+    if cell.estimator not in usable():
+        raise UserError(f"{where}: cell {name} names the estimator {cell.estimator!r}{_hint(cell.estimator, usable())}")
+    _check_sizes(cell, where)
+    _check_window(cell, where)
+    if cell.settings and not cell.variant:
+        raise UserError(f"{where}: cell {name} has settings of its own: give it a variant, a word that names them")
+    if cell.named_by_its_settings != name:
+        raise UserError(f"{where}: cell {name} has the settings of {cell.named_by_its_settings}: correct one of them")
+    return cell
+
+
+def _check_sizes(cell: Cell, where: str) -> None:
+    """The numbers that the cell's estimator takes, all of them and no other."""
+    one = estimators()[cell.estimator]
+    for size in (EXTRA, WINDOW):
+        if (getattr(cell, size.word) is not None) != (one.size is size):
+            needs = f"needs {size.word}, a number" if one.size is size else f"takes no {size.word}"
+            raise UserError(f"{where}: cell {cell.name}: the estimator {one.name} {needs}")
+    if one.needs_several and cell.rollouts == 1:
+        raise UserError(f"{where}: cell {cell.name}: {one.name} needs rollouts of at least 2: {one.needs_several}")
+
+
+def _check_window(cell: Cell, where: str) -> None:
+    """A window that one step's rewards fill replays nothing: the arm would be one without replay under another name."""
+    if cell.window is None or cell.window > cell.rollouts:
+        return
+    if any(text.startswith("algorithm.replay.") for text in cell.settings):  # another baseline, or without this step's rewards
+        return
+    raise UserError(
+        f"{where}: cell {cell.name} has window: {cell.window}, which the rewards of its {cell.rollouts} rollouts fill in one "
+        "step, so that nothing is replayed: give it a window larger than its rollouts"
+    )
+
+
+def _factor(name: str, entry: dict[str, Any], published: tuple[str, ...], where: str) -> Factor:
+    lists = {key: tuple(entry.get(key, ())) for key in ("keys", "cells", "also")}
+    lists |= {"axes": tuple(entry.get("axes", ("steps",))), "matched": tuple(tuple(two) for two in entry.get("matched", ()))}
+    if not lists["cells"] and not lists["matched"]:
+        raise UserError(f"{where}: factor {name} compares nothing: give it cells, or matched")
+    first = lists["matched"][0][1] if lists["matched"] else lists["cells"][0]
+    question = f"What difference does it make: {entry['title']}?"
+    factor = Factor(**{"name": name, "reference": first, "question": question, **entry, **lists})
+    return replace(factor, optional=not set(factor.members) <= set(published))
+
+
+def _check_factor(factor: Factor, cells: dict[str, Cell], where: str) -> None:
+    for name in [*factor.members, factor.reference]:
+        if name not in cells:
+            raise UserError(f"{where}: factor {factor.name} names the cell {name!r}, which is not declared{_hint(name, cells)}")
+        product = cells[name].queries * cells[name].rollouts
+        if factor.product not in (None, product):
+            raise UserError(f"{where}: factor {factor.name} holds queries x rollouts at {factor.product}; {name} has {product}")
+    if not factor.keys and len(factor.members) > 1:
+        raise UserError(f"{where}: factor {factor.name} has no keys: name the settings that its cells may differ in")
+    for axis in factor.axes:
+        if axis not in AXES:
+            raise UserError(f"{where}: factor {factor.name} names the axis {axis!r}{_hint(axis, AXES)}")
+
+
+def _pair(name: str, entry: dict[str, Any], published: tuple[str, ...], cells: dict[str, Cell], where: str) -> Pair:
+    stands_for = entry.pop("stands_for", {})
+    without = entry.pop("without", [])
+    scaled = [cell for mapping in stands_for.values() for cell in mapping]
+    names = [cell for cell in entry.pop("only", published) if cell not in without]
+    names = list(dict.fromkeys([*names, *scaled, *entry.pop("more", [])]))
+    for cell in [*names, *without, *(one for mapping in stands_for.values() for one in mapping.values())]:
+        if cell not in cells:
+            raise UserError(f"{where}: pair {name} names the cell {cell!r}, which is not declared{_hint(cell, cells)}")
+    return Pair(name, cells=tuple(names), stands_for=stands_for, **entry)
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(sorted(known))}"

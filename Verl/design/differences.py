@@ -1,0 +1,86 @@
+"""Do two arms differ in what they declare, and in nothing else? Said from the resolved configs, not from the scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from Verl.design.declared import Cell, Factor, Pair, Study
+
+_NAMES_ONLY = ("actor_rollout_ref.rollout.trace.experiment_name",)  # the run's name
+_ABSENT = "(not there)"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One key that two configs differ in; `source`: the key it follows from, if it is a derived one."""
+
+    key: str
+    a: Any
+    b: Any
+    source: str | None = None
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any], derived: Mapping[str, str]) -> list[Difference]:
+    """The keys in which two flat configs differ. A key counts as derived only if its source differs as well."""
+    keys = [key for key in sorted({*a, *b}) if a.get(key, _ABSENT) != b.get(key, _ABSENT) and key not in _NAMES_ONLY]
+    sources = {key: derived[key] for key in keys if derived.get(key) in keys}
+    return [Difference(key, a.get(key, _ABSENT), b.get(key, _ABSENT), sources.get(key)) for key in keys]
+
+
+def _covered(key: str, declared: tuple[str, ...]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in declared)
+
+
+def undeclared(found: list[Difference], factor: Factor) -> list[Difference]:
+    """What a factor does not account for: neither declared nor following from a declared key."""
+    return [one for one in found if not _covered(one.source or one.key, factor.keys)]
+
+
+def explaining(study: Study, found: list[Difference], a: Cell, b: Cell, pair: Pair) -> list[Factor]:
+    """The factors that compare these two cells and account for all of their difference."""
+    asked = {a.name, b.name}
+    return [
+        factor
+        for factor in study.factors.values()
+        if any(asked == set(two) for two in pair.comparisons(factor)) and not undeclared(found, factor)
+    ]
+
+
+def single_key(study: Study, found: list[Difference]) -> str | None:
+    """The one key that all of a difference comes from, if it is one (for cells that no factor compares)."""
+    roots = {one.source or one.key for one in found}
+    return roots.pop() if len(roots) == 1 else None
+
+
+class Prepared(Protocol):
+    """What is compared: a config as flat keys."""
+
+    @property
+    def flat(self) -> Mapping[str, Any]: ...
+
+
+def check_factors(study: Study, prepared: Callable[[str, str], Prepared], pairs: list[Pair]) -> tuple[int, list[str]]:
+    """Every comparison of every factor on the given pairs.
+
+    Args:
+        prepared: (cell, pair) -> the script's config.
+
+    Returns:
+        how many comparisons there are, and a sentence for each that differs in more than it declares.
+    """
+    count, problems = 0, []
+    for pair in pairs:
+        for factor in study.factors.values():
+            for a, b in pair.comparisons(factor):
+                count += 1
+                found = differences(prepared(a, pair.name).flat, prepared(b, pair.name).flat, study.derived)
+                for one in undeclared(found, factor):
+                    problems.append(
+                        f"{pair.name}, factor {factor.name}: {a} and {b} differ in {one.key} ({one.a} and {one.b}), "
+                        f"which is not declared ({', '.join(factor.keys)})"
+                    )
+                if not found:
+                    problems.append(f"{pair.name}, factor {factor.name}: {a} and {b} do not differ at all")
+    return count, problems

@@ -1,0 +1,74 @@
+"""A packed result folder and the loose one that it was made from say the same to every reader."""
+
+import shutil
+
+import pytest
+
+from tests.analysis.simulated_runs import write_run
+from Verl.analysis.report.build import build
+from Verl.analysis.runs import pack, packed
+from Verl.analysis.runs.table import evaluation_files, load_runs, question_scores
+from Verl.analysis.samples import view
+
+ARMS = {"grpo_0032_1": 0.1, "grpo_0032_8": 0.2, "arpo_0032_8": 0.0}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    loose, study = tmp_path_factory.mktemp("result"), tmp_path_factory.mktemp("study")
+    for arm, gain in ARMS.items():
+        for seed in range(3):
+            write_run(loose, arm, seed, gain, full=True, steps=(0, 50, 100))
+    assert pack.pack(loose, study)[0] == 2
+    return loose, study / "result"
+
+
+def test_runs_and_their_scores_are_the_same(folders):
+    loose, packed_dir = folders
+    assert load_runs(packed_dir).table.equals(load_runs(loose).table)
+    assert load_runs(packed_dir).problems == load_runs(loose).problems
+    run = "grpo_0032_8_tiny_arith_seed1"
+    ours, theirs = evaluation_files(packed_dir, run), evaluation_files(loose, run)
+    assert list(ours) == list(theirs) == [0, 100]
+    for step in ours:
+        assert question_scores(ours[step]).equals(question_scores(theirs[step]))
+    assert evaluation_files(packed_dir, "no_such_run") == {}
+
+
+def test_the_report_is_the_same(folders):
+    assert build(folders[0]) == build(folders[1])
+
+
+def test_answers_can_be_looked_at(folders):
+    run, filters = "grpo_0032_8_tiny_arith_seed1", view.Filters(evaluation="test", index=3)
+    seen = [view.build_view(view.find_run(run, folder), filters, None) for folder in folders]
+    assert [one.sample["text"] for one in seen[0].entries] == [one.sample["text"] for one in seen[1].entries]
+    assert len(seen[1].entries) == 2
+
+
+def test_a_loose_file_counts_before_a_packed_one_and_adds_to_it(folders, tmp_path):
+    shutil.copytree(folders[1], tmp_path, dirs_exist_ok=True)
+    run = "grpo_0032_8_tiny_arith_seed1"
+    (tmp_path / f"{run}.jsonl").write_text('{"step": 7, "eval/test/pass@1": 0.125}\n')
+    new = write_run(tmp_path, "grpo_0032_8", 3, full=True)
+    table = load_runs(tmp_path).table
+    assert table.loc[table["run"] == run, "step"].tolist() == [7]
+    assert new in set(table["run"]) and table["run"].nunique() == 10
+
+
+def test_packing_a_packed_folder_again_changes_nothing(folders, tmp_path):
+    pack.pack(folders[1], tmp_path)
+    for name in (packed.RUNS, packed.EVALUATIONS):
+        assert (tmp_path / "result" / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_a_folder_without_runs_is_refused(tmp_path, capsys):
+    assert pack.main([str(tmp_path), str(tmp_path / "study")]) == 2
+    assert f"no run found in {tmp_path}" in capsys.readouterr().err
+
+
+def test_the_committed_study_is_small():
+    from tests.analysis.test_committed_results import ROOT, STUDY
+
+    files = [path for path in (ROOT / STUDY).rglob("*") if path.is_file()]
+    assert len(files) <= pack.MOST_FILES and sum(path.stat().st_size for path in files) <= pack.MOST_BYTES
