@@ -45,7 +45,7 @@ class SeededAgentLoopWorker(_PlainWorker):
             trajectory["step"],
             kwargs["data_source"],
             kwargs["index"],
-            kwargs["session_id"],
+            kwargs["session_id"] + int(kwargs.get("first_session", 0)),  # of an evaluation's further samples
             trajectory["validate"],
         )
         if self._declares_batches:

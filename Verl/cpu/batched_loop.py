@@ -85,6 +85,7 @@ class BatchedAgentLoopManager:
         return {"temperature": source.temperature, "top_p": source.top_p, "top_k": source.top_k}
 
     def _seed(self, query: dict[str, Any], session: int, validate: bool) -> int:
+        session += int(query.get("first_session", 0))  # of an evaluation's further samples
         return rollout_seed(
             self.run_seed, query["global_steps"], query["data_source"], query["index"], session, validate
         )

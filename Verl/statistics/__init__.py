@@ -5,3 +5,5 @@ differences with known variances, ``model`` estimates the seeds' noise of all ar
 p-values and intervals, ``planning`` says what a study will see and where its next hour is best spent, ``sequential``
 adds seeds until it is decided.
 """
+
+VERDICTS = ("better", "worse", "equivalent", "undecided")

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from Verl.statistics import VERDICTS  # noqa: F401  part of this module's interface
 from Verl.statistics.data import Arm, Differences, differences, read_scores
 from Verl.statistics.joint import Family
 from Verl.statistics.model import posterior
-
-VERDICTS = ("better", "worse", "equivalent", "undecided")
 
 
 @dataclass(frozen=True)

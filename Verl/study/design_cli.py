@@ -11,9 +11,10 @@ from pathlib import Path
 
 from Verl import RESULT_DIR
 from Verl.design import declared as design
+from Verl.design import freeze
 from Verl.design.differences import check_factors, differences
 from Verl.errors import UserError
-from Verl.study import effect, report, scripts, shipped
+from Verl.study import effect, plan, report, scripts, shipped
 
 
 def main(arguments: list[str] | None = None, description: str | None = None) -> int:
@@ -39,12 +40,12 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         prog="design.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=design.BASH, help=argparse.SUPPRESS)
-    commands = parser.add_subparsers(required=True, metavar="show | diff | check | plan")
+    commands = parser.add_subparsers(required=True, metavar="show | diff | check | plan | freeze")
     for name, run, text in (
         ("show", _show, "factors, cells and scripts"),
         ("diff", _diff, "the resolved-config difference of two cells, and whether it is one factor"),
         ("check", _check, "all scripts against study.yaml, all comparisons of all factors"),
-        ("plan", _plan, "steps, tokens, memory, hours and the smallest detectable difference"),
+        ("plan", _plan, "steps, tokens, memory, hours, and what the study will be able to show"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run)
@@ -59,7 +60,51 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
             command.add_argument(
                 "--effect", action="store_true", help="also train both cells of every comparison for two steps (minutes)"
             )
+    _freeze_options(commands.add_parser("freeze", help="declare a study before it is run, in a file with a hash"))
     return parser
+
+
+def _freeze_options(command: argparse.ArgumentParser) -> None:
+    from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, read_margin
+
+    command.set_defaults(run=_freeze)
+    command.add_argument("--name", required=True, help="of the study; the file is Running-Results/<name>/frozen.yaml")
+    command.add_argument("--question", required=True, help="what the study asks, in a sentence")
+    command.add_argument("--pair", required=True)
+    command.add_argument("--cells", nargs="+", default=[]), command.add_argument("--factor", action="append", default=[])
+    command.add_argument("--against", metavar="CELL", help="what the cells are compared with; default: the base line")
+    command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    command.add_argument("--until-decided", action="store_true", help="the stopping rule of run_study.sh")
+    command.add_argument("--max-seeds", type=int, default=10, help="with --until-decided (default: 10)")
+    command.add_argument("--margin", type=read_margin, default=MARGIN, metavar="X", help=MARGIN_HELP)
+    command.add_argument("--steps", type=int, help="of each run; default: the script's")
+    command.add_argument("--result", type=Path, default=RESULT_DIR, help="where the runs will be, to say which are there")
+    command.add_argument("--out", type=Path, help="another file")
+
+
+def _freeze(study: design.Study, options: argparse.Namespace) -> int:
+    from Verl.analysis.verdicts import deciding
+
+    pair, reference = study.pair(options.pair), options.against or study.base_line
+    cells = study.chosen(pair, options.cells, options.factor or ([] if options.cells else ["all"]))
+    names = list(dict.fromkeys([study.cell(reference, pair).name, *(cell.name for cell in cells)]))
+    most = options.max_seeds if options.until_decided else len(set(options.seeds))
+    deciding.rule_of(reference, names, options.seeds, most, options.margin)  # the same slips end in the same sentences
+    ready = {name: shipped.prepare(design.script_name(name, pair.name), folder=options.folder) for name in names}
+    steps = {options.steps or plan.workload(one.config, study.data[pair.data]).steps for one in ready.values()}
+    if len(steps) > 1:
+        raise UserError(f"the cells end at different steps ({', '.join(map(str, sorted(steps)))}): give --steps")
+    frozen = freeze.declare(
+        options.result, study=options.name, question=options.question, pair=pair.name, reference=reference,
+        arms={one.config.run.arm: one.hash for one in ready.values()}, steps=steps.pop(),
+        seeds=tuple(sorted(set(options.seeds))), max_seeds=options.max_seeds if options.until_decided else None,
+        margin=options.margin, alpha=study.detectable["alpha"],
+    )  # fmt: skip
+    path = options.out or RESULT_DIR.parent / options.name / freeze.NAME
+    freeze.write(frozen, path)
+    seen = f"; {len(frozen.seen)} runs of it are there already, which the file says" if frozen.seen else ""
+    _say([f"{path}: {freeze.line(frozen)}{seen}"])
+    return 0
 
 
 def _plan_options(command: argparse.ArgumentParser) -> None:
@@ -152,6 +197,7 @@ def _plan(study: design.Study, options: argparse.Namespace) -> int:
             "result_dir": options.result,
             "machine": report.machine_with(study, pair, options.gpu_gib, options.efficiency),
             "detectable": study.detectable | std,
+            "seed_std": options.seed_std is not None,
         })  # fmt: skip
         _say([*costs.lines(), ""])
         small += costs.too_small()

@@ -38,6 +38,7 @@ SHORT = {
     "trainer.test_freq": 1000,  # so at both ends
     "evaluation.val_freq": -1,
     "evaluation.test_questions": 16,
+    "evaluation.final_samples": 1,
     "data.max_response_length": 16,
     "trainer.device": "cpu",
     "seed": 0,

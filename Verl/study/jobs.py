@@ -66,6 +66,7 @@ class Table:
 
     def __init__(self, path: Path, study: str, pair: str, jobs: list[Job]):
         self.path, self.study, self.pair, self.jobs = path, study, pair, jobs
+        self.decisions: dict[str, Any] = {}  # of a study with seeds until it is decided: why each arm goes on or stops
         self._remember()
 
     def _remember(self) -> None:
@@ -79,6 +80,8 @@ class Table:
 
     def write(self) -> None:
         content = {"study": self.study, "pair": self.pair, "runs": [asdict(job) for job in self.jobs]}
+        if self.decisions:
+            content["decisions"] = self.decisions
         write_atomic(self.path, json.dumps(content, indent=1) + "\n")
 
     def count(self, state: str) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 SKIPPED_STEPS = 1  # the first step pays for compilation and caches
 
@@ -15,19 +18,40 @@ def seconds_per_response(result_dir: Path, pair: str, cell: str = "*") -> tuple[
     Of one cell, or of all of a pair. Only training steps count: `timing_s/step` without the evaluations that fall into
     it (`timing_s/testing`).
     """
+    return _over_runs(result_dir, pair, cell, _of_step, SKIPPED_STEPS)
+
+
+def seconds_per_evaluated(result_dir: Path, pair: str, cell: str = "*") -> tuple[float, int] | None:
+    """The same of the responses of evaluations, which are drawn many at a time (`timing_s/testing`)."""
+    return _over_runs(result_dir, pair, cell, _of_evaluation, 0)
+
+
+def _over_runs(result_dir: Path, pair: str, cell: str, read: Callable, skipped: int) -> tuple[float, int] | None:
     values = []
     for path in sorted(result_dir.glob(f"{cell}_{pair}_seed*.jsonl")):
-        of_run = [value for line in path.read_text().splitlines() if (value := _of_line(line)) is not None]
-        if len(of_run) > SKIPPED_STEPS:
-            values.append(median(of_run[SKIPPED_STEPS:]))
+        of_run = [value for line in path.read_text().splitlines() if (value := read(_record(line))) is not None]
+        if len(of_run) > skipped:
+            values.append(median(of_run[skipped:]))
     return (median(values), len(values)) if values else None
 
 
-def _of_line(line: str) -> float | None:
+def _record(line: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        return json.loads(line)
     except json.JSONDecodeError:  # a line that is being written
-        return None
+        return {}
+
+
+def _of_evaluation(record: dict[str, Any]) -> float | None:
+    seconds, drawn = record.get("timing_s/testing"), 0.0
+    for name in ("train", "validation", "test"):
+        further = [int(key.partition("@")[2]) for key in record if re.fullmatch(rf"eval/{name}/avg@\d+", key)]
+        samples = max([record.get(f"eval/{name}/samples", 1.0), *further])
+        drawn += record.get(f"eval/{name}/questions", 0.0) * samples
+    return seconds / drawn if seconds and drawn else None
+
+
+def _of_step(record: dict[str, Any]) -> float | None:
     drawn, seconds = record.get("ledger/responses_generated"), record.get("timing_s/step")
     if not drawn or seconds is None:
         return None

@@ -24,14 +24,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from Verl.statistics.seeds import smallest_detectable_effect
+from Verl.trainer.conditions import DRAWS_FINAL_SAMPLES
 from Verl.trainer.memory import ModelSize
 from Verl.trainer.run_checks import check_epochs, steps_by_epochs
 
 
 @dataclass(frozen=True)
 class Workload:
-    """How much one run computes. `evaluated`: responses drawn for all its evaluations."""
+    """How much one run computes. `evaluated`: responses drawn for all its evaluations; `further`: those among them that
+    `evaluation.final_samples` adds at both ends."""
 
     queries: int
     rollouts: int
@@ -41,6 +42,7 @@ class Workload:
     steps: int
     steps_are_bound: bool  # nothing but the number of epochs ends the run
     evaluated: int
+    further: int = 0
 
     @property
     def responses(self) -> int:
@@ -71,8 +73,23 @@ def workload(config: DictConfig, questions: Mapping[str, int], steps: int | None
         response=data.max_response_length,
         steps=total or bound,
         steps_are_bound=total is None,
-        evaluated=_evaluated(config, questions, total or bound),
+        evaluated=_evaluated(config, questions, total or bound) + _further(config, questions),
+        further=_further(config, questions),
     )
+
+
+def samples_at_the_ends(config: DictConfig) -> int:
+    """Answers per test question before training and at the last step."""
+    drawn = config.actor_rollout_ref.rollout.val_kwargs.n
+    return max(drawn, config.evaluation.final_samples) if DRAWS_FINAL_SAMPLES(config) else drawn
+
+
+def _further(config: DictConfig, questions: Mapping[str, int]) -> int:
+    """Responses that `evaluation.final_samples` adds."""
+    further = samples_at_the_ends(config) - config.actor_rollout_ref.rollout.val_kwargs.n
+    asked = config.evaluation.test_questions
+    size = questions["test"] if asked < 0 else min(asked, questions["test"])
+    return (1 + bool(config.trainer.val_before_train)) * size * further
 
 
 def _evaluated(config: DictConfig, questions: Mapping[str, int], steps: int) -> int:
@@ -126,30 +143,13 @@ def reckoned_hours(size: ModelSize, work: Workload, at_once: int, machine: Mappi
     )
 
 
-def measured_hours(work: Workload, seconds_per_response: float) -> Hours:
-    """From runs of the pair: a step's seconds go with its responses; evaluation is reckoned at the same pace."""
+def measured_hours(work: Workload, seconds_per_response: float, seconds_per_evaluated: float | None = None) -> Hours:
+    """From runs of the pair: a step's seconds go with its responses; an evaluation's with its own, which are drawn many at
+    a time (without a measurement of that: at the steps' pace)."""
+    evaluated = seconds_per_response if seconds_per_evaluated is None else seconds_per_evaluated
     return Hours(
         generate=work.steps * work.responses * seconds_per_response / 3600,
         train=0.0,
-        evaluate=work.evaluated * seconds_per_response / 3600,
+        evaluate=work.evaluated * evaluated / 3600,
         source="measured",
-    )
-
-
-def detectable(seeds: int, questions: int, comparisons: int, settings: Mapping[str, float]) -> float:
-    """The smallest true difference in Pass@1 that the study's test finds with the stated power.
-
-    (t_{1 - alpha/(2m), df} + t_power) x error, error^2 = seed_std^2 / S + 2 p (1 - p) / (S Q), for S seeds, Q test
-    questions, one sample each, and m comparisons (Holm's first step); Verl/statistics/seeds.py has the test.
-    Infinite for one seed.
-    """
-    p = settings["pass_at_1"]
-    return smallest_detectable_effect(
-        seeds,
-        questions,
-        seed_std=settings["seed_std"],
-        sampling_std=math.sqrt(2 * p * (1 - p)),
-        alpha=settings["alpha"],
-        power=settings["power"],
-        comparisons=comparisons,
     )

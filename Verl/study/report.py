@@ -8,7 +8,7 @@ from typing import Any
 from Verl.design.declared import Cell, Pair, Study, script_name
 from Verl.design.differences import Difference, explaining, single_key
 from Verl.study import plan
-from Verl.study.measured import seconds_per_response
+from Verl.study.measured import seconds_per_evaluated, seconds_per_response
 from Verl.study.shipped import Prepared
 from Verl.trainer import memory
 
@@ -62,13 +62,15 @@ class Plan:
     """The cost of chosen cells of one pair."""
 
     def __init__(self, study: Study, pair: Pair, prepared: Sequence[tuple[Cell, Prepared]], options: Mapping[str, Any]):
-        """options: steps, seeds, result_dir, machine (as study.yaml's entry), detectable (the same)."""
+        """options: steps, seeds, result_dir, machine (as study.yaml's entry), detectable (the same), seed_std (whether the
+        user gave it)."""
         self.study, self.pair, self.options = study, pair, options
         self.size = memory.ModelSize.of(study.models[pair.model])
         self.questions = study.data[pair.data]
         self.machine = options["machine"]
         self.measured = seconds_per_response(options["result_dir"], pair.name)
         self.rows = [(cell, *self._cost(cell, one)) for cell, one in prepared]
+        self.samples = plan.samples_at_the_ends(prepared[0][1].config) if prepared else 1
 
     def _cost(self, cell: Cell, one: Prepared) -> tuple[plan.Workload, memory.Memory | None, plan.Hours | None]:
         work = plan.workload(one.config, self.questions, self.options["steps"])
@@ -76,13 +78,20 @@ class Plan:
         if "memory_gib" in machine:
             found = memory.memory(self.size, one.config, machine["memory_gib"], machine["reserve_gib"])
         if own := seconds_per_response(self.options["result_dir"], self.pair.name, cell.name):
-            return work, found, plan.measured_hours(work, own[0])
+            return work, found, plan.measured_hours(work, own[0], self._per_evaluated(cell.name))
         if self.measured:
-            return work, found, plan.measured_hours(work, self.measured[0])
+            return work, found, plan.measured_hours(work, self.measured[0], self._per_evaluated(cell.name))
         if found is None or "bandwidth_gb_s" not in machine:
             return work, found, None
         at_once = max(1, min(found.at_once, one.config.actor_rollout_ref.rollout.max_num_seqs))
         return work, found, plan.reckoned_hours(self.size, work, at_once, machine)
+
+    def _per_evaluated(self, cell: str) -> float | None:
+        """Seconds per evaluated response: of the cell's runs, else of the pair's."""
+        for name in (cell, "*"):
+            if found := seconds_per_evaluated(self.options["result_dir"], self.pair.name, name):
+                return found[0]
+        return None
 
     def too_small(self) -> list[str]:
         """A sentence per cell that does not fit the machine."""
@@ -107,7 +116,7 @@ class Plan:
         if bound:
             lines.append("steps: nothing but the number of epochs ends these runs; --steps N plans (and runs) fewer")
         lines += ["", *table(self._head(), [self._row(*row) for row in self.rows]), ""]
-        return [*lines, *self._totals(), "", *self._memory_lines(), *self._hours_lines(), "", *self._detectable()]
+        return [*lines, *self._totals(), "", *self._memory_lines(), *self._hours_lines(), "", *self._resolution()]
 
     def _head(self) -> tuple[str, ...]:
         return ("cell", "steps", "queries", "responses/step", "tokens <=", "GiB", "at once", "hours", "h/100 steps")
@@ -149,18 +158,35 @@ class Plan:
         return [f"hours: measured, {_runs(self.measured[1])} of this pair: seconds per response drawn, median over steps and "
                 "runs, at the lengths those runs had; a cell's own runs where it has any"]  # fmt: skip
 
-    def _detectable(self) -> list[str]:
-        chosen, seeds, questions = self.options["detectable"], self.options["seeds"], self.questions["test"]
-        lines = []
-        for comparisons in dict.fromkeys((1, max(1, len(self.rows) - 1))):
-            value = plan.detectable(seeds, questions, comparisons, chosen)
-            against = "one comparison" if comparisons == 1 else f"{comparisons} comparisons (Holm)"
-            found = "unknown (one seed says nothing of the noise of training)" if value == float("inf") else f"{value:.3f}"
-            lines.append(f"smallest detectable difference in test Pass@1, {seeds} seeds, {against}: {found}")
-        best = ", the best case: measure it, then --seed-std" if not chosen["seed_std"] else ""
-        return [*lines, f"  power {chosen['power']:g} at level {chosen['alpha']:g}; error^2 = seed_std^2 / S + 2 p (1 - p) / "
-                f"(S Q) with S = {seeds}, Q = {questions}, p = {chosen['pass_at_1']:g}, seed_std = {chosen['seed_std']:g}"
-                f"{best}"]  # fmt: skip
+    def _resolution(self) -> list[str]:
+        """What the study will show, and where the next hours pay."""
+        from Verl.study import resolution  # scipy: a second that `show` and `check` do not need
+
+        chosen, questions = self.options["detectable"], self.questions["test"]
+        cells = [cell.name for cell, *_ in self.rows]
+        reference = self.study.base_line if self.study.base_line in cells else cells[0]
+        found = None
+        if not self.options["seed_std"]:
+            found = resolution.measured_noise(self.options["result_dir"], self.pair.name, self.pair.cells, reference)
+        assumed = (
+            f"assumed, std over seeds of a difference {chosen['seed_std']:g} and Pass@1 {chosen['pass_at_1']:g} (study.yaml; "
+            "--result FOLDER of finished runs measures it, --seed-std sets it)"
+        )
+        noise, source = found or (resolution.assumed_noise(chosen, questions), assumed)
+        size = {"seeds": self.options["seeds"], "samples": self.samples, "questions": questions}
+        lines = resolution.expected(noise, source, arms=max(2, len(cells)), settings=chosen, **size)
+        if self.hours is None:
+            return [*lines, "where the next hour is best spent, seeds or answers, takes hours: run a few steps of a cell first"]
+        each = [(hours.evaluate / work.evaluated if work.evaluated else 0.0, work, hours) for _, work, _, hours in self.rows]
+        further = sum(pace * work.further for pace, work, _ in each)
+        total = sum(hours.total for *_, hours in each)
+        one_answer = sum(pace * 2 * questions for pace, *_ in each)
+        if self.samples > 1:
+            share = 100 * further / total
+            lines.append(f"{self.samples} answers per test question at both ends take {share:.1f} % of these hours")
+        if one_answer:
+            lines += resolution.next_hour(noise, **size, run_hours=total - further, sample_hours=one_answer)
+        return lines
 
 
 def whole_study(plans: Sequence[Plan]) -> list[str]:

@@ -7,10 +7,13 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from Verl import RESULT_DIR
+from Verl.analysis.verdicts import deciding
+from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, read_margin
 from Verl.design import declared as design
 from Verl.errors import UserError
 from Verl.signals import raise_on_stop
@@ -62,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--budget", action="append", default=[], metavar="WHAT=N",
         help="end each run by tokens=N, gradient_samples=N or hours=N instead, whichever comes first")  # fmt: skip
     add("--name", help="names the table of states, study_<name>.json; default: the pair")
+    add("--until-decided", action="store_true",
+        help="after --seeds, add seeds, one at a time, to what is still undecided (docs/statistics.md)")  # fmt: skip
+    add("--against", metavar="CELL", help="what --until-decided compares with; default: the base line")
+    add("--margin", type=read_margin, metavar="X", help=MARGIN_HELP)
+    add("--max-seeds", type=int, default=None, metavar="N", help="the most that an arm gets (default: 10)")
     add("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
     add("--ray", nargs="?", const="auto", metavar="ADDRESS", help="one run per GPU of the Ray cluster (default: auto)")
     add("--dry-run", action="store_true", help="check everything, list the runs, start nothing")
@@ -83,21 +91,68 @@ def _study(options: argparse.Namespace) -> int:
     pair = study.pair(options.pair)
     name = options.name or pair.name
     result_dir = (options.result or RESULT_DIR).resolve()
-    queue = _queue(study, pair, options, result_dir)
+    chosen = _chosen(study, pair, options, result_dir)
+    rule = _rule(study, options, chosen)
+    queue = _jobs(chosen, dict.fromkeys([one.arm for one in chosen], options.seeds))
     if options.dry_run:
+        if rule is not None:
+            _say(f"looks after {', '.join(map(str, rule.plan.looks))} seeds; at the first:")
         for job in queue:
             _say(f"{job.run}: {'done' if jobs.finished(result_dir, job) else 'to do'}")
         return 0
     with jobs.only_one(result_dir / f".study_{name}.lock", name):
         if not options.command:
             _refuse_inert(study, pair, queue, options.overrides)
-        table = jobs.Table(result_dir / f"study_{name}.json", name, pair.name, queue)
         places = RayPlaces(options.ray) if options.ray else LocalPlaces(options.jobs)
         raise_on_stop()  # ray.init has its own handler of SIGTERM
+        path = result_dir / f"study_{name}.json"
         try:
-            return _carry_out(table, places, result_dir, options)
+            if rule is not None:
+                return _until_decided(rule, options, pair.name, path, places, lambda seeds_of: _jobs(chosen, seeds_of))
+            return _carry_out(jobs.Table(path, name, pair.name, queue), places, result_dir, options)
         finally:
             places.close()
+
+
+def _rule(study: design.Study, options: argparse.Namespace, chosen: list[Chosen]) -> deciding.Rule | None:
+    """The stopping rule of --until-decided; its own options are nothing without it."""
+    if not options.until_decided:
+        for name in ("against", "margin", "max_seeds"):
+            if getattr(options, name) is not None:
+                raise UserError(f"--{name.replace('_', '-')} is for --until-decided: add that, or leave it out")
+        return None
+    if options.budget:
+        raise UserError("--until-decided compares the arms at the same step: give --steps instead of --budget")
+    by_cell = {one.cell.name: one.arm for one in chosen}
+    reference = options.against or study.base_line
+    for one in chosen:
+        if one.prepared.config.trainer.test_freq <= 0 or one.prepared.config.evaluation.test_questions == 0:
+            raise UserError("--until-decided needs test evaluations: leave trainer.test_freq and evaluation.test_questions")
+    arms = [one.arm for one in chosen]
+    margin = MARGIN if options.margin is None else options.margin
+    most = 10 if options.max_seeds is None else options.max_seeds
+    return deciding.rule_of(by_cell.get(reference, reference), arms, options.seeds, most, margin)
+
+
+def _until_decided(rule, options, pair: str, path: Path, places: Places, jobs_of) -> int:
+    """Runs and looks by turns; the table of states always says why each arm goes on or stops."""
+    result_dir = path.parent
+    tables: list[jobs.Table] = []
+
+    def run(seeds_of, decided) -> bool:
+        table = jobs.Table(path, path.stem.removeprefix("study_"), pair, jobs_of(seeds_of))
+        table.decisions = decided
+        tables.append(table)
+        return _carry_out(table, places, result_dir, options) == 0
+
+    def record(decided) -> None:
+        tables[-1].decisions = decided
+        tables[-1].write()
+
+    def judge(seeds_of, earlier):
+        return deciding.look(result_dir, pair, rule, seeds_of, earlier)
+
+    return 0 if deciding.until_decided(rule, run, judge, _say, record) else 1
 
 
 def _carry_out(table: jobs.Table, places: Places, result_dir: Path, options: argparse.Namespace) -> int:
@@ -160,8 +215,27 @@ def _budgets(texts: Sequence[str]) -> list[str]:
     return overrides
 
 
-def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, result_dir: Path) -> list[jobs.Job]:
-    """Every (cell, seed) once; a cut study holds whole seeds, so that its arms can already be compared."""
+@dataclass(frozen=True)
+class Chosen:
+    """A cell as it would run: its config at seed 0, its work, and what every run of the study is given."""
+
+    cell: design.Cell
+    prepared: shipped.Prepared
+    work: plan.Workload
+    shared: tuple[str, ...]
+
+    @property
+    def stem(self) -> str:
+        """A run's name without its seed."""
+        return self.prepared.name.removesuffix("_seed0")
+
+    @property
+    def arm(self) -> str:
+        return self.prepared.config.run.arm
+
+
+def _chosen(study: design.Study, pair: design.Pair, options: argparse.Namespace, result_dir: Path) -> list[Chosen]:
+    """The cells, each checked."""
     # Given only where it is asked for: a run's recorded command then is one that anybody can give.
     elsewhere = [f"run.result_dir={result_dir}"] if options.result else []
     shared = [*elsewhere, *_budgets(options.budget), *options.overrides]
@@ -178,19 +252,32 @@ def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, 
             if (planned := memory_by_plan(one.config)) and planned[1]:
                 raise UserError(planned[1])
             check_with_verl(one.config)
-        chosen.append((cell, one, plan.workload(one.config, study.data[pair.data], options.steps)))
+        work = plan.workload(one.config, study.data[pair.data], options.steps)
+        chosen.append(Chosen(cell, one, work, tuple(shared)))
+    return chosen
+
+
+def _jobs(chosen: Sequence[Chosen], seeds_of: Mapping[str, Sequence[int]]) -> list[jobs.Job]:
+    """Every (arm, seed) once; a cut study holds whole seeds, so that its arms can already be compared."""
     queue: dict[str, jobs.Job] = {}
-    for seed in dict.fromkeys(options.seeds):
-        for cell, one, work in chosen:
-            run = f"{one.name.removesuffix('_seed0')}_seed{seed}"
-            if run in queue:  # overrides can make one arm of two
+    for seed in dict.fromkeys(seed for seeds in seeds_of.values() for seed in seeds):
+        for one in chosen:
+            run = f"{one.stem}_seed{seed}"
+            if run in queue or seed not in seeds_of[one.arm]:  # overrides can make one arm of two
                 continue
+            work = one.work
             queue[run] = jobs.Job(
-                run=run, cell=cell.name, seed=seed, script=one.script, overrides=[f"seed={seed}", *shared],
-                config_hash=one.hash, steps=work.steps, work=work.steps * work.responses + work.evaluated,
-                ends=run_folder.ends_of(one.config),
+                run=run, cell=one.cell.name, seed=seed, script=one.prepared.script,
+                overrides=[f"seed={seed}", *one.shared], config_hash=one.prepared.hash, steps=work.steps,
+                work=work.steps * work.responses + work.evaluated, ends=run_folder.ends_of(one.prepared.config),
             )  # fmt: skip
     return list(queue.values())
+
+
+def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, result_dir: Path) -> list[jobs.Job]:
+    """The runs of a study with a fixed number of seeds."""
+    chosen = _chosen(study, pair, options, result_dir)
+    return _jobs(chosen, dict.fromkeys([one.arm for one in chosen], options.seeds))
 
 
 def _refuse_inert(study: design.Study, pair: design.Pair, queue: list[jobs.Job], overrides: list[str]) -> None:

@@ -53,6 +53,7 @@ BOUNDS: dict[str, tuple[float | None, float | None, bool]] = {
     "evaluation.train_questions": (-1, None, True),
     "evaluation.val_questions": (-1, None, True),
     "evaluation.test_questions": (-1, None, True),
+    "evaluation.final_samples": (1, None, True),
     "trainer.test_freq": (-1, None, True),
     "trainer.save_freq": (-1, None, True),
     "trainer.n_gpus_per_node": (1, None, True),

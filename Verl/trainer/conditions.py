@@ -180,3 +180,18 @@ HAS_ADAPTIVE_KL = Condition(
 )
 LOSS_IS_CLIP_COV, LOSS_IS_KL_COV = loss_is("clip_cov"), loss_is("kl_cov")
 LOSS_IS_DRO, LOSS_IS_SAPO = loss_is("dro"), loss_is("sapo")
+
+
+def _draws_final_samples(config: DictConfig) -> bool:
+    rollout = config.actor_rollout_ref.rollout
+    alike = all(rollout[key] == rollout.val_kwargs[key] for key in ("temperature", "top_p", "top_k"))
+    more = rollout.val_kwargs.n == 1 or config.evaluation.final_samples > rollout.val_kwargs.n
+    return alike and more and config.trainer.test_freq > 0 and config.evaluation.test_questions != 0
+
+
+DRAWS_FINAL_SAMPLES = Condition(
+    _draws_final_samples,
+    "further answers are drawn where the test set is evaluated (trainer.test_freq above 0, evaluation.test_questions not 0), "
+    "as training draws its own (temperature, top_p and top_k of actor_rollout_ref.rollout.val_kwargs as of "
+    "actor_rollout_ref.rollout), and beyond actor_rollout_ref.rollout.val_kwargs.n",
+)

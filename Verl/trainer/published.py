@@ -26,6 +26,7 @@ SETTINGS: dict[str, object] = {
     "evaluation.train_questions": -1,  # Pass@1 over all training questions
     "evaluation.val_questions": 0,  # there is no validation split
     "evaluation.test_questions": -1,
+    "evaluation.final_samples": 1,
     "evaluation.val_freq": 100,
     "trainer.test_freq": 100,
     "trainer.val_before_train": True,

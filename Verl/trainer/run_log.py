@@ -167,7 +167,7 @@ class RunLog:
 
     def evaluation(self, name: str, step: int, rollouts: "Rollouts") -> None:
         """Per question and sample: the scores of one evaluation, which paired tests over questions need; and what was
-        said, where samples are kept."""
+        said, where samples are kept. Samples that the file has already, of an evaluation that was cut, give way."""
         path = self.folder / "evaluations" / f"step_{step:06d}.parquet"
         columns = self._columns(rollouts, step)
         columns["split"] = [name] * len(rollouts)
@@ -232,7 +232,10 @@ def _write_parquet(path: Path, columns: dict[str, list], append: bool = False) -
     table = pa.table(columns)
     if append:
         # The size cap may have been reached in between: what one part lacks becomes null.
-        table = pa.concat_tables([pq.read_table(path), table], promote_options="default")
+        before = pq.read_table(path)
+        known = {*zip(columns["split"], columns["sample"])}
+        kept = [one not in known for one in zip(before["split"].to_pylist(), before["sample"].to_pylist())]
+        table = pa.concat_tables([before.filter(pa.array(kept)), table], promote_options="default")
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     blob = sink.getvalue().to_pybytes()

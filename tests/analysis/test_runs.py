@@ -12,7 +12,7 @@ import pytest
 from simulated_runs import write_run, write_study
 
 from Verl.analysis.runs.files import arm_numbers, parse_name
-from Verl.analysis.runs.table import evaluation_files, load_runs, question_scores
+from Verl.analysis.runs.table import evaluation_files, load_runs, question_samples, question_scores
 
 TEST = "eval/test/pass@1"
 
@@ -227,6 +227,11 @@ def test_question_scores_average_the_samples_of_a_question(tmp_path):
     assert list(files) == [25, 100]
     assert question_scores(files[25]).to_dict() == {("sums", 3): 1.0, ("sums", 7): 0.5}
     assert question_scores(files[25], split="validation").empty
+    # An evaluation at an end of the run, with more samples than one.
+    numbered = pd.DataFrame({"split": "test", "index": [7, 3, 7, 3], "strict": [1.0, 0, 0, 1], "sample": [0, 0, 1, 1]})
+    numbered.assign(data_source="sums").to_parquet(folder / "step_000200.parquet")
+    samples = question_samples(evaluation_files(tmp_path, "x")[200])
+    assert list(samples.columns) == [0, 1] and samples.loc[("sums", 3)].tolist() == [0.0, 1.0]
 
 
 def test_two_hundred_runs_are_read_quickly(tmp_path):

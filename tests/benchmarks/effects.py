@@ -36,6 +36,7 @@ BASE = {
     "trainer.total_training_steps": 2, "trainer.total_epochs": 1000, "trainer.save_freq": 2, "trainer.test_freq": 1,
     "evaluation.val_freq": 2, "data.train_batch_size": 16, "actor_rollout_ref.rollout.n": 4, "data.train_max_samples": 16,
     "evaluation.train_questions": 8, "evaluation.val_questions": 8, "evaluation.test_questions": 8,
+    "evaluation.final_samples": 1,
     "data.max_response_length": 16, "trainer.device": "cpu", "seed": 0,
 }  # fmt: skip
 _CELLS = {"grpo": "grpo_0032_8", "bandit": "onerpo_0032_1_7", "replay": "asyttgrpo_0064_4_8"}

@@ -53,9 +53,42 @@ def test_runs(runs, name):
 
 
 def test_a_budget_ends_the_run_with_its_evaluation(mini):
-    result = mini.run("grpo", "budget", "budget.gradient_samples=40", "actor_rollout_ref.rollout.n=2")
+    final = "evaluation.final_samples=3"
+    result = mini.run("grpo", "budget", "budget.gradient_samples=40", "actor_rollout_ref.rollout.n=2", final)
     assert result.status == 0, result.output
     last = result.records[-1]
     assert last["step"] < 10 and last["ledger/total_gradient_samples"] >= 40
     assert result.records[-2]["ledger/total_gradient_samples"] < 40
-    assert "eval/test/pass@1" in last
+    answers = result.evaluation(last["step"])
+    answers = answers[answers.split == "test"]
+    assert last["eval/test/avg@3"] == pytest.approx(answers.strict.mean()) and len(answers) == 3 * 24
+    assert last["eval/test/pass@1"] == pytest.approx(answers.strict[answers["sample"] == 0].mean())
+
+
+def test_final_samples_leave_everything_else_as_it_is(mini):
+    """Three answers per test question at both ends of the run, by the batched manager and by verl's agent loop."""
+    ends = [*SHORT[:1], "trainer.test_freq=2", *SHORT[2:], "evaluation.final_samples=3"]
+    loop = "actor_rollout_ref.rollout.agent.agent_loop_manager_class=Verl.adapter.agent_loop.SeededAgentLoopManager"
+    found = mini.together(
+        {
+            "one": ("grpo", [*ends[:-1]]),
+            "three": ("grpo", ends),
+            "three-by-verl": ("grpo", [*ends, loop, "reward.num_workers=1"]),
+        }
+    )
+    one, three, by_verl = (found[name] for name in ("one", "three", "three-by-verl"))
+    assert all(result.status == 0 for result in found.values()), [result.output for result in found.values()]
+    further = {"eval/test/avg@3", "eval/test/avg@3/failures", "eval/test/pass@3"}
+    for step, (ours, plain) in enumerate(zip(three.metrics(), one.metrics(), strict=True)):
+        assert {key: value for key, value in ours.items() if key not in further} == plain
+        assert (further <= ours.keys()) == (step in (0, 4))
+    for step in (0, 2, 4):
+        answers, plain = three.evaluation(step), one.evaluation(step)
+        first = answers[answers["sample"] == 0].reset_index(drop=True)
+        assert first[["split", "index", "text", "log_prob"]].equals(plain[["split", "index", "text", "log_prob"]])
+        samples = [0, 1, 2] if step != 2 else [0]
+        of_test = answers[answers.split == "test"].sort_values(["index", "sample"])
+        assert of_test["sample"].tolist() == samples * 24
+        theirs = by_verl.evaluation(step).query("split == 'test'").sort_values(["index", "sample"])
+        assert of_test.text.tolist() == theirs.text.tolist()
+    assert answers.query("split == 'test'").groupby("index").text.nunique().max() > 1

@@ -1,13 +1,15 @@
 """The plan against numbers worked out by hand."""
 
-import math
+import json
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from scipy.stats import nct, t
+from study_helpers import write_final_answers
 
-from Verl.study import plan
-from Verl.study.measured import seconds_per_response
+from Verl.statistics.planning import Noise
+from Verl.study import plan, resolution
+from Verl.study.measured import seconds_per_evaluated, seconds_per_response
 from Verl.trainer import memory
 from Verl.trainer.run_folder import last_step
 
@@ -18,19 +20,25 @@ TOY = memory.ModelSize("toy", layers=2, hidden=4, intermediate=8, heads=2, kv_he
 TOY_PARAMETERS = 40 + 2 * (32 + 16 + 96 + 8) + 4
 
 
+SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": -1}
+
+
 def config(**changes):
     base = OmegaConf.create(
         {
             "data": {"train_batch_size": 32, "max_prompt_length": 512, "max_response_length": 1024},
             "trainer": {"total_epochs": 100, "total_training_steps": None, "test_freq": 50, "val_before_train": True},
-            "evaluation": {"train_questions": 256, "val_questions": -1, "test_questions": -1, "val_freq": 25},
+            "evaluation": {
+                "train_questions": 256, "val_questions": -1, "test_questions": -1, "val_freq": 25, "final_samples": 1,
+            },
             "actor_rollout_ref": {
                 "actor": {
                     "ppo_micro_batch_size_per_gpu": 4,
                     "fsdp_config": {"param_offload": False, "optimizer_offload": False},
                 },
                 "rollout": {
-                    "n": 8, "gpu_memory_utilization": 0.6, "log_prob_micro_batch_size_per_gpu": 4, "val_kwargs": {"n": 1},
+                    "n": 8, "gpu_memory_utilization": 0.6, "log_prob_micro_batch_size_per_gpu": 4, **SAMPLING,
+                    "val_kwargs": {"n": 1, **SAMPLING},
                 },
             },
         }
@@ -109,6 +117,11 @@ def test_steps_queries_and_tokens():
     assert work.evaluated == 5 * (256 + 512) + 3 * 1319
     # the last step is evaluated whatever the frequency
     assert plan.workload(config(), QUESTIONS, steps=110).evaluated == 6 * (256 + 512) + 4 * 1319
+    # seven further answers to every test question at both ends
+    final = plan.workload(config(evaluation__final_samples=8), QUESTIONS, steps=110)
+    assert final.evaluated == 6 * (256 + 512) + 4 * 1319 + 2 * 7 * 1319 and final.further == 2 * 7 * 1319
+    greedy = config(evaluation__final_samples=8, actor_rollout_ref__rollout__val_kwargs__temperature=0.0)
+    assert plan.workload(greedy, QUESTIONS, steps=110).further == 0
     assert plan.workload(config(trainer__total_training_steps=7), QUESTIONS).steps == 7
     bound = plan.workload(config(), QUESTIONS)
     assert bound.steps == 100 * (6961 // 32) and bound.steps_are_bound
@@ -142,14 +155,44 @@ def test_measured_speed_is_the_median_over_steps_and_runs(tmp_path):
     assert plan.measured_hours(work, 0.4).total == pytest.approx((36 * 10 + 40) * 0.4 / 3600)
 
 
-def test_the_smallest_detectable_difference_has_the_stated_power():
-    chosen = {"pass_at_1": 0.5, "seed_std": 0.01, "alpha": 0.05, "power": 0.8}
-    found = plan.detectable(3, 1319, 1, chosen)
-    error = math.sqrt(0.01**2 / 3 + 0.5 / (3 * 1319))
-    critical = t.ppf(0.975, df=2)
-    assert nct.sf(critical, 2, found / error) == pytest.approx(0.8, abs=0.01)
-    assert plan.detectable(1, 1319, 1, chosen) == math.inf
-    assert plan.detectable(5, 1319, 1, chosen) < found < plan.detectable(3, 1319, 21, chosen)
+def test_evaluation_has_a_pace_of_its_own(tmp_path):
+    """1,024 responses of an evaluation with 8 answers to each of 512 questions at its last step, and 256 others."""
+    record = {"step": 20, "timing_s/testing": 2.56, "eval/test/questions": 512.0, "eval/test/samples": 1.0}
+    last = record | {"step": 40, "timing_s/testing": 4352 * 0.01, "eval/test/avg@8": 0.5, "eval/test/avg@8/failures": 0.0,
+                     "eval/train/questions": 256.0, "eval/train/samples": 1.0}  # fmt: skip
+    (tmp_path / "a_tiny_arith_seed0.jsonl").write_text("\n".join(map(json.dumps, [record, last, last])))
+    assert seconds_per_evaluated(tmp_path, "tiny_arith") == (pytest.approx(0.01), 1)
+    work = plan.Workload(2, 5, 0, 10, 20, steps=36, steps_are_bound=False, evaluated=40)
+    assert plan.measured_hours(work, 0.4, 0.01).total == pytest.approx((360 * 0.4 + 40 * 0.01) / 3600)
+
+
+def test_the_noise_is_measured_where_there_are_runs_and_assumed_where_not(study, tmp_path):
+    settings = study.detectable
+    assert resolution.measured_noise(tmp_path, "tiny_arith", ["grpo_0032_1", "grpo_0032_8"], "grpo_0032_1") is None
+    rng = np.random.default_rng(4)
+    for arm, gain in (("grpo_0032_1", 0.0), ("grpo_0032_8", 0.1), ("grpo_0064_8", 0.1), ("grpo_0128_8", 0.1)):
+        for seed in range(4):
+            chance = np.clip(0.5 + gain + 0.03 * rng.standard_normal(), 0, 1)
+            write_final_answers(tmp_path, arm, seed, rng.random((400, 4)) < chance)
+    noise, source = resolution.measured_noise(tmp_path, "tiny_arith", study.pairs["tiny_arith"].cells, "grpo_0032_1")
+    assert (noise.questions, noise.samples) == (400, 4) and "4 arms" in source and "4 seeds" in source
+    assert 0.5 < noise.answers / (2 * 0.24 / 400) < 2 and 0.01 < (noise.seeds / 2) ** 0.5 < 0.08
+    size = {"seeds": 4, "samples": 4, "questions": 400}
+    said = resolution.expected(noise, source, arms=4, settings=settings, **size)
+    assert "3 comparisons" in said[0] and "4 seeds x 4 answers x 400 questions" in said[0] and "training seeds" in said[1]
+    smaller = resolution.expected(noise, source, arms=4, settings=settings, seeds=8, samples=4, questions=400)
+    assert smaller[0].split(": ")[1] < said[0].split(": ")[1]
+    assert "none (one seed" in resolution.expected(noise, "", arms=4, settings=settings, **(size | {"seeds": 1}))[0]
+
+
+def test_where_the_next_hours_pay():
+    """All noise from training: seeds. All noise from the answers: answers, if they are cheap."""
+    size = {"seeds": 3, "samples": 1, "questions": 500, "run_hours": 2.0, "sample_hours": 0.01}
+    training = resolution.next_hour(Noise(1e-4, 0.0, 0.0, 0.0, 500, 1), **size)
+    answers = resolution.next_hour(Noise(0.0, 0.0, 1e-4, 0.0, 500, 1), **size)
+    assert "the next 2 hours (all arms) are best spent on further seeds: 4 seeds x 1 answers" in training[0]
+    assert "best spent on further answers: 3 seeds x 64 answers" in answers[0] and "0.0058 -> 0.0007" in answers[0]
+    assert training[1].endswith("about 1") and answers[1].endswith("as many as can be had")
 
 
 def test_a_cell_s_own_runs_come_before_its_pair_s(study, tmp_path):
@@ -163,7 +206,7 @@ def test_a_cell_s_own_runs_come_before_its_pair_s(study, tmp_path):
     pair = study.pairs["tiny_arith"]
     cells = study.chosen(pair, [], ["advantage"])
     rows = [(cell, shipped.prepare(f"run_{cell.name}_tiny_arith.sh")) for cell in cells]
-    options = {"steps": 100, "seeds": 2, "result_dir": tmp_path, "detectable": study.detectable,
+    options = {"steps": 100, "seeds": 2, "result_dir": tmp_path, "detectable": study.detectable, "seed_std": False,
                "machine": report.machine_with(study, pair, None, None)}  # fmt: skip
     found = report.Plan(study, pair, rows, options)
     # 0.1 s a response of its own runs; the other takes the pair's median of 0.1 and 0.3

@@ -75,7 +75,8 @@ def test_the_diff_says_whether_it_is_one_factor(capsys):
 def test_the_plan_refuses_a_gpu_that_is_too_small(capsys):
     assert design_cli.main(["plan", "--pair", "qwen0.5b_gsm", "--cells", "grpo_0032_8", "--steps", "100"]) == 0
     said = capsys.readouterr().out
-    assert "GIB" not in said and "smallest detectable difference" in said and "26.2 M" in said  # 100 x 256 x 1024
+    assert "GIB" not in said and "26.2 M" in said  # 100 x 256 x 1024
+    assert "smallest difference in test Pass@1 that the study will show" in said and "(1 comparison with" in said
     arguments = ["plan", "--pair", "olmo1b_gsm", "--cells", "grpo_0032_8", "--gpu-gib", "24"]
     assert design_cli.main(arguments) == 2
     assert "grpo_0032_8 on olmo1b_gsm does not fit by plan" in capsys.readouterr().err

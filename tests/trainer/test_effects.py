@@ -56,6 +56,9 @@ REFUSED = {
     "reward.reward_kwargs.overlong_buffer_cfg.len=4": "overlong_buffer_cfg.enable",
     "trainer.log_val_generations=3": "trainer.logger",
     "trainer.critic_warmup=100": "no critic",
+    "evaluation.final_samples=4 trainer.test_freq=-1": "trainer.test_freq",
+    "evaluation.final_samples=4 actor_rollout_ref.rollout.val_kwargs.temperature=0.5": "temperature, top_p",
+    "evaluation.final_samples=4 actor_rollout_ref.rollout.val_kwargs.n=4": "val_kwargs.n",
     "algorithm.rollout_correction.rollout_is_threshold=3": "rollout_is",
     "algorithm.filter_groups.metric=format": "filter_groups.enable",
     f"{ROLLOUT}.enforce_eager=true": "vllm",
@@ -67,7 +70,7 @@ REFUSED = {
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_changes_nothing_is_refused(text):
     with pytest.raises(UserError) as refusal:
-        shipped.prepare(SCRIPT, [text])
+        shipped.prepare(SCRIPT, text.split())
     said = str(refusal.value)
     assert said.startswith(text.split("=")[0]) and REFUSED[text] in said and "\n" not in said
 
@@ -79,6 +82,8 @@ ACCEPTED = [
     ["algorithm.gamma=1.0"],
     ["algorithm.gamma=0.9", "algorithm.adv_estimator=reinforce_plus_plus"],
     [f"{ACTOR}.loss_scale_factor=7", f"{ACTOR}.loss_agg_mode=seq-mean-token-sum-norm"],
+    ["evaluation.final_samples=1"],
+    ["actor_rollout_ref.rollout.val_kwargs.temperature=0"],  # what the script's final_samples can't go with is not refused
     ["trainer.save_freq=7", "trainer.logger=[console,file]", f"{ACTOR}.ppo_max_token_len_per_gpu=2048"],
 ]
 

@@ -15,6 +15,7 @@ from Verl.trainer import full_disk, run_log
 from Verl.trainer.console import Console, Progress
 from Verl.trainer.interruption import Interrupted, StopRequest
 from Verl.trainer.ppo import ending
+from Verl.trainer.ppo.evaluation import QuestionSet
 from Verl.trainer.ppo.failed_rewards import ENOUGH, FailedRewards
 from Verl.trainer.ppo.ledger import Ledger
 from Verl.trainer.run_log import RunLog
@@ -36,7 +37,8 @@ class Trainer:
         self.train_dataset = range(100)
         self.run_log = RunLog("run", folder, Console(io.StringIO()))
         self.ledger, self.evaluated, self.saved, self._noted = Ledger(), [], [], False
-        self.evaluator = SimpleNamespace(sets=[SimpleNamespace(name="test"), SimpleNamespace(name="train")], run=self.evaluate)
+        sets = [QuestionSet("test", None, [], 1), QuestionSet("train", None, [], 1)]
+        self.evaluator = SimpleNamespace(sets=sets, run=self.evaluate)
         self.checkpoints = SimpleNamespace(commit=self.commit, steps=lambda: self.saved)
         self.ending = ending.Ending(self)
 
@@ -92,6 +94,17 @@ def test_a_run_that_ends_early_gets_the_evaluation_that_its_last_line_lacks(tmp_
     assert trainer.global_steps == 2
     trainer.ending.close()  # as after a kill in the middle: nothing is done twice
     assert trainer.evaluated[-1] == (1, True, ["test", "train"]) and trainer.saved == [1]
+
+
+def test_a_last_step_that_was_evaluated_as_one_between_gets_the_final_samples(tmp_path):
+    trainer = Trainer(tmp_path)
+    trainer.evaluator.sets[0] = QuestionSet("test", None, [], 1, final_samples=8)
+    trainer.steps({"eval/test/pass@1": 0.25, "eval/train/pass@1": 0.5})
+    trainer.ending.close()
+    assert trainer.evaluated == [(0, True, ["train"])]
+    trainer.run_log.amend({"eval/test/avg@8": 0.25})
+    trainer.ending.close()
+    assert trainer.evaluated[-1] == (0, True, ["test", "train"])
 
 
 def test_a_run_that_never_saves_does_not_save_its_end(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from Verl.reward.sources import CHAIN_SUM
 from Verl.seeds import rollout_seed
 from Verl.trainer.console import Console, Progress
-from Verl.trainer.ppo.evaluation import set_metrics, source_words
+from Verl.trainer.ppo.evaluation import final_metrics, set_metrics, source_words
 from Verl.trainer.ppo.rollouts import Rollouts
 from Verl.trainer.run_log import RunLog
 from Verl.wording import pass_at_1
@@ -74,6 +74,17 @@ def test_an_evaluation_keeps_what_was_said_set_by_set(make_log):
     ]  # fmt: skip
 
 
+def test_further_samples_are_appended_and_a_repeated_evaluation_is_not_there_twice(make_log):
+    log = make_log()
+    for _ in range(2):  # the second as after a kill in between
+        log.evaluation("train", 3, rollouts([1.0], [0], [17]))
+        log.evaluation("test", 3, rollouts([0.0, 1.0], [0, 0], [4, 9]))
+        log.evaluation("test", 3, rollouts([1.0, 0.0, 1.0, 1.0], [1, 2, 1, 2], [4, 4, 9, 9]))
+    rows = [(r["split"], r["index"], r["sample"], r["strict"]) for r in read(log, "evaluations", 3)]
+    assert rows == [("train", 17, 0, 1.0), ("test", 4, 0, 0.0), ("test", 9, 0, 1.0), ("test", 4, 1, 1.0), ("test", 4, 2, 0.0),
+                    ("test", 9, 1, 1.0), ("test", 9, 2, 1.0)]  # fmt: skip
+
+
 def test_switched_off_only_scores_are_kept(make_log):
     log = make_log(enable=False)
     log.samples(rollouts([1.0], [0], [17]), 3)
@@ -130,6 +141,18 @@ def test_metrics_of_several_samples_and_the_line_that_shows_them():
     out = io.StringIO()
     Progress(Console(out), total_steps=5).evaluation(3, metrics)
     assert out.getvalue() == "  step 3: Pass@1, the mean of 2 samples at temperature 0.6: test 0.250 (2 questions)\n"
+
+
+def test_metrics_of_the_final_samples():
+    # question 17: right, wrong; question 4: wrong twice; one answer could not be scored
+    drawn = rollouts([1.0, 0.0, 0.0, 0.0], [0, 1, 0, 1], [17, 17, 4, 4])
+    drawn.scores["failure"] = [0.0, 0.0, 1.0, 0.0]
+    expected = {"eval/test/avg@2": 0.25, "eval/test/avg@2/failures": 1.0, "eval/test/pass@2": 0.5}
+    assert final_metrics("test", drawn) == expected
+    drawn.data_sources = ["a", "a", "b", "b"]
+    found = final_metrics("test", drawn)
+    assert {key: found[key] for key in expected} == expected
+    assert (found["eval/test/a/avg@2"], found["eval/test/b/avg@2"], found["eval/test/a/pass@2"]) == (0.5, 0.0, 1.0)
 
 
 def test_several_data_sources_are_measured_apart_and_together():

@@ -21,8 +21,9 @@ from Verl.analysis.figures.curves import plot_question
 from Verl.analysis.figures.levels import plot_levels
 from Verl.analysis.runs.files import LEDGER, TEST
 from Verl.analysis.runs.table import Runs, load_runs
-from Verl.analysis.verdicts.compare import compare, gains
+from Verl.analysis.verdicts.compare import compare, gains, study_verdicts
 from Verl.analysis.verdicts.factors import family_of, pairs_of
+from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, read_margin
 from Verl.analysis.verdicts.summary import summary_table, to_markdown
 from Verl.design.declared import AXES, Factor, declared
 from Verl.errors import UserError
@@ -48,6 +49,7 @@ def common_options(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--result", type=Path, default=RESULT_DIR, metavar="DIR", help="folder of the runs' jsonl")
     parser.add_argument("--figure", type=Path, default=FIGURE_DIR, metavar="DIR", help="folder to draw into")
+    parser.add_argument("--margin", type=read_margin, default=MARGIN, metavar="X", help=MARGIN_HELP)
     parser.add_argument("--pairs", nargs="+", metavar="PAIR", help="model_data pairs, e.g. tiny_arith; default: all")
     return parser
 
@@ -88,13 +90,15 @@ def factor_lines(name: str, runs: Runs, options: argparse.Namespace) -> list[str
         drawn = plot_question(runs, arms, path, factor.title, axis)
         lines.append(f"{shown_path(drawn.files[0])}, .png: {factor.title}, against {AXES[axis]}.")
         lines += [f"  note: {note}" for note in drawn.notes]
-        lines += [f"  {one.sentence}" for one in compare(runs, family_of(factor, arms), options.result, axis)]
+        judged = study_verdicts(runs, options.result, axis, margin=options.margin)
+        lines += [f"  {one.sentence}" for one in compare(runs, family_of(factor, arms), options.result, axis, judged=judged)]
     if factor.level:
         drawn = plot_levels(runs, arms, options.figure / f"{name}_final", factor.title, factor.level)
         lines.append(f"{shown_path(drawn.files[0])}, .png: {factor.title}, last test Pass@1 of every arm.")
     if factor.from_start:
+        judged = study_verdicts(runs, options.result, margin=options.margin)
         for pair, of_pair in arms.items():
-            lines += [f"  {one.sentence}" for one in gains(runs, of_pair, [pair], options.result)]
+            lines += [f"  {one.sentence}" for one in gains(runs, of_pair, [pair], options.result, judged=judged)]
     return lines
 
 
@@ -143,10 +147,10 @@ def table_lines(runs: Runs, options: argparse.Namespace) -> list[str]:
     """Writes table.csv and table.md: start, final, best and marginal gain of every arm over the base line."""
     if options.metric:
         return [_metric_table(metric, runs, options) for metric in options.metric]
-    summary = summary_table(runs, pairs=options.pairs, result_dir=options.result)
+    summary = summary_table(runs, pairs=options.pairs, result_dir=options.result, margin=options.margin)
     if summary.empty:
         raise ValueError("no run has a test evaluation; nothing written")
-    _write_table(summary, to_markdown(summary), options.figure / TABLE)
+    _write_table(summary, to_markdown(summary, options.margin), options.figure / TABLE)
     problems = [f"problem: {problem}" for problem in runs.problems]
     return [*problems, f"{shown_path(options.figure / 'table.md')}, .csv: {len(summary)} arms."]
 

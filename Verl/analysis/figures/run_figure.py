@@ -12,20 +12,25 @@ from Verl.analysis.figures.cli import shown_path
 from Verl.analysis.figures.curves import plot_question
 from Verl.analysis.runs.files import TEST, as_table, read_run
 from Verl.analysis.runs.packed import exists
-from Verl.analysis.runs.table import Runs, evaluation_files, question_scores
+from Verl.analysis.runs.table import Runs, evaluation_files, question_samples
 
 
 def _over_questions(result_dir: Path, run: str, first: int, last: int) -> str:
-    """Interval over questions of the last test Pass@1, and of the gain if the first evaluation is there too."""
+    """Interval over questions of the last test Pass@1, and of the gain if the first evaluation is there too.
+
+    Where an evaluation has several answers per question, the intervals are of their mean, which is said.
+    """
     files = evaluation_files(result_dir, run)
     if last not in files:
         return ""
-    final = question_scores(files[last])
+    answers = question_samples(files[last])
+    final = answers.mean(axis=1)
     if final.empty:
         return ""
-    interval = stats.bootstrap_interval(final)
-    text = f"; 95 % interval over {len(final)} questions {interval.low:.3f} to {interval.high:.3f}"
-    start = question_scores(files[first]) if first in files and first != last else final.iloc[:0]
+    interval, several = stats.bootstrap_interval(final), answers.shape[1]
+    mean = f"mean of {several} answers a question {interval.estimate:.3f}, " if several > 1 else ""
+    text = f"; {mean}95 % interval over {len(final)} questions {interval.low:.3f} to {interval.high:.3f}"
+    start = question_samples(files[first]).mean(axis=1) if first in files and first != last else final.iloc[:0]
     common = final.index.intersection(start.index)
     if len(common) > 1:
         gain = stats.paired_bootstrap(final.loc[common], start.loc[common])

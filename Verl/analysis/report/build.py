@@ -9,21 +9,26 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from Verl import RESULT_DIR
 from Verl.analysis.figures.cli import shown_path
 from Verl.analysis.pages import render
+from Verl.analysis.report.declared import declared_part, exploratory
 from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
 from Verl.analysis.report.samples import samples
-from Verl.analysis.report.sections import across_pairs, sections
+from Verl.analysis.report.sections import across_pairs, sections, verdict_counts
 from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
 from Verl.analysis.runs.foundations import ground
 from Verl.analysis.runs.table import Runs, load_runs
 from Verl.analysis.style import arm_label
+from Verl.analysis.verdicts.compare import compare, study_family, study_verdicts
+from Verl.analysis.verdicts.comparison import Comparison
+from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, Key, Verdict, read_margin
 from Verl.analysis.verdicts.summary import summary_table
-from Verl.analysis.verdicts.text import number, p_text
+from Verl.analysis.verdicts.text import number, p_text, verdict_words
 from Verl.design.declared import declared
 from Verl.errors import UserError
 from Verl.files import write_atomic
@@ -51,7 +56,7 @@ def _signed(value: float | None) -> str:
 
 def _interval(low: float, high: float, signed: bool = False) -> str:
     form = number if signed else _plain
-    return "" if math.isnan(low) else f"{form(low)} to {form(high)}"
+    return "" if not math.isfinite(high - low) else f"{form(low)} to {form(high)}"
 
 
 def _count(value: float) -> str:
@@ -111,7 +116,15 @@ def _design(runs: Runs, result_dir: Path) -> list[dict[str, Any]]:
     return found
 
 
-def context(result_dir: Path) -> dict[str, Any]:
+def _every_comparison(runs: Runs, result_dir: Path, judged: Mapping[Key, Verdict]) -> list[Comparison]:
+    """Each comparison of the study once, the check's Holm within the families of the verdicts."""
+    families: dict[tuple[str, str], list[Key]] = {}
+    for key in study_family(runs.table):
+        families.setdefault((key[0], key[2]), []).append(key)
+    return [one for family in families.values() for one in compare(runs, family, result_dir, judged=judged)]
+
+
+def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None) -> dict[str, Any]:
     """All that the page shows. Raises UserError if there is no run."""
     runs = load_runs(result_dir, _wanted)
     if runs.table.empty:
@@ -121,7 +134,10 @@ def context(result_dir: Path) -> dict[str, Any]:
     by_pair = {"costs": costs, "speeds": speeds}
     checks, design = health(runs), _design(runs, result_dir)
     grounds = [ground(result_dir, runs.table, pair) for pair in pairs]
-    found = sections(runs, result_dir)
+    judged = study_verdicts(runs, result_dir, margin=margin)
+    found = sections(runs, result_dir, judged)
+    compared = _every_comparison(runs, result_dir, judged)
+    part = declared_part(runs, result_dir, margin, frozen)
     mixed = {f"{part.pair}: {text}": None for one in found for part in one.parts for text in part.ground}
     resumed = [text for one in grounds for text in one.changed]
     not_run = [
@@ -134,7 +150,12 @@ def context(result_dir: Path) -> dict[str, Any]:
         "facts": _facts(runs),
         "design": design,
         "sections": found,
-        "summary": summary_table(runs, arms, result_dir=result_dir).to_dict("records"),
+        "margin": margin,
+        "declared": part,
+        "exploratory": exploratory(compared, part),
+        "counts": verdict_counts(compared),
+        "disputed": [one for one in compared if one.disputed() and one.counted_as is None],
+        "summary": summary_table(runs, arms, result_dir=result_dir, judged=judged).to_dict("records"),
         "across": across_pairs(runs.table, declared().base_line, arms),
         **{name: {pair: of_pair(runs.table, pair) for pair in pairs} for name, of_pair in by_pair.items()},
         "health": checks,
@@ -148,19 +169,23 @@ def context(result_dir: Path) -> dict[str, Any]:
     }
 
 
-def build(result_dir: Path | str) -> str:
+def build(result_dir: Path | str, margin: float = MARGIN, frozen: Path | None = None) -> str:
     """The whole page."""
     filters = {"plain": _plain, "signed": _signed, "interval": _interval, "count": _count, "small": _small}
-    return render("report.html.j2", filters | {"label": arm_label, "p": p_text}, context(Path(result_dir)))
+    filters |= {"label": arm_label, "p": p_text, "verdict": verdict_words}
+    return render("report.html.j2", filters, context(Path(result_dir), margin, frozen))
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="report.sh", description="Writes the study as one self-contained HTML page.")
     parser.add_argument("--result", type=Path, default=RESULT_DIR, metavar="DIR", help="folder of the runs' jsonl")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="the page to write")
+    parser.add_argument("--margin", type=read_margin, default=MARGIN, metavar="X", help=MARGIN_HELP)
+    text = "the declaration of `design.py freeze`; default: frozen.yaml in the result folder or beside it"
+    parser.add_argument("--frozen", type=Path, metavar="FILE", help=text)
     options = parser.parse_args(arguments)
     try:
-        text = build(options.result)
+        text = build(options.result, options.margin, options.frozen)
         write_atomic(options.out, text)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +17,10 @@ from Verl.analysis.runs.configs import ConfigTable, config_table
 from Verl.analysis.runs.files import TEST
 from Verl.analysis.runs.foundations import compared_on_other_ground
 from Verl.analysis.runs.table import Runs, last_scores
-from Verl.analysis.verdicts.compare import Comparison, compare, gains
+from Verl.analysis.verdicts.compare import compare, gains
+from Verl.analysis.verdicts.comparison import Comparison
 from Verl.analysis.verdicts.factors import comparisons_of, family_of, pairs_of
+from Verl.analysis.verdicts.judge import Key, Verdict
 from Verl.analysis.verdicts.text import conclusion, headline
 from Verl.design.declared import Factor, declared
 
@@ -90,27 +92,27 @@ def comparison_row(table: pd.DataFrame, one: Comparison) -> ComparisonRow:
     return ComparisonRow(one, better, one.detectable())
 
 
-def _families(runs: Runs, factor: Factor, arms: dict[str, list[str]], result_dir: Path) -> list[list[Comparison]]:
+def _families(runs: Runs, factor: Factor, arms: dict[str, list[str]], result_dir: Path, judged) -> list[list[Comparison]]:
     """The factor's families of comparisons: of arms with their start, where it asks for that, and between arms."""
     family = family_of(factor, arms)
-    found = [compare(runs, family, result_dir)] if family else []
+    found = [compare(runs, family, result_dir, judged=judged)] if family else []
     if factor.from_start:
         of_pairs = []
         for pair, of_pair in arms.items():
             about = [arm for arm, _ in comparisons_of(factor, pair, of_pair)] or of_pair
             of_pairs += [(pair, about)]
         names = list(dict.fromkeys(arm for _, about in of_pairs for arm in about))
-        found.insert(0, gains(runs, names, [pair for pair, _ in of_pairs], result_dir))
+        found.insert(0, gains(runs, names, [pair for pair, _ in of_pairs], result_dir, judged=judged))
     return found
 
 
-def section(runs: Runs, factor: Factor, result_dir: Path) -> Section | None:
-    """Everything about one factor; None where no pair has anything to compare."""
+def section(runs: Runs, factor: Factor, result_dir: Path, judged: Mapping[Key, Verdict] | None = None) -> Section | None:
+    """Everything about one factor; None where no pair has anything to compare. ``judged``: from ``study_verdicts``."""
     table = runs.table
     arms = pairs_of(factor, table)
     if not arms:
         return None
-    families = _families(runs, factor, arms, result_dir)
+    families = _families(runs, factor, arms, result_dir, judged)
     done = Section(factor)
     for pair, of_pair in arms.items():
         here = [[one for one in family if one.pair == pair] for family in families]
@@ -136,10 +138,42 @@ def section(runs: Runs, factor: Factor, result_dir: Path) -> Section | None:
     return done
 
 
-def sections(runs: Runs, result_dir: Path) -> list[Section]:
+def sections(runs: Runs, result_dir: Path, judged: Mapping[Key, Verdict] | None = None) -> list[Section]:
     """The sections of all factors that the runs can say something about."""
-    found = [section(runs, factor, result_dir) for factor in declared().factors.values()]
+    found = [section(runs, factor, result_dir, judged) for factor in declared().factors.values()]
     return [one for one in found if one is not None]
+
+
+class Count(NamedTuple):
+    """How the comparisons of one pair with one reference ended; ``unknown``: one seed or constant scores, no interval."""
+
+    pair: str
+    reference: str
+    comparisons: int
+    better: int
+    worse: int
+    equivalent: int
+    undecided: int
+    unknown: int
+    disputed: int
+
+
+def verdict_counts(found: Sequence[Comparison]) -> list[Count]:
+    """A row per pair and reference over different comparisons, arms with identical logs once.
+
+    Args:
+        found: comparisons of a study, each once; those that cannot be told are left out.
+    """
+    families: dict[tuple[str, str], list[Comparison]] = {}
+    for one in found:
+        if one.judged is not None and one.counted_as is None and one.verdict is not None:
+            families.setdefault((one.pair, one.base_line), []).append(one)
+    rows = []
+    for (pair, reference), members in families.items():
+        ended = [one.verdict if one.known else "unknown" for one in members]
+        counts = [ended.count(word) for word in ("better", "worse", "equivalent", "undecided", "unknown")]
+        rows.append(Count(pair, reference, len(members), *counts, sum(one.disputed() for one in members)))
+    return rows
 
 
 class Across(NamedTuple):

@@ -133,13 +133,24 @@ def evaluation_files(result_dir: Path | str, run: str) -> dict[int, Path]:
 
 def question_scores(path: Path, split: str = "test", rule: str = "strict") -> pd.Series:
     """Mean score of each question over its samples, by (data source, index) in order; empty if the split is not there."""
-    return _question_scores(path, packed.stamp(path), split, rule)
+    return question_samples(path, split, rule).mean(axis=1)
+
+
+def question_samples(path: Path, split: str = "test", rule: str = "strict") -> pd.DataFrame:
+    """Score of each question (rows, by (data source, index) in order) and sample (columns, by number); NaN where a question
+    lacks one. The file of an evaluation at either end of a run may hold more samples than those between."""
+    return _question_samples(path, packed.stamp(path), split, rule)
 
 
 @lru_cache(maxsize=4096)  # the reference's files are asked for once per arm and table
-def _question_scores(path: Path, version: tuple[int, ...], split: str, rule: str) -> pd.Series:
-    table = packed.read_rows(path, ["split", "data_source", "index", rule])
-    return table.filter(pc.equal(table["split"], split)).to_pandas().groupby(["data_source", "index"])[rule].mean().sort_index()
+def _question_samples(path: Path, version: tuple[int, ...], split: str, rule: str) -> pd.DataFrame:
+    question = ["data_source", "index"]
+    numbered = ["sample"] if "sample" in packed.column_names(path) else []
+    rows = packed.read_rows(path, ["split", *question, *numbered, rule])
+    table = rows.filter(pc.equal(rows["split"], split)).to_pandas()
+    if not numbered:
+        table["sample"] = table.groupby(question).cumcount()
+    return table.groupby([*question, "sample"])[rule].mean().unstack("sample").sort_index()
 
 
 def last_scores(rows: pd.DataFrame, metric: str = TEST) -> tuple[int, np.ndarray] | None:

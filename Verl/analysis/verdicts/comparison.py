@@ -1,20 +1,23 @@
-"""One comparison of two arms, as compare.py finds it and text.py says it."""
+"""One comparison of an arm with its reference: the verdict, and the plain paired t beside it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from Verl.analysis import stats
+from Verl.analysis.verdicts.judge import Verdict
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm against the base line on one pair. ``result`` is None where no test was possible; the sentence says why.
+    """One arm against the reference on one pair; the sentence says why where nothing can be said.
 
-    ``at``: the step or budget of the comparison; ``questions``: 0 if only the seeds' averages were compared;
-    ``family``: comparisons that Holm's correction ran over; ``noise``: of this comparison, as far as it can be told;
-    ``why_not``: what stands in the way of a test; ``counted_as``: the (arm, compared with) that this comparison repeats,
-    because the logs are identical; ``repeated_by``: the arms whose comparisons repeat this one.
+    ``at``: the step or budget of the comparison; ``seeds``: the paired ones; ``questions``: 0 if only the seeds' averages
+    were compared; ``judged``: the verdict, None where there is no paired seed; ``result``, ``adjusted_p``, ``family``:
+    the plain paired t as a check, its p by Holm, and the comparisons that Holm ran over; ``why_not``: what stands in the
+    way; ``counted_as``: the (arm, compared with) that this comparison repeats, because the logs are identical;
+    ``repeated_by``: the arms whose comparisons repeat this one.
     """
 
     pair: str
@@ -28,19 +31,43 @@ class Comparison:
     adjusted_p: float | None
     sentence: str
     notes: tuple[str, ...] = ()
-    noise: stats.Noise | None = None
     family: int = 0
     why_not: str = ""
     counted_as: tuple[str, str] | None = None
     repeated_by: tuple[str, ...] = ()
+    judged: Verdict | None = None
+    samples: int = 1
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a difference with an interval."""
+        return self.judged is not None and self.judged.known
+
+    @property
+    def verdict(self) -> str | None:
+        """better, worse, equivalent or undecided; None where nothing can be said."""
+        return self.judged.found.verdict if self.judged is not None and (self.known or self.result is not None) else None
 
     def beyond_noise(self, alpha: float = 0.05) -> bool:
+        """Whether a difference is shown, by the verdict's own p; a difference may be shown and too small to matter."""
+        return self.known and self.judged.found.p <= alpha
+
+    def check_shows(self, alpha: float = 0.05) -> bool:
+        """Whether the plain paired t shows a difference."""
         return self.adjusted_p is not None and self.adjusted_p <= alpha
 
-    def detectable(self, alpha: float = 0.05, power: float = 0.8) -> float | None:
-        """The true difference that this comparison would find with chance ``power`` at Holm's first step, given its own
-        noise; rough with few seeds, whose noise is itself a guess."""
-        if self.noise is None:
+    def disputed(self, alpha: float = 0.05) -> bool:
+        """Whether verdict and plain t disagree on a difference being shown."""
+        return self.known and self.adjusted_p is not None and self.beyond_noise(alpha) != self.check_shows(alpha)
+
+    def detectable(self, alpha: float = 0.05) -> float | None:
+        """The true difference that this comparison would find in 4 of 5 such studies.
+
+        Half the interval's width and 0.84 standard errors; the error from the width as if the errors were normal, which
+        makes it a little too large with few seeds.
+        """
+        if not self.known:
             return None
-        options = {"alpha": alpha, "power": power, "comparisons": max(1, self.family)}
-        return stats.smallest_detectable_effect(len(self.seeds), max(2, self.questions), *self.noise, **options)
+        own = 1.0 - (1.0 - alpha) ** (1.0 / self.judged.family)
+        half = 0.5 * (self.judged.found.high - self.judged.found.low)
+        return half * (1.0 + 0.8416 / -NormalDist().inv_cdf(0.5 * own))

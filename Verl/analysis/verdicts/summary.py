@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,34 @@ import pandas as pd
 from Verl.analysis.runs.files import TEST
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.stats import seed_interval
-from Verl.analysis.verdicts.compare import gains, verdicts
+from Verl.analysis.verdicts.compare import gains, study_verdicts, verdicts
+from Verl.analysis.verdicts.comparison import Comparison
+from Verl.analysis.verdicts.judge import MARGIN, Key, Verdict
+from Verl.analysis.verdicts.text import verdict_words
 from Verl.design.declared import declared
 
-NOTE = (
-    "Test Pass@1, mean over seeds. Final: last evaluation, 95 % t interval over seeds. Best: the highest mean over the "
-    "evaluations, picked on test and so too high. Gain: final minus start. Marginal gain: final minus the base line's "
-    "final, over the same seeds (and the same questions where the evaluations are stored), 95 % interval; p: Holm; above 0.05 "
-    "it says that a difference is not shown, not that there is none. Arms with identical logs are one comparison."
-)
+
+def note(margin: float) -> str:
+    """What the columns are."""
+    return (
+        "Test Pass@1, mean over seeds. Final: last evaluation, 95 % t interval over seeds. Best: the highest mean over the "
+        "evaluations, picked on test and so too high. Gain: the last evaluation minus the arm's own before training. "
+        "Marginal gain: minus the base line's last, over the same seeds (and the same questions and all their answers, where "
+        "the evaluations are stored). Their intervals are simultaneous, 95 % for all arms of a pair together, and p is "
+        "adjusted for all of them (docs/statistics.md). Verdict on the marginal gain: better or worse, where the interval "
+        f"leaves out 0; equivalent, where it lies within ±{margin:g}; else undecided: a difference is not "
+        "shown, nor that there is none. t: Holm's p of the plain paired t, which takes an arm's noise from its own seeds "
+        "alone, as a check. Arms with identical logs are one comparison."
+    )
+
+
+def _columns(name: str, one: Comparison | None) -> dict:
+    """The columns of one comparison; NaN and empty where nothing can be said."""
+    judged = one.judged.found if one is not None and one.known else None
+    found = {f"{name}_{field}": getattr(judged, field, np.nan) for field in ("low", "high", "p")}
+    found[f"{name}_verdict"] = (one.verdict or "") if one is not None else ""
+    found[f"{name}_t_p"] = one.adjusted_p if one is not None and one.adjusted_p is not None else np.nan
+    return found
 
 
 def _row(table: pd.DataFrame, pair: str, arm: str, marginal, gain, same_as: str) -> dict | None:
@@ -33,15 +52,14 @@ def _row(table: pd.DataFrame, pair: str, arm: str, marginal, gain, same_as: str)
     row = {"pair": pair, "arm": arm, "seeds": len(final), "last_step": last, "start": means.get(0, np.nan)}
     row |= {"final": final.mean(), "final_low": low, "final_high": high, "best": means.max()}
     row |= {"best_step": int(means.idxmax()), "gain": row["final"] - row["start"]}
-    for name, comparison in (("gain", gain), ("marginal_gain", marginal)):
-        tested = comparison is not None and comparison.result is not None
-        if name == "marginal_gain":
-            row[name] = comparison.result.difference if tested else np.nan
-        row[f"{name}_low"] = comparison.result.low if tested else np.nan
-        row[f"{name}_high"] = comparison.result.high if tested else np.nan
-        row[f"{name}_p"] = comparison.adjusted_p if tested else np.nan
+    row |= _columns("gain", gain)
+    told = marginal is not None and marginal.judged is not None
+    row["marginal_gain"] = marginal.judged.found.difference if told else np.nan
+    row |= _columns("marginal_gain", marginal)
+    row["disputed"] = marginal is not None and marginal.disputed()
+    row["verdict"] = verdict_words(marginal) if marginal is not None and marginal.verdict else ""
     row["same_logs_as"] = same_as
-    row["verdict"] = marginal.sentence if marginal is not None else gain.sentence
+    row["sentence"] = marginal.sentence if marginal is not None else gain.sentence
     return row
 
 
@@ -51,15 +69,23 @@ def summary_table(
     pairs: Sequence[str] | None = None,
     result_dir: Path | str | None = None,
     base_line: str | None = None,
+    margin: float = MARGIN,
+    judged: Mapping[Key, Verdict] | None = None,
 ) -> pd.DataFrame:
-    """One row per pair and arm with a test evaluation; the columns of ``_row``, the base line first in its pair."""
+    """One row per pair and arm with a test evaluation; the columns of ``_row``, the base line first in its pair.
+
+    Args:
+        margin: the largest difference that does not matter. judged: from ``study_verdicts``, worked out if not given.
+    """
     base_line = base_line or declared().base_line
     table = runs.table
     arms = sorted(table["arm"].unique()) if arms is None else list(arms)
     arms = sorted(arms, key=lambda arm: arm != base_line)
     pairs = sorted(table["pair"].unique()) if pairs is None else list(pairs)
-    marginal = {(c.pair, c.arm): c for c in verdicts(runs, arms, base_line, pairs, result_dir)}
-    gain = {(c.pair, c.arm): c for c in gains(runs, arms, pairs, result_dir)}
+    if judged is None:
+        judged = study_verdicts(runs, result_dir, margin=margin, base_line=base_line)
+    marginal = {(c.pair, c.arm): c for c in verdicts(runs, arms, base_line, pairs, result_dir, judged=judged)}
+    gain = {(c.pair, c.arm): c for c in gains(runs, arms, pairs, result_dir, judged=judged)}
     keys = [(pair, arm) for pair in pairs for arm in arms]
     rows = [_row(table, *key, marginal.get(key), gain[key], runs.same_as.get(key[0], {}).get(key[1], "")) for key in keys]
     return pd.DataFrame([row for row in rows if row is not None])
@@ -74,12 +100,15 @@ def _cell(value: float, low: float, high: float, signed: bool = False) -> str:
     return f"{text} [{form.format(low)}, {form.format(high)}]" if np.isfinite(low) else text
 
 
-def to_markdown(summary: pd.DataFrame) -> str:
+def _p_cell(p: float) -> str:
+    return "-" if not np.isfinite(p) else f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def to_markdown(summary: pd.DataFrame, margin: float = MARGIN) -> str:
     """The table for a reader, its sentences below it."""
-    head = ["pair", "arm", "seeds", "start", "final", "best (step)", "gain", "marginal gain", "p"]
+    head = ["pair", "arm", "seeds", "start", "final", "best (step)", "gain", "marginal gain", "p", "verdict", "t (Holm)"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in summary.to_dict("records"):
-        p = row["marginal_gain_p"]
         cells = [
             row["pair"],
             row["arm"],
@@ -89,8 +118,10 @@ def to_markdown(summary: pd.DataFrame) -> str:
             f"{row['best']:.3f} ({row['best_step']})",
             _cell(row["gain"], row["gain_low"], row["gain_high"], signed=True),
             _cell(row["marginal_gain"], row["marginal_gain_low"], row["marginal_gain_high"], signed=True),
-            "-" if not np.isfinite(p) else f"{p:.3f}" if p >= 0.001 else "<0.001",
+            _p_cell(row["marginal_gain_p"]),
+            row["verdict"] or "-",
+            _p_cell(row["marginal_gain_t_p"]) + " (disagrees)" * bool(row["disputed"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    sentences = [f"- {sentence}" for sentence in summary["verdict"]]
-    return "\n".join([*lines, "", NOTE, "", *sentences]) + "\n"
+    sentences = [f"- {sentence}" for sentence in summary["sentence"]]
+    return "\n".join([*lines, "", note(margin), "", *sentences]) + "\n"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from Verl.analysis.runs.files import TEST
 from Verl.analysis.style import arm_label
-from Verl.analysis.verdicts.comparison import Comparison
+from Verl.statistics import VERDICTS
+
+if TYPE_CHECKING:
+    from Verl.analysis.verdicts.comparison import Comparison
 
 
 def number(x: float) -> str:
@@ -36,16 +40,41 @@ def _measured(c: Comparison, metric: str) -> str:
 
 
 def _n(c: Comparison) -> str:
-    questions = f" x {c.questions} questions" if c.questions else ", their averages only"
-    return f"{len(c.seeds)} paired seeds{questions}"
+    answers = f" x {c.samples} answers" if c.samples > 1 else ""
+    questions = f" x {c.questions} questions{answers}" if c.questions else ", their averages only"
+    return f"{len(c.seeds)} paired seed{'s' * (len(c.seeds) != 1)}{questions}"
 
 
-_OPEN = "not beyond noise, so open"
-_OPEN_AT_LENGTH = "not beyond noise (a difference is not shown; the interval says how large it may be)"
+_OPEN_AT_LENGTH = "undecided (a difference is not shown; the interval says how large it may be)"
 
 
 def _interval(c: Comparison) -> str:
-    return f"{number(c.result.low)} to {number(c.result.high)}"
+    if c.known:
+        return f"{number(c.judged.found.low)} to {number(c.judged.found.high)}"
+    return "unknown"
+
+
+def _difference(c: Comparison) -> float:
+    return c.judged.found.difference if c.judged is not None else c.result.difference
+
+
+def verdict_words(c: Comparison, at_length: bool = False) -> str:
+    """The verdict as a reader is told it: "equivalent within ±0.02"."""
+    if c.verdict == "equivalent":
+        return f"equivalent within ±{c.judged.margin:g}"
+    if c.verdict in ("better", "worse"):
+        return c.verdict
+    return _OPEN_AT_LENGTH if at_length else "undecided"
+
+
+def check_words(c: Comparison, alpha: float) -> str:
+    """What the plain paired t says where it disagrees with the verdict; empty where it agrees."""
+    if not c.disputed(alpha):
+        return ""
+    holm = f"Holm-adjusted p {p_text(c.adjusted_p)} over {c.family} comparison{'s' * (c.family > 1)}"
+    if c.check_shows(alpha):
+        return f"the plain paired t, of this arm's seeds alone, does show a difference ({holm})"
+    return f"the plain paired t, of this arm's seeds alone, does not show it ({holm})"
 
 
 def _identical(c: Comparison) -> str:
@@ -59,19 +88,28 @@ def _identical(c: Comparison) -> str:
     return ""
 
 
+def _p(c: Comparison) -> str:
+    """p of the verdict, with the size of its family."""
+    many = c.judged.family
+    return f"p {p_text(c.judged.found.p)} over {many} comparison{'s' * (many > 1)}"
+
+
 def sentence_of(c: Comparison, metric: str, alpha: float) -> str:
     """The verdict of one comparison; what was compared stands in it, so that it can be quoted alone.
 
-    The difference and its interval come first, then whether that is beyond noise.
+    The difference and its simultaneous interval come first, then the verdict, then the plain t where it disagrees.
     """
-    direction = "above" if c.result.difference >= 0 else "below"
-    holm = f"Holm-adjusted p {p_text(c.adjusted_p)} over {c.family} comparison{'s' * (c.family > 1)}"
+    difference = _difference(c)
+    direction = "above" if difference >= 0 else "below"
+    p = f"; {_p(c)}" if c.judged is not None else ""
     text = (
-        f"{c.pair}: {arm_label(c.arm)} is {abs(c.result.difference):.3f} {direction} {arm_label(c.base_line)}, "
-        f"95 % interval {_interval(c)} ({_measured(c, metric)}; {_n(c)}; {holm}): "
-        f"{'beyond noise' if c.beyond_noise(alpha) else _OPEN_AT_LENGTH}."
+        f"{c.pair}: {arm_label(c.arm)} is {abs(difference):.3f} {direction} {arm_label(c.base_line)}, "
+        f"95 % interval {_interval(c)} ({_measured(c, metric)}; {_n(c)}{p}): {verdict_words(c, at_length=True)}."
     )
-    return text + _identical(c) + "".join(f" Note: {note}." for note in c.notes)
+    checked = check_words(c, alpha)
+    notes = [*c.notes, *([c.judged.note] if c.judged is not None and c.judged.note else [])]
+    text += f" {checked[0].upper()}{checked[1:]}." if checked else ""
+    return text + _identical(c) + "".join(f" Note: {note}." for note in notes)
 
 
 def _joined(parts: Sequence[str]) -> str:
@@ -81,21 +119,21 @@ def _joined(parts: Sequence[str]) -> str:
 def _in_brackets(c: Comparison, against: bool, with_p: bool = True) -> str:
     """One arm within a sentence over several: its difference, its interval and p."""
     other = f" against {arm_label(c.base_line)}" if against else ""
-    p = f", p {p_text(c.adjusted_p)}" if with_p else ""
-    return f"{arm_label(c.arm)}{other} {number(c.result.difference)} ({_interval(c)}{p})"
+    p = f", p {p_text(c.judged.found.p)}" if with_p and c.judged is not None else ""
+    return f"{arm_label(c.arm)}{other} {number(_difference(c))} ({_interval(c)}{p})"
 
 
-def _sorted_out(tested: Sequence[Comparison], alpha: float, with_p: bool = True) -> str:
-    """Every difference with its interval, and behind each group of them whether it is beyond noise."""
+def _sorted_out(tested: Sequence[Comparison], with_p: bool = True) -> str:
+    """Every difference with its interval, and behind each group of them the verdict."""
     against = len({c.base_line for c in tested}) > 1
-    beyond = [c for c in tested if c.beyond_noise(alpha)]
-    named = [
-        ([c for c in beyond if c.result.difference >= 0], "beyond noise, above"),
-        ([c for c in beyond if c.result.difference < 0], "beyond noise, below"),
-        ([c for c in tested if not c.beyond_noise(alpha)], _OPEN if beyond or not with_p else _OPEN_AT_LENGTH),
-    ]
+    groups: dict[str, list[Comparison]] = {verdict: [] for verdict in VERDICTS}
+    for c in tested:
+        groups[c.verdict].append(c)
+    alone = with_p and len(groups["undecided"]) == len(tested)
     parts = [
-        f"{_joined([_in_brackets(c, against, with_p) for c in group])}: {words}" for group, words in named if group
+        f"{_joined([_in_brackets(c, against, with_p) for c in group])}: {verdict_words(group[0], at_length=alone)}"
+        for group in groups.values()
+        if group
     ]
     return "; ".join(parts)
 
@@ -110,6 +148,12 @@ def _span(values: Sequence[str]) -> str:
     """One text if all are the same, else the first and the last in order of size."""
     ordered = sorted(set(values), key=lambda text: (len(text), text))
     return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
+
+
+def _disputed(tested: Sequence[Comparison], alpha: float) -> str:
+    """Where the plain t disagrees, arm by arm."""
+    parts = [f"{arm_label(c.arm)}: {check_words(c, alpha)}" for c in tested if c.disputed(alpha)]
+    return f" Verdict and check disagree. {'; '.join(parts)}." if parts else ""
 
 
 def _would_be_found(comparisons: Sequence[Comparison], alpha: float) -> str:
@@ -137,35 +181,40 @@ def _cannot_be_told(untold: Sequence[Comparison]) -> str:
     return f"{untold[0].pair}: cannot be told: {'; '.join(reasons)}."
 
 
+def _said_of(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Those that have a verdict, of identical logs one."""
+    return [c for c in comparisons if c.verdict is not None and c.counted_as is None]
+
+
 def headline(comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
-    """The shortest form of ``conclusion``: every difference with its interval, then whether it is beyond noise."""
-    tested = [c for c in comparisons if c.result is not None and c.counted_as is None]
+    """The shortest form of ``conclusion``: every difference with its interval, then its verdict."""
+    tested = _said_of(comparisons)
     if not tested:
         return "Cannot be told yet." if comparisons else ""
-    missing = sum(c.result is None for c in comparisons)
+    missing = sum(c.verdict is None for c in comparisons)
     untold = f"; {missing} cannot be told" if missing else ""
     against = _compared_with(tested)
     text = f"{against}: " if against else ""
-    text += f"{_sorted_out(tested, alpha, with_p=False)}{untold}.{''.join(_identical(c) for c in tested)}"
+    text += f"{_sorted_out(tested, with_p=False)}{untold}.{''.join(_identical(c) for c in tested)}"
     return text[0].upper() + text[1:]
 
 
 def conclusion(comparisons: Sequence[Comparison], metric: str = TEST, alpha: float = 0.05) -> str:
-    """All comparisons of a question on one pair in a sentence, with n, intervals and Holm's p; then what it could miss.
+    """All comparisons of a question on one pair in a sentence, with n, intervals and p; then what it could miss.
 
-    ``comparisons``: of one pair and one family; an empty list gives an empty text.
+    ``comparisons``: of one pair; an empty list gives an empty text.
     """
-    tested = [c for c in comparisons if c.result is not None and c.counted_as is None]
-    untold = [c for c in comparisons if c.result is None]
-    within = [c for c in tested if not c.beyond_noise(alpha)]
+    tested = _said_of(comparisons)
+    untold = [c for c in comparisons if c.verdict is None]
+    within = [c for c in tested if c.verdict == "undecided"]
     if len(tested) < 2:
         told = " ".join(c.sentence for c in tested) + _would_be_found(within, alpha)
         return f"{told} {_cannot_be_told(untold)}".strip()
     n = _span([_n(c) for c in tested])
     where = _span([_measured(c, metric) for c in tested])
-    family = tested[0].family
-    holm = f"p Holm-adjusted over {family} comparison{'s' * (family > 1)}"
+    many = sorted({c.judged.family for c in tested if c.judged is not None})
+    over = " to ".join(dict.fromkeys([str(many[0]), str(many[-1])])) if many else "0"
     head = ", ".join(part for part in (tested[0].pair, _compared_with(tested)) if part)
-    text = f"{head}: {_sorted_out(tested, alpha)}. 95 % intervals; {n}; {where}; {holm}."
-    text += "".join(_identical(c) for c in tested)
+    text = f"{head}: {_sorted_out(tested)}. Simultaneous 95 % intervals; {n}; {where}; p over {over} comparisons."
+    text += _disputed(tested, alpha) + "".join(_identical(c) for c in tested)
     return f"{text}{_would_be_found(within, alpha)} {_cannot_be_told(untold)}".rstrip()

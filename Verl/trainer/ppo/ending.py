@@ -62,7 +62,7 @@ class Ending:
             return
         after, trainer.global_steps = trainer.global_steps, trainer.run_log.last_step
         try:
-            there = [part.name for part in trainer.evaluator.sets if f"eval/{part.name}/pass@1" in trainer.run_log.last_record]
+            there = [part.name for part in trainer.evaluator.sets if part.complete_in(trainer.run_log.last_record)]
             trainer.run_log.amend(trainer.evaluator.run(trainer.global_steps, last=True, besides=there))
             saved = trainer.checkpoints.steps()[-1:] == [trainer.global_steps]
             if trainer.config.trainer.save_freq > 0 and trainer.global_steps > 0 and not saved:
