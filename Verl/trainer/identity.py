@@ -93,7 +93,10 @@ def check_resume(config: DictConfig) -> None:
 
 def since_then(config: DictConfig) -> str:
     """A few words for a run that is finished, on what is no longer here; empty if all is as it was."""
-    found = _changed(config, stands_on(config))
+    try:
+        found = _changed(config, stands_on(config))
+    except UserError as error:  # the model is gone
+        return f"; what it stood on can't be had: {error}"
     return f", on something else: {_in_words(found)}" if found else ""
 
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from transformers import AutoTokenizer
 
-from Verl.base_models import demonstrations, tiny, tiny_build
+from Verl.base_models import demonstrations, tiny, tiny_build, tiny_recipe
 from Verl.base_models.tokenizer import CHARACTERS, build_tokenizer
 from Verl.base_models.warm_start import prompt_ids
 from Verl.data.arithmetic import Question, draw_splits
@@ -44,11 +44,11 @@ def test_every_question_and_demonstration_comes_back(tokenizer, shown):
 
 def test_lengths_that_runs_rely_on(tokenizer, shown):
     longest = max(len(prompt_ids(tokenizer, one.question)) for one in shown)
-    assert longest == 10 <= tiny.MAX_PROMPT_TOKENS
+    assert longest == 10 <= tiny_recipe.MAX_PROMPT_TOKENS
     worst = demonstrations.step_by_step(Question("0-9-9-9=", "-27", 4))
     assert worst == "0-9=-9;-9-9=-18;-18-9=-27;#-27"
     assert max(len(one.response) for one in shown) <= len(worst)
-    assert len(worst) + 1 <= tiny.MAX_RESPONSE_TOKENS
+    assert len(worst) + 1 <= tiny_recipe.MAX_RESPONSE_TOKENS
 
 
 def test_chat_template_as_verl_uses_it(tokenizer):

@@ -10,6 +10,7 @@ from omegaconf import open_dict
 from Verl import REPO_ROOT
 from Verl.analysis.live.runs import Looker
 from Verl.analysis.runs.table import load_runs
+from Verl.base_models.tokenizer import build_tokenizer
 from Verl.data import arithmetic
 from Verl.errors import UserError
 from Verl.files import write_atomic
@@ -24,11 +25,15 @@ NAME = "grpo_0032_8_tiny_arith_seed0"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Overrides for data of these tests' own: the shipped set is not there before a script has prepared it."""
+    """Overrides for data and a model of these tests' own: the shipped ones are not there before a script has prepared them."""
     folder = tmp_path_factory.mktemp("data")
+    build_tokenizer(64).save_pretrained(folder / "model")
+    (folder / "model/config.json").write_text(json.dumps({"model_type": "qwen2"}))
+    (folder / "model/model.safetensors").write_bytes(b"weights")
     arithmetic.prepare(folder, sizes={"train": 512, "validation": 8, "test": 8})
-    return [f"data.{key}_files={folder}/{split}.parquet" for key, split in
-            (("train", "train"), ("val", "validation"), ("test", "test"))]  # fmt: skip
+    files = (("train", "train"), ("val", "validation"), ("test", "test"))
+    return [f"actor_rollout_ref.model.path={folder}/model",
+            *(f"data.{key}_files={folder}/{split}.parquet" for key, split in files)]  # fmt: skip
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def test_a_path_in_the_repository_is_the_same_run_however_it_is_written(opened):
     assert launch._open_run(config)
     assert launch._open_run(opened("actor_rollout_ref.model.path=.cache/models/tiny"))
     with pytest.raises(UserError, match=r"exists with other settings \(actor_rollout_ref.actor.optim.lr\)"):
-        launch._open_run(opened("actor_rollout_ref.actor.optim.lr=1e-3"))
+        launch._open_run(opened("actor_rollout_ref.model.path=.cache/models/tiny", "actor_rollout_ref.actor.optim.lr=1e-3"))
 
 
 @pytest.mark.parametrize("status", ["interrupted", "finished"])
