@@ -3,13 +3,14 @@
 An arm and a data set are in test_extending.py; whole exports in tests/runs/test_export.py.
 """
 
+import json
 import re
-import shutil
 import sys
 
 import pytest
 
 from tests.study.test_extending import Tree
+from Verl.base_models.tokenizer import build_tokenizer
 from Verl.study import shipped
 
 pytestmark = pytest.mark.slow
@@ -119,9 +120,11 @@ def test_a_figure_of_another_metric(tree):
     assert "--metric" in everything
 
 
-def test_a_model_folder_of_ones_own(tree, root):
+def test_a_model_folder_of_ones_own(tree):
     train, _ = commands(tree, 8)
     own = tree.folder / "mine"
-    shutil.copytree(root / ".cache/models/tiny", own) if (root / ".cache/models/tiny").is_dir() else own.mkdir()
+    build_tokenizer(64).save_pretrained(own)
+    (own / "config.json").write_text(json.dumps({"model_type": "qwen2", "max_position_embeddings": 64}))
+    (own / "model.safetensors").write_bytes(b"weights")
     prepared = shipped.prepare(train[1].split("/")[-1], [train[2].replace("FOLDER", str(own))])
     assert prepared.config.actor_rollout_ref.model.path == str(own) and "path-mine" in prepared.name
