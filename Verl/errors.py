@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """Bad input. The message is one sentence with the key, the value and the mend; the command ends with status 2."""
+    """Bad input. The message is one sentence with the key, the value and what to do; the command ends with status 2."""
 
 
 class RunStopped(RuntimeError):

@@ -33,7 +33,7 @@ class RawRow:
     values: dict[str, Any]
 
     def error(self, path: str, what: str) -> DataError:
-        return DataError(f"{self.file}: row {self.number}, field {path!r} {what}; mend the row or fetch the file again")
+        return DataError(f"{self.file}: row {self.number}, field {path!r} {what}; correct the row or fetch the file again")
 
     def get(self, path: str, default: Any = _MISSING) -> Any:
         """The value under a dotted path. Absent and null are the same; an error where no default is given."""
@@ -172,7 +172,7 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         try:
             values = json.loads(line)
         except ValueError as error:  # JSON and UTF-8 faults alike
-            raise DataError(f"{path}: row {number} is not JSON ({error}); mend the row or fetch it again") from error
+            raise DataError(f"{path}: row {number} is not JSON ({error}); correct the row or fetch it again") from error
         if not isinstance(values, dict):
-            raise DataError(f"{path}: row {number} is {type(values).__name__}, not an object with fields; mend the row")
+            raise DataError(f"{path}: row {number} is {type(values).__name__}, not an object with fields; correct the row")
         yield values

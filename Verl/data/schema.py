@@ -189,7 +189,7 @@ def _write_set(folder: Path, blobs: dict[str, bytes], manifest: bytes) -> None:
 def check_parquet(path: str | Path, *, known_data_sources: Collection[str] | None) -> int:
     """Check a file before Ray starts and return its number of rows (10,000 rows take some hundredths of a second).
 
-    Raises DataError, one sentence with file, row, field and the mend: no file, not parquet, no rows, a column or
+    Raises DataError, one sentence with file, row, field and what to do: no file, not parquet, no rows, a column or
     field missing or of the wrong type, an empty value, an index that repeats, a `data_source` outside
     `known_data_sources` (None: any, for a custom reward function), a file of a set that was not written to the end
     or that its manifest does not describe. Also takes verl files we did not write, as long as they carry
@@ -205,7 +205,7 @@ def check_parquet(path: str | Path, *, known_data_sources: Collection[str] | Non
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not a whole parquet file ({reason}); {how_to_prepare(path.parent)}") from error
-    check_table(table, str(path), known_data_sources, mend=how_to_prepare(path.parent))
+    check_table(table, str(path), known_data_sources, remedy=how_to_prepare(path.parent))
     _check_belongs(path)
     return table.num_rows
 
@@ -227,23 +227,23 @@ def require_prepared(folder: str | Path) -> dict[str, Any]:
     a full disk or an editor left behind.
     """
     folder = Path(folder)
-    mend = how_to_prepare(folder)
+    remedy = how_to_prepare(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         version, splits = manifest["schema_version"], manifest["splits"]
         expected = [(entry["file"], entry["bytes"], entry["sha256"]) for entry in splits.values()]
     except FileNotFoundError as error:
-        raise DataError(f"{folder}: no prepared data set here (no {MANIFEST}); {mend}") from error
+        raise DataError(f"{folder}: no prepared data set here (no {MANIFEST}); {remedy}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder / MANIFEST}: not a manifest ({error}); {mend}") from error
+        raise DataError(f"{folder / MANIFEST}: not a manifest ({error}); {remedy}") from error
     if version != SCHEMA_VERSION:
-        raise DataError(f"{folder / MANIFEST}: schema version {version}, this code reads {SCHEMA_VERSION}; {mend}")
+        raise DataError(f"{folder / MANIFEST}: schema version {version}, this code reads {SCHEMA_VERSION}; {remedy}")
     for name, size, sha256 in expected:
         path = folder / name
         if not path.is_file():
-            raise DataError(f"{path}: named in {MANIFEST} but missing; {mend}")
+            raise DataError(f"{path}: named in {MANIFEST} but missing; {remedy}")
         if path.stat().st_size != size or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            raise DataError(f"{path}: differs from the file that {MANIFEST} describes; {mend}")
+            raise DataError(f"{path}: differs from the file that {MANIFEST} describes; {remedy}")
     return manifest
 
 
@@ -256,7 +256,7 @@ def script_recipe(folder: Path) -> dict[str, Any] | None:
 
 
 def how_to_prepare(folder: Path) -> str:
-    """The mend for a missing or broken set: the prepare script beside the folder where there is one."""
+    """What to do about a missing or broken set: the prepare script beside the folder where there is one."""
     script = folder.parent / SCRIPT
     if script.is_file():
         return f"run: python {script} --out {folder}"
@@ -292,12 +292,12 @@ def _check_keys(row: dict[str, Any], where: str) -> None:
 
 def _encode(rows: list[dict[str, Any]], file: str, split: str) -> bytes:
     """The rows as the bytes of a parquet file."""
-    mend = "build rows with make_row"
+    remedy = "build rows with make_row"
     try:
         table = pa.Table.from_pylist(rows, schema=PARQUET_SCHEMA)
     except (pa.ArrowException, TypeError) as error:
-        raise DataError(f"split {split!r}: a value has the wrong type ({error}); {mend}") from error
-    check_table(table, file, None, mend=mend)
+        raise DataError(f"split {split!r}: a value has the wrong type ({error}); {remedy}") from error
+    check_table(table, file, None, remedy=remedy)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     return sink.getvalue().to_pybytes()

@@ -185,8 +185,8 @@ def _tidy(options: argparse.Namespace) -> None:
         key = text.lstrip("+").split("=")[0]
         if key in ("seed", "run.result_dir", "run.overwrite", "trainer.total_training_steps"):
             instead = {"seed": "--seeds", "run.result_dir": "--result", "trainer.total_training_steps": "--steps"}.get(key)
-            mend = f"give {instead} instead" if instead else "remove the runs' folders instead"
-            raise UserError(f"{text} can't be an override of a study: {mend}")
+            remedy = f"give {instead} instead" if instead else "remove the runs' folders instead"
+            raise UserError(f"{text} can't be an override of a study: {remedy}")
         if "=" not in text:
             raise UserError(f"can't read {text!r}: overrides are written key=value")
     if any(seed < 0 for seed in options.seeds):

@@ -1,4 +1,4 @@
-"""Checks of a composed config, before Ray starts. Each failure is one sentence: the key, the value, the mend."""
+"""Checks of a composed config, before Ray starts. Each failure is one sentence: the key, the value, what to do."""
 
 import importlib.metadata
 import importlib.util

@@ -28,7 +28,7 @@ def check_custom_function(path: str, name: str) -> None:
         names = set(_names(ast.parse(file.read_bytes())))
     except (SyntaxError, ValueError) as error:
         line = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise UserError(f"{PATH}={path} is not Python ({getattr(error, 'msg', error)}{line}): mend the file") from None
+        raise UserError(f"{PATH}={path} is not Python ({getattr(error, 'msg', error)}{line}): correct the file") from None
     except OSError as error:
         raise UserError(f"{PATH}={path} can't be read ({error.strerror}): give a file that can") from None
     if name not in names and "*" not in names:

@@ -81,7 +81,7 @@ def test_cells_and_seeds_make_the_queue_and_failure_the_status(tmp_path, fake, m
     assert "3 of 4 runs done" in said and "failed: grpo_0032_1 seed 3: the disk is full" in said
     monkeypatch.delenv("FAKE_FAIL")
     assert study_cli.main([*CELLS, "--seeds", "3", "5", *shared]) == 0
-    assert len(started(tmp_path)) == 6  # four, one retry, one after the mend
+    assert len(started(tmp_path)) == 6  # four, one retry, one after the fix
 
 
 def test_overrides_that_make_one_arm_of_two_run_it_once(tmp_path, fake):

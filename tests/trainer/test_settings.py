@@ -1,4 +1,4 @@
-"""Bad input ends in one clear sentence with the key, the value and the mend, before torch or Ray are touched."""
+"""Bad input ends in one clear sentence with the key, the value and what to do, before torch or Ray are touched."""
 
 import json
 import os

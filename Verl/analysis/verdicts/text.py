@@ -167,18 +167,18 @@ def _would_be_found(comparisons: Sequence[Comparison], alpha: float) -> str:
     return f" With this noise, a true difference of about {about} would be found in 4 of 5 such studies."
 
 
-def _cannot_be_told(untold: Sequence[Comparison]) -> str:
+def _not_comparable(missing_ones: Sequence[Comparison]) -> str:
     """Which comparisons stand open, and why."""
-    if not untold:
+    if not missing_ones:
         return ""
-    absent = list(dict.fromkeys(arm_label(c.arm) for c in untold if c.why_not == no_run(c.arm)))
+    absent = list(dict.fromkeys(arm_label(c.arm) for c in missing_ones if c.why_not == no_run(c.arm)))
     reasons = [f"{_joined(absent)}, not run"] if absent else []
     reasons += [
         f"{arm_label(c.arm)} against {arm_label(c.base_line)}, because {c.why_not}"
-        for c in untold
+        for c in missing_ones
         if c.why_not != no_run(c.arm)
     ]
-    return f"{untold[0].pair}: cannot be told: {'; '.join(reasons)}."
+    return f"{missing_ones[0].pair}: cannot be told: {'; '.join(reasons)}."
 
 
 def _said_of(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -192,10 +192,10 @@ def headline(comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
     if not tested:
         return "Cannot be told yet." if comparisons else ""
     missing = sum(c.verdict is None for c in comparisons)
-    untold = f"; {missing} cannot be told" if missing else ""
+    left_out = f"; {missing} cannot be told" if missing else ""
     against = _compared_with(tested)
     text = f"{against}: " if against else ""
-    text += f"{_sorted_out(tested, with_p=False)}{untold}.{''.join(_identical(c) for c in tested)}"
+    text += f"{_sorted_out(tested, with_p=False)}{left_out}.{''.join(_identical(c) for c in tested)}"
     return text[0].upper() + text[1:]
 
 
@@ -205,11 +205,11 @@ def conclusion(comparisons: Sequence[Comparison], metric: str = TEST, alpha: flo
     ``comparisons``: of one pair; an empty list gives an empty text.
     """
     tested = _said_of(comparisons)
-    untold = [c for c in comparisons if c.verdict is None]
+    missing_ones = [c for c in comparisons if c.verdict is None]
     within = [c for c in tested if c.verdict == "undecided"]
     if len(tested) < 2:
         told = " ".join(c.sentence for c in tested) + _would_be_found(within, alpha)
-        return f"{told} {_cannot_be_told(untold)}".strip()
+        return f"{told} {_not_comparable(missing_ones)}".strip()
     n = _span([_n(c) for c in tested])
     where = _span([_measured(c, metric) for c in tested])
     many = sorted({c.judged.family for c in tested if c.judged is not None})
@@ -217,4 +217,4 @@ def conclusion(comparisons: Sequence[Comparison], metric: str = TEST, alpha: flo
     head = ", ".join(part for part in (tested[0].pair, _compared_with(tested)) if part)
     text = f"{head}: {_sorted_out(tested)}. Simultaneous 95 % intervals; {n}; {where}; p over {over} comparisons."
     text += _disputed(tested, alpha) + "".join(_identical(c) for c in tested)
-    return f"{text}{_would_be_found(within, alpha)} {_cannot_be_told(untold)}".rstrip()
+    return f"{text}{_would_be_found(within, alpha)} {_not_comparable(missing_ones)}".rstrip()

@@ -49,9 +49,9 @@ def group_statistics(index: Sequence, pool_R: torch.Tensor, pool_index: Sequence
 
     groups, group_S = np.unique(np.asarray(index), return_inverse=True)
     position = np.searchsorted(groups, np.asarray(pool_index)).clip(max=len(groups) - 1)
-    strangers = groups[position] != np.asarray(pool_index)
-    if strangers.any():
-        raise ValueError(f"rewards of the groups {set(np.asarray(pool_index)[strangers])} have no response to train")
+    unknown = groups[position] != np.asarray(pool_index)
+    if unknown.any():
+        raise ValueError(f"rewards of the groups {set(np.asarray(pool_index)[unknown])} have no response to train")
     group_S, group_P = torch.from_numpy(group_S), torch.from_numpy(position)
     size = len(groups)
     count_G = torch.bincount(group_P, minlength=size).double()
