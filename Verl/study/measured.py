@@ -1,4 +1,4 @@
-"""Throughput of the runs that are already there, for the plan and for the time left."""
+"""Throughput of the runs that are already there, loose or packed, for the plan and for the time left."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from Verl.analysis.runs import packed
 
 SKIPPED_STEPS = 1  # the first step pays for compilation and caches
 
@@ -28,8 +30,8 @@ def seconds_per_evaluated(result_dir: Path, pair: str, cell: str = "*") -> tuple
 
 def _over_runs(result_dir: Path, pair: str, cell: str, read: Callable, skipped: int) -> tuple[float, int] | None:
     values = []
-    for path in sorted(result_dir.glob(f"{cell}_{pair}_seed*.jsonl")):
-        of_run = [value for line in path.read_text().splitlines() if (value := read(_record(line))) is not None]
+    for path in packed.find(result_dir, f"{cell}_{pair}_seed*.jsonl"):
+        of_run = [value for line in packed.read_text(path).splitlines() if (value := read(_record(line))) is not None]
         if len(of_run) > skipped:
             values.append(median(of_run[skipped:]))
     return (median(values), len(values)) if values else None

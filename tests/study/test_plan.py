@@ -155,6 +155,13 @@ def test_measured_speed_is_the_median_over_steps_and_runs(tmp_path):
     assert plan.measured_hours(work, 0.4).total == pytest.approx((36 * 10 + 40) * 0.4 / 3600)
 
 
+def test_a_packed_study_has_its_pace_too(root):
+    """The README's hours on a CPU are reckoned from the committed study."""
+    committed = root / "Running-Results/studies/tiny_arith/result"
+    (seconds, runs), few = (seconds_per_response(committed, "tiny_arith", cell) for cell in ("grpo_0032_8", "none"))
+    assert runs == 3 and 0 < seconds < 0.1 and few is None
+
+
 def test_evaluation_has_a_pace_of_its_own(tmp_path):
     """1,024 responses of an evaluation with 8 answers to each of 512 questions at its last step, and 256 others."""
     record = {"step": 20, "timing_s/testing": 2.56, "eval/test/questions": 512.0, "eval/test/samples": 1.0}
