@@ -4,16 +4,11 @@ Training reads the finished prompt from the parquet, so a prompt that is changed
 is prepared already. Each manifest therefore has a `recipe`: one example row as the code rendered it (prompt, ground truth,
 fields) and the settings of the task; for a script of a user's own beside the set, that script's hash. A run compares it with
 what the code gives now, and takes no set that differs. A parquet file without a manifest is nobody's but its owner's.
-
-    python -m Verl.data.recipe <folder>     exit status 1 where a script is to prepare the set (again), else 0
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,20 +127,3 @@ def _command(folder: Path, manifest: dict[str, Any]) -> str:
         return " ".join([command, *map(str, options)])
     own = not recorded and not _made_by_default(manifest)
     return f"{command}, with the options that its {MANIFEST} names under settings" if own else command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m Verl.data.recipe", description="Is this set to be prepared?")
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(arguments).folder
-    why = outdated(folder)
-    if not why or not script_may_prepare(folder):
-        return 0
-    if _manifest(folder) is not None:
-        print(f"{folder}: {why}: preparing it again")
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -290,7 +290,7 @@ def _refuse_inert(study: design.Study, pair: design.Pair, queue: list[jobs.Job],
 
 def _refuse_if_missing(one: shipped.Prepared) -> None:
     """What a run does not prepare by itself must be there."""
-    prepared = "|".join(re.escape(entry.folder) for entry in preparation.wanted(one.config))
+    prepared = "|".join(re.escape(entry.folder) for entry in preparation.wanted(one.config).values())
     made_by_the_run = re.compile(rf"^(actor_rollout_ref\.model\.path=|data\.\w+_files: )({prepared})\b")
     for sentence in one.missing:
         if one.config.trainer.device == "cuda" and gpu_present() and "Hugging Face Hub" in sentence:

@@ -79,8 +79,8 @@ def _by_name(values: dict[str, Any], split: str | None) -> EvalSettings:
         for kind in groups.GROUPS
         if str(values[kind]) in groups.names(kind) and not Path(values[kind]).exists()
     }
+    known = ", ".join(groups.names("data"))
     if split and "data" not in chosen:
-        known = ", ".join(groups.names("data"))
         raise UserError(f"--split {split} is for a data set by name ({known}), and --data {values['data']} is none")
     config = groups.compose("grpo", [f"{kind}={name}" for kind, name in chosen.items()]) if chosen else None
     for length in ("max_prompt_length", "max_response_length"):
@@ -88,6 +88,8 @@ def _by_name(values: dict[str, Any], split: str | None) -> EvalSettings:
             values[length] = config.data[length] if config else getattr(_DEFAULT, length)
     if config is None:
         return EvalSettings(**values)
+    if "data" not in chosen and not values["data"].exists():  # before a model is prepared, which takes minutes
+        raise UserError(f"--data {values['data']}: no such file, and no data set of that name: choose {known}, or give a file")
     if "data" in chosen:
         values["data"] = Path(_here(_one_file(chosen["data"], config.data[SPLITS[split or "test"]])))
         function = config.reward.custom_reward_function

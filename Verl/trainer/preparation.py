@@ -1,8 +1,9 @@
 """A model and a data set are prepared on first use, by the command that their file under config/ names.
 
-`run.prepare.<model or data>.command` is a shell text, carried out at the repository's root with `python` as the run's own; it
-does nothing where everything is there. `folder` is what it fills: where the run takes its model or data from elsewhere, nothing
-is prepared.
+`run.prepare.<model or data>.command` is a shell text, carried out at the repository's root with `python` as the run's own;
+`folder` is what it fills. Where the run takes its model or data from elsewhere, nothing is prepared. A model's command does
+nothing where everything is there; a data set's is carried out only where the set is missing or the code would now make it
+otherwise.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from typing import IO
 from omegaconf import DictConfig, OmegaConf
 
 from Verl import REPO_ROOT
+from Verl.data.recipe import outdated, script_may_prepare
 from Verl.trainer import settings
 
 _USES = {"model": ("actor_rollout_ref.model.path",), "data": ("data.train_files", "data.val_files", "data.test_files")}
 
 
-def wanted(config: DictConfig) -> list[DictConfig]:
-    """The entries of `run.prepare` whose folders the run uses."""
-    entries = [(config.run.prepare[kind], keys) for kind, keys in _USES.items()]
-    return [entry for entry, keys in entries if entry.command and any(_within(config, key, entry.folder) for key in keys)]
+def wanted(config: DictConfig) -> dict[str, DictConfig]:
+    """The entries of `run.prepare` whose folders the run uses, by kind."""
+    entries = {kind: config.run.prepare[kind] for kind in _USES}
+    return {
+        kind: entry
+        for kind, entry in entries.items()
+        if entry.command and any(_within(config, key, entry.folder) for key in _USES[kind])
+    }
 
 
 def prepare(config: DictConfig, output: IO[str] | None = None) -> int:
@@ -33,7 +39,9 @@ def prepare(config: DictConfig, output: IO[str] | None = None) -> int:
     """
     if config.trainer.device == "cuda" and not settings.gpu_present():
         return 0
-    for entry in wanted(config):
+    for kind, entry in wanted(config).items():
+        if kind == "data" and not _to_be_prepared(entry, output):
+            continue
         done = subprocess.run(
             ["bash", "-euc", f'python() {{ "$PYTHON" "$@"; }}\n{entry.command}'], cwd=REPO_ROOT, stdout=output,
             env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": _python_path()},
@@ -41,6 +49,16 @@ def prepare(config: DictConfig, output: IO[str] | None = None) -> int:
         if done.returncode:
             return done.returncode
     return 0
+
+
+def _to_be_prepared(entry: DictConfig, output: IO[str] | None) -> bool:
+    """Whether a data set is missing or outdated, and not made with options of somebody's own, which would be lost."""
+    folder = REPO_ROOT / entry.folder
+    why = outdated(folder)
+    if not why or not script_may_prepare(folder):
+        return False
+    print(f"{entry.folder}: {why}: preparing it", file=output, flush=True)
+    return True
 
 
 def _within(config: DictConfig, key: str, folder: str) -> bool:

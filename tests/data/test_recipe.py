@@ -9,7 +9,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from Verl.data import arithmetic, gsm8k, hendrycks_math, prompts, recipe
+from Verl.data import arithmetic, gsm8k, hendrycks_math, prompts
 from Verl.data.prepare import main
 from Verl.data.recipe import Outdated, check_current, outdated, script_may_prepare
 from Verl.data.schema import make_row, require_prepared, write_split_set
@@ -165,23 +165,6 @@ def test_a_recipe_that_is_none_is_no_traceback(prepared, recipe):
     assert refused(folder)
     edit(folder, recipe={"maker": "somebody's"})
     assert outdated(folder) is None
-
-
-# ---- scripts --------------------------------------------------------------------------------------------------------
-
-
-def test_scripts_ask_by_a_command(tmp_path, root, capsys):
-    assert recipe.main([str(tmp_path)]) == 1 and not capsys.readouterr().out
-    arithmetic.prepare(tmp_path / "sums")
-    assert recipe.main([str(tmp_path / "sums")]) == 0
-    manifest = json.loads((tmp_path / "sums" / "manifest.json").read_text())
-    manifest["recipe"]["made"]["task"]["max_terms"] = 9
-    edit(tmp_path / "sums", recipe=manifest["recipe"])
-    assert recipe.main([str(tmp_path / "sums")]) == 1
-    assert "the task has changed in the code since this set was prepared: preparing it again" in capsys.readouterr().out
-    again = [sys.executable, str(root / "Dataset/arithmetic/prepare.py"), "--out", str(tmp_path / "sums")]
-    subprocess.run(again, check=True, capture_output=True)
-    assert recipe.main([str(tmp_path / "sums")]) == 0
 
 
 def test_the_question_costs_milliseconds_and_no_generator(sums):

@@ -135,6 +135,12 @@ def test_a_checkpoint_is_asked_as_it_was_trained(tmp_path):
     assert run.template_of_run(run.ModelSource(str(checkpoint), "checkpoint", "", "")) == {}
 
 
+def test_a_mistyped_data_set_is_said_before_a_model_is_prepared(monkeypatch):
+    monkeypatch.setattr(preparation, "prepare", lambda config: pytest.fail("prepared"))
+    with pytest.raises(UserError, match="--data arithh: no such file, and no data set of that name: choose arith, gsm"):
+        parse(["--model", "tiny", "--data", "arithh", "--out", "o"])
+
+
 def test_defaults_are_the_published_metric():
     settings = parse(["--model", "m", "--data", "d", "--out", "o"])
     assert (settings.samples, settings.temperature, settings.greedy) == (1, 1.0, False)

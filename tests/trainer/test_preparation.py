@@ -1,15 +1,18 @@
 """A model and a data set are prepared by the command that their file names: on first use, and only where the run uses them."""
 
+import json
+
 import pytest
 
 from Verl import REPO_ROOT
+from Verl.data import arithmetic
 from Verl.trainer import launch, preparation, settings
 
 TINY = ["model=tiny", "data=arith", "trainer.device=cpu"]
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path, monkeypatch):
     """A run whose preparation notes in a file that it was carried out, and by which Python in which folder."""
 
     def make(*user):
@@ -17,6 +20,7 @@ def config(tmp_path):
         for kind in ("model", "data"):
             program = "import os, sys; print(sys.executable, os.getcwd())"
             made.run.prepare[kind].command = f'python -c "{program}" >> {tmp_path}/{kind}'
+        monkeypatch.setattr(preparation, "outdated", lambda folder: "it is not there")
         return made
 
     return make
@@ -47,6 +51,24 @@ def test_what_a_run_does_not_use_is_not_prepared(config, tmp_path, typed, prepar
     monkeypatch.setattr(settings, "gpu_present", lambda: False)
     assert preparation.prepare(config(*typed)) == 0
     assert done(tmp_path) == prepared
+
+
+def test_a_data_set_is_prepared_where_it_is_missing_or_outdated_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(preparation, "REPO_ROOT", tmp_path)
+    made = settings.compose("grpo", TINY, ["actor_rollout_ref.model.path=/models/mine"])
+    made.run.prepare.data.command = "echo again >> log"
+    assert preparation.prepare(made) == 0 and "there is no manifest.json: preparing it" in capsys.readouterr().out
+    folder = tmp_path / made.run.prepare.data.folder
+    arithmetic.prepare(folder)
+    assert preparation.prepare(made) == 0 and not capsys.readouterr().out
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["recipe"]["made"]["task"]["max_terms"] = 9
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert preparation.prepare(made) == 0 and "the task has changed in the code" in capsys.readouterr().out
+    manifest["recipe"]["options"] = ["--seed", "7"]  # the command would make another set of it
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert preparation.prepare(made) == 0 and not capsys.readouterr().out
+    assert (tmp_path / "log").read_text() == "again\nagain\n"
 
 
 def test_a_failure_ends_the_run_with_its_status(config, tmp_path):
