@@ -11,6 +11,7 @@ from Verl.data.recipe import Outdated, check_current
 from Verl.data.schema import DataError, check_parquet
 from Verl.errors import UserError
 from Verl.reward.sources import KNOWN_DATA_SOURCES
+from Verl.trainer.best import check_best, check_best_files
 from Verl.trainer.data_checks import check_questions
 from Verl.trainer.feature_checks import check_features
 from Verl.trainer.ppo.estimators import EXTRA, Estimator, estimators, ours, usable
@@ -66,6 +67,7 @@ BOUNDS: dict[str, tuple[float | None, float | None, bool]] = {
     "budget.generated_tokens": (1, None, True),
     "budget.gradient_samples": (1, None, True),
     "budget.hours": (1e-9, None, False),
+    "budget.patience": (1, None, True),
 }
 REWARD_RULES = ("strict", "lenient", "flexible", "format", "random")
 LOGGERS = {"console": None, "file": None, "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow",
@@ -78,7 +80,7 @@ def check(config: DictConfig, algorithm: str) -> None:
     Raises:
         UserError: for the first.
     """
-    for part in (_bounds, _batches, check_resume, _reward, _loggers, _writable):
+    for part in (_bounds, _batches, check_resume, check_best, _reward, _loggers, _writable):
         part(config)
     _estimator(config, algorithm)
     check_features(config)
@@ -289,6 +291,7 @@ def _data(config: DictConfig) -> None:
         )
     check_published(config)
     check_questions(config)
+    check_best_files(config)
     check_epochs(config, rows["train_files"])
 
 

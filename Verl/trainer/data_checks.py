@@ -79,14 +79,19 @@ def _read(files: tuple[tuple[str, str], ...]) -> QuestionSet:
     return read_questions([name for name, _ in files])
 
 
+def same_file(config: DictConfig, split: str, other: str) -> tuple[str, str] | None:
+    """The first file of a split that is, by its content, one of another split's, and that one; None if there is none."""
+    contents = {_sha256(Path(name)): name for name in files_of(config, other)}
+    found = ((name, contents.get(_sha256(Path(name)))) for name in files_of(config, split))
+    return next(((name, twin) for name, twin in found if twin is not None), None)
+
+
 def _refuse_same_file(config: DictConfig, held_out: str) -> None:
-    contents = {_sha256(Path(name)): name for name in files_of(config, held_out)}
-    for name in files_of(config, "train"):
-        if (other := contents.get(_sha256(Path(name)))) is not None:
-            raise UserError(
-                f"data.train_files={name} is the file of data.{SPLITS[held_out]} ({other}), so the run would be measured on "
-                "what it trains on: give another one"
-            )
+    if pair := same_file(config, "train", held_out):
+        raise UserError(
+            f"data.train_files={pair[0]} is the file of data.{SPLITS[held_out]} ({pair[1]}), so the run would be measured on "
+            "what it trains on: give another one"
+        )
 
 
 def _refuse_shared_identity(split: str, questions: QuestionSet) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 from Verl import REPO_ROOT
 from Verl.errors import UserError
 from Verl.files import locked
+from Verl.trainer.best import VALIDATION, best_step, scores_of
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 
-VALIDATION = "eval/validation/pass@1"
 _STEP = "global_step_"
 
 
@@ -112,22 +112,23 @@ def _single(model: str, folder: Path, step: int | None, best: bool) -> Chosen:
 
 
 def _best(model: str, steps: list[int], scores: dict[int, dict[str, float]]) -> tuple[int, str]:
-    validated = {step: row[VALIDATION] for step, row in sorted(scores.items()) if math.isfinite(row.get(VALIDATION, math.nan))}
+    validated = scores_of({step: row.get(VALIDATION, math.nan) for step, row in scores.items()})
     kept = {step: validated[step] for step in steps if step in validated}
     if not kept:
         at = f"; it was evaluated at {_listed(validated)}" if validated else ""
         raise UserError(
             f"--best: none of the saved steps {_listed(steps)} of {model} has a validation score ({VALIDATION}){at}: "
-            "give --step, or let trainer.save_freq be a multiple of evaluation.val_freq"
+            "give --step; trainer.keep_best=true saves the best step, evaluation.val_freq says when it is evaluated"
         )
-    step = max(kept, key=lambda one: (kept[one], -one))
+    step = best_step(kept)
     others = ", ".join(f"{other}: {score:.4f}" for other, score in kept.items() if other != step)
     why = f"the best validation Pass@1, {kept[step]:.4f}, of the saved steps{f' ({others})' if others else ''}"
     if unscored := [other for other in steps if other not in kept]:
         why += f"; not evaluated on validation: {_listed(unscored)}"
-    over_all = max(validated, key=lambda one: (validated[one], -one))
+    over_all = best_step(validated)
     if validated[over_all] > kept[step]:
-        why += f"; step {over_all} had {validated[over_all]:.4f} and is not saved (trainer.max_actor_ckpt_to_keep)"
+        not_saved = "is not saved (trainer.keep_best=true would have kept it)" if over_all else "is the model before training"
+        why += f"; step {over_all} had {validated[over_all]:.4f} and {not_saved}"
     return step, why
 
 

@@ -19,6 +19,7 @@ from Verl import REPO_ROOT, provenance
 from Verl.errors import RunStopped, UserError, last_line
 from Verl.files import write_atomic
 from Verl.trainer import full_disk, identity, preparation, published, run_folder
+from Verl.trainer.best import VALIDATION
 from Verl.trainer.console import Console
 from Verl.trainer.data_checks import copies_in_words, count_copies
 from Verl.trainer.interruption import REQUEST, STATUS
@@ -186,6 +187,7 @@ def _record(config: DictConfig, algorithm: str, run_log: RunLog, user: list[str]
         config_hash=config_hash(config),
         status="running",
         reason=None,
+        ended_by=None,  # a budget or the patience, once one does
         **provenance.describe(),
         overrides=user,
         **identity.describe(config),
@@ -247,6 +249,8 @@ def _trained(config: DictConfig, algorithm: str, run_log: RunLog) -> tuple[str, 
 def _farewell(config: DictConfig, console: Console, status: str, reason: str | None, seconds: float) -> int:
     if status == "finished":
         console.say(f"done in {duration(seconds)}")
+        if best := run_folder.recorded(Path(config.run.dir)).get("best"):
+            console.say(_best_in_words(config, best))
         _draw(config, console)
         return 0
     console.say(f"{status} after {duration(seconds)}: {reason}")
@@ -255,6 +259,13 @@ def _farewell(config: DictConfig, console: Console, status: str, reason: str | N
         return STATUS
     console.say(f"the log says more: {_short(config.run.dir)}.log")
     return 1
+
+
+def _best_in_words(config: DictConfig, best: dict[str, float]) -> str:
+    """The step that validation chose, and how to get its model."""
+    step, saved = best["step"], checkpoint_steps(Path(config.trainer.default_local_dir))
+    how = f"bash Running-Bash/export.sh --model {config.run.name} --best --out <folder>"
+    return f"best on validation: step {step}, {best[VALIDATION]:.3f}" + (f"; {how}" if step in saved else "; not saved")
 
 
 def _how_to_go_on(config: DictConfig) -> str:

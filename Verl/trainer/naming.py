@@ -35,7 +35,7 @@ _NO_EFFECT = (
     "actor_rollout_ref.rollout.n_gpus_per_node", "actor_rollout_ref.rollout.nnodes",
     "trainer.test_freq", *_LENGTH, "trainer.resume", "trainer.project_name",
     "trainer.experiment_name", "trainer.default_local_dir", "trainer.max_", "trainer.val_before_train", "evaluation.",
-    "trainer.log_val_generations", "trainer.validation_data_dir", "trainer.rollout_data_dir",
+    "trainer.keep_best", "trainer.log_val_generations", "trainer.validation_data_dir", "trainer.rollout_data_dir",
     "actor_rollout_ref.rollout.trace.",  # carries the run's name, and so its seed
 )  # fmt: skip
 # Parts of verl's config that no run here has: their keys do not make a name longer that is clear without them.

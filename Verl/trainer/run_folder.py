@@ -23,7 +23,8 @@ from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 
 ASIDE = "before"
 TOTAL_STEPS = "trainer.total_training_steps"
-_ENDS = (TOTAL_STEPS, "trainer.total_epochs", "budget.generated_tokens", "budget.gradient_samples", "budget.hours")
+_ENDS = (TOTAL_STEPS, "trainer.total_epochs", "budget.generated_tokens", "budget.gradient_samples", "budget.hours",
+         "budget.patience")  # fmt: skip
 
 
 def only_one(result_dir: Path, run: str) -> contextlib.AbstractContextManager[None]:

@@ -109,6 +109,12 @@ class RunLog:
         if self._progress is not None:
             self._progress.evaluation(step, metrics)
 
+    def values(self, metric: str) -> dict[int, float]:
+        """Step -> value of the lines that have a metric, read from the file."""
+        lines = self.jsonl.read_text().splitlines() if self.jsonl.is_file() else []
+        records = [json.loads(text) for text in lines if f'"{metric}"' in text]
+        return {record["step"]: float(record[metric]) for record in records if metric in record}
+
     def finish(self, exit_code: int = 0) -> None:
         if self._tracking is not None:
             self._tracking.finish(exit_code=exit_code)

@@ -14,6 +14,7 @@ from simulated_runs import write_run, write_study
 
 from Verl.analysis.report.build import build, main
 from Verl.analysis.report.runs import costs, health, provenance, speeds
+from Verl.analysis.report.taken import steps_taken
 from Verl.analysis.runs.table import load_runs
 from Verl.analysis.verdicts.compare import compare
 from Verl.analysis.verdicts.text import conclusion, headline, number
@@ -252,3 +253,15 @@ def test_what_a_comparison_could_have_found(tmp_path):
     blind = dataclasses.replace(found.judged.found, low=-3.0, high=3.0)
     noisy = dataclasses.replace(found, judged=dataclasses.replace(found.judged, found=blind))
     assert "not even a difference of 1" in conclusion([noisy])
+
+
+def test_the_step_that_validation_chose_is_named_with_its_test_score(tmp_path):
+    best = {"step": 50, "eval/validation/pass@1": 0.6}
+    run = write_run(tmp_path, "grpo_0032_1", 0, steps=(0, 50, 100), best=best, ended_by="budget.patience=1 is used up")
+    write_run(tmp_path, "grpo_0032_1", 1, steps=(0, 50, 100))
+    table = load_runs(tmp_path).table
+    [taken] = steps_taken(tmp_path, table)
+    assert (taken.run, taken.step, taken.last_step, taken.validation) == (run, 50, 100, 0.6)
+    assert taken.test == table.set_index(["run", "step"]).loc[(run, 50), "eval/test/pass@1"]
+    text = _Text(build(tmp_path)).sections["taken"]
+    assert run in text and "budget.patience=1 is used up" in text and "0.600" in text

@@ -20,15 +20,15 @@ from Verl.trainer.ppo.failed_rewards import ENOUGH, FailedRewards
 from Verl.trainer.ppo.ledger import Ledger
 from Verl.trainer.run_log import RunLog
 
-NO_BUDGET = {"generated_tokens": None, "gradient_samples": None, "hours": None}
+NO_BUDGET = {"generated_tokens": None, "gradient_samples": None, "hours": None, "patience": None}
 
 
 class Trainer:
     """What Ending asks of a trainer; `evaluated` and `saved` note what it was made to do."""
 
-    def __init__(self, folder, total: int = 10, step: int = 0, save_freq: int = 5, **budget):
+    def __init__(self, folder, total: int = 10, step: int = 0, save_freq: int = 5, keep_best: bool = False, **budget):
         self.global_steps, self.total_training_steps, self.steps_per_epoch = step, total, 3
-        settings = SimpleNamespace(total_epochs=2, save_freq=save_freq)
+        settings = SimpleNamespace(total_epochs=2, save_freq=save_freq, keep_best=keep_best)
         optim = SimpleNamespace(total_training_steps=total)
         self.config = SimpleNamespace(
             trainer=settings, budget={**NO_BUDGET, **budget},
@@ -145,6 +145,55 @@ def test_a_stop_saves_the_step_and_the_last_step_ends_by_itself(tmp_path, reques
     with pytest.raises(Interrupted):
         first.ending.after_line()
     assert not first.saved  # there is no step yet
+
+
+# ---- the best step, and patience ----------------------------------------------------------------------------------
+
+
+def validated(trainer: Trainer, *scores: float | None) -> None:
+    """Steps with these validation scores (None: not evaluated), as verl's loop and the log take them."""
+    trainer.run_log.after_line = trainer.ending.after_line
+    for score in scores:
+        if trainer.global_steps > trainer.total_training_steps:
+            break
+        trainer.steps({"x": 0.5} if score is None else {"eval/validation/pass@1": score})
+
+
+def best_of(trainer: Trainer) -> dict:
+    return json.loads((trainer.run_log.folder / "run.json").read_text())["best"]
+
+
+def test_each_step_that_is_better_on_validation_is_saved_and_named(tmp_path):
+    trainer = Trainer(tmp_path, save_freq=-1, keep_best=True)
+    validated(trainer, 0.9, 0.2, None, 0.4, 0.4, float("nan"), 0.3)
+    assert trainer.saved == [1, 3]  # not the start, which has no checkpoint; of equal ones the first
+    assert best_of(trainer) == {"step": 3, "eval/validation/pass@1": 0.4}
+    assert "step 3: the best on validation so far, 0.400" in trainer.said
+
+
+def test_patience_ends_a_run_after_as_many_evaluations_without_a_better_one(tmp_path, request_):
+    trainer = Trainer(tmp_path, patience=2)
+    validated(trainer, 0.3, 0.5, None, 0.5, None, 0.4, 0.9)
+    assert trainer.total_training_steps == 5 and "budget.patience=2 is used up" in trainer.said
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert "budget.patience=2" in record["ended_by"] and record["best"]["step"] == 1 and not trainer.saved
+    # Cut before its end was written, it ends at the same step; with more patience, or none, it goes on.
+    for patience, last in ((2, 5), (3, 10), (None, 10)):
+        resumed = Trainer(tmp_path, step=6, patience=patience)
+        resumed.run_log.start_from(5)
+        resumed.ending.begin()
+        assert resumed.total_training_steps == last
+
+
+def test_what_a_resume_cuts_off_is_not_the_best_any_more(tmp_path):
+    trainer = Trainer(tmp_path, keep_best=True)
+    validated(trainer, 0.1, 0.2, 0.3)
+    resumed = Trainer(tmp_path, step=2, keep_best=True)
+    resumed.run_log.start_from(1)
+    resumed.ending.begin()
+    assert best_of(resumed)["step"] == 1
+    validated(resumed, 0.25)
+    assert best_of(resumed)["step"] == 2 and resumed.saved == [2]
 
 
 _STOPPED = """

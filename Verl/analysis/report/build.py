@@ -20,6 +20,7 @@ from Verl.analysis.report.declared import declared_part, exploratory
 from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
 from Verl.analysis.report.samples import samples
 from Verl.analysis.report.sections import across_pairs, sections, verdict_counts
+from Verl.analysis.report.taken import steps_taken
 from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
 from Verl.analysis.runs.foundations import ground
 from Verl.analysis.runs.table import Runs, load_runs
@@ -159,6 +160,7 @@ def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None
         "across": across_pairs(runs.table, declared().base_line, arms),
         **{name: {pair: of_pair(runs.table, pair) for pair in pairs} for name, of_pair in by_pair.items()},
         "health": checks,
+        "taken": steps_taken(result_dir, runs.table),
         "flagged": [one for one in checks if one.flags],
         "limits": {"gap": GAP_LIMIT, "kl": KL_LIMIT},
         "samples": {pair: samples(result_dir, runs.table, pair) for pair in pairs},

@@ -20,6 +20,7 @@ import torch
 from Verl.errors import RunStopped, UserError
 from Verl.files import write_atomic
 from Verl.trainer import full_disk
+from Verl.trainer.best import VALIDATION, best_trained
 from Verl.trainer.ppo.checkpoint_files import STATE as _STATE
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 
@@ -80,8 +81,13 @@ class Checkpoints:
         )
 
     def _prune(self, keep: int | None) -> None:
+        """All but the newest, and the best one where it is to be kept."""
+        best = None
+        if self.trainer.config.trainer.keep_best:
+            best = best_trained(self.trainer.run_log.values(VALIDATION))
         for old in self.steps()[: -keep if keep else None] if keep else []:
-            shutil.rmtree(self.folder / f"global_step_{old}", ignore_errors=True)
+            if old != best:
+                shutil.rmtree(self.folder / f"global_step_{old}", ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints, oldest first."""

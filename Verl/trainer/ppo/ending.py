@@ -1,4 +1,4 @@
-"""How a run ends: at its last step, with its epochs, by a budget, or because it was asked to stop.
+"""How a run ends: at its last step, with its epochs, by a budget or its patience, or because it was asked to stop.
 
 verl evaluates and saves at the step that `total_training_steps` names (verl 0.9.1, `PPOTrainer.fit`). A run that ends
 otherwise gets here what it would lack: the evaluation of every set that its last line does not have, and a checkpoint.
@@ -6,6 +6,7 @@ otherwise gets here what it would lack: the evaluation of every set that its las
 
 from typing import TYPE_CHECKING
 
+from Verl.trainer.best import VALIDATION, best_trained, evaluations_since
 from Verl.trainer.interruption import REQUEST, Interrupted
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ class Ending:
 
     def begin(self) -> None:
         """Before the first step of this process: a budget that a run had used up when it was cut ends it here."""
-        if self.trainer.ledger.budget_reached(**self.trainer.config.budget):
+        self._record_best()  # of the log as a resume has cut it
+        if why := self._used_up():
             self.trainer.total_training_steps = min(self.trainer.total_training_steps, self.trainer.run_log.last_step)
+            self.trainer.run_log.describe(ended_by=why)
 
     def after_line(self) -> None:
         """Once a step's line is in the log: its checkpoint, and whether the run goes on.
@@ -46,14 +49,47 @@ class Ending:
         trainer, step = self.trainer, self.trainer.global_steps
         goes_on = step < trainer.total_training_steps
         stop = REQUEST.made and goes_on
-        if stop and step > 0:
+        if self._is_best() or (stop and step > 0):
             trainer._save_checkpoint()
         trainer.checkpoints.commit()
         if stop:
             raise Interrupted(REQUEST.by)
-        if goes_on and (budget := trainer.ledger.budget_reached(**trainer.config.budget)):
-            trainer.run_log.console.say(f"budget.{budget}={trainer.config.budget[budget]} is used up: this was the last step")
+        if goes_on and (why := self._used_up()):
+            trainer.run_log.console.say(f"{why}: this was the last step")
             trainer.total_training_steps = step
+            trainer.run_log.describe(ended_by=why)
+
+    def _used_up(self) -> str | None:
+        """Which limit the run has reached, in words; None: it goes on."""
+        trainer, limits = self.trainer, dict(self.trainer.config.budget)
+        patience = limits.pop("patience")
+        if budget := trainer.ledger.budget_reached(**limits):
+            return f"budget.{budget}={limits[budget]} is used up"
+        if patience is None or VALIDATION not in trainer.run_log.last_record:
+            return None
+        if evaluations_since(trainer.run_log.values(VALIDATION)) < patience:
+            return None
+        return f"budget.patience={patience} is used up: as many evaluations on validation without a better score"
+
+    def _record_best(self) -> int | None:
+        """The best trained step on validation into run.json, where that is asked for; None: it is not, or there is none."""
+        trainer = self.trainer
+        if not trainer.config.trainer.keep_best and trainer.config.budget["patience"] is None:
+            return None
+        scores = trainer.run_log.values(VALIDATION)
+        best = best_trained(scores)
+        trainer.run_log.describe(best=None if best is None else {"step": best, VALIDATION: scores[best]})
+        return best
+
+    def _is_best(self) -> bool:
+        """Whether the last line makes its step the best one, and its checkpoint is to be written for that."""
+        record, keep = self.trainer.run_log.last_record, self.trainer.config.trainer.keep_best
+        if VALIDATION not in record or self._record_best() != record["step"]:
+            return False
+        kept = "; its checkpoint is kept" if keep else ""
+        text = f"  step {record['step']}: the best on validation so far, {float(record[VALIDATION]):.3f}{kept}"
+        self.trainer.run_log.console.say(text)
+        return bool(keep)
 
     def close(self) -> None:
         """When verl's loop has ended without its own last step: what that would have done, unless it is there."""
@@ -63,9 +99,11 @@ class Ending:
         after, trainer.global_steps = trainer.global_steps, trainer.run_log.last_step
         try:
             there = [part.name for part in trainer.evaluator.sets if part.complete_in(trainer.run_log.last_record)]
-            trainer.run_log.amend(trainer.evaluator.run(trainer.global_steps, last=True, besides=there))
+            missing = trainer.evaluator.run(trainer.global_steps, last=True, besides=there)
+            trainer.run_log.amend(missing)
+            wanted = (VALIDATION in missing and self._is_best()) or trainer.config.trainer.save_freq > 0
             saved = trainer.checkpoints.steps()[-1:] == [trainer.global_steps]
-            if trainer.config.trainer.save_freq > 0 and trainer.global_steps > 0 and not saved:
+            if wanted and trainer.global_steps > 0 and not saved:
                 trainer._save_checkpoint()
                 trainer.checkpoints.commit()
         finally:
