@@ -86,6 +86,8 @@ def show(console: Console, evaluation: dict[str, Any]) -> None:
             label = metric["label"].rsplit(", ", 1)[0]  # the last part names the rule, which is the column here
             named = label.lower().startswith(metric["name"])
             console.print(label if named else f"{metric['name']}: {label}", highlight=False)
+    for name, mean in evaluation.get("parts", {}).items():
+        console.print(f"{name}: {mean:.4g}", highlight=False, markup=False)
     legend = "; ".join(f"{rule}: {_LEGEND[rule]}" for rule in rules)
     console.print(f"{legend}. {_HOW}\n{_facts(evaluation['counts'], settings)}", highlight=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from Verl.evaluation.questions import Question, encode, fingerprint, read_questi
 from Verl.evaluation.scoring import Scorer
 from Verl.evaluation.settings import EvalSettings
 from Verl.evaluation.store import Store, read_evaluation
+from Verl.reward.parts import gathered, means
 from Verl.seeds import rollout_seed
 
 Item = tuple[Question, int, bool, Request]  # question, sample number, whether greedy, what to generate
@@ -107,6 +109,7 @@ def _generate_and_count(
             "device": device,
         },
         "metrics": [metric.as_dict() for metric in all_metrics(rows, settings.temperature)],
+        **_part_means(rows),
         "counts": _counts(rows, len(kept), len(too_long)),
         "seconds": round(time.monotonic() - began, 1),  # of the last call only, where there were interruptions
         **provenance.describe(),
@@ -128,6 +131,7 @@ def requests_of(settings: EvalSettings, question: Question, prompt: list[int]) -
 def _row(item: Item, completion: Completion, tokenizer: Any, scorer: Scorer) -> dict[str, Any]:
     question, sample, greedy, request = item
     text = tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+    scores, parts = scorer(question, text, request.seed)
     return {
         "data_source": question.data_source,
         "index": question.index,
@@ -135,12 +139,19 @@ def _row(item: Item, completion: Completion, tokenizer: Any, scorer: Scorer) -> 
         "greedy": greedy,
         "ground_truth": question.ground_truth,
         "text": text,
-        **scorer(question, text, request.seed)._asdict(),
+        **scores._asdict(),
+        "parts": json.dumps(parts) if parts else None,
         "log_prob": float(sum(completion.log_probs)),
         "response_length": len(completion.token_ids),
         "stop_reason": completion.stop_reason,
         "tokens": completion.token_ids,
     }
+
+
+def _part_means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """{"parts": mean of each part of a user's reward over the sampled responses}; empty where there is none."""
+    found = means(gathered([json.loads(row["parts"] or "{}") for row in rows if not row["greedy"]]))
+    return {"parts": found} if found else {}
 
 
 def _counts(rows: Sequence[dict[str, Any]], questions: int, too_long: int) -> dict[str, Any]:

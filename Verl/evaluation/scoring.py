@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from Verl.evaluation.questions import Question
+from Verl.reward.parts import Part, reward_and_parts
 from Verl.reward.result import Scores
 from Verl.reward.score import score_fully
 from Verl.reward.sources import KNOWN_DATA_SOURCES
@@ -24,27 +23,25 @@ class Scorer:
     def __init__(self, function: tuple[str, str] | None):
         self._function = TimedFunction(*function, fixed={}, seconds=DEFAULT_SECONDS) if function else None
 
-    def __call__(self, question: Question, text: str, seed: int) -> Scores:
-        """The scores of `text`; `seed` is for what the function draws."""
+    def __call__(self, question: Question, text: str, seed: int) -> tuple[Scores, dict[str, Part]]:
+        """The scores of `text`, and the parts of the function's reward; `seed` is for what the function draws."""
         if self._function is None or question.data_source in KNOWN_DATA_SOURCES:
-            return score_fully(question.data_source, text, question.ground_truth)
+            return score_fully(question.data_source, text, question.ground_truth), {}
         scores = Scores(strict=0.0, flexible=math.nan, format=math.nan, lenient=math.nan)
         try:
-            return scores._replace(strict=asyncio.run(self._reward(question, text, seed)))
+            reward, parts = asyncio.run(self._reward(question, text, seed))
+            return scores._replace(strict=reward), parts
         except CallTimedOut:
-            return scores._replace(timeout=1.0)
-        except (CallFailed, ValueError, TypeError, KeyError):
-            return scores._replace(failure=1.0)
+            return scores._replace(timeout=1.0), {}
+        except (CallFailed, ValueError, TypeError):
+            return scores._replace(failure=1.0), {}
 
-    async def _reward(self, question: Question, text: str, seed: int) -> float:
-        result: Any = await self._function(
+    async def _reward(self, question: Question, text: str, seed: int) -> tuple[float, dict[str, Part]]:
+        result = await self._function(
             seed,
             data_source=question.data_source,
             solution_str=text,
             ground_truth=question.ground_truth,
             extra_info={"index": question.index},
         )
-        reward = float(result["score"] if isinstance(result, Mapping) else result)
-        if not math.isfinite(reward):
-            raise ValueError(f"the reward function returned {reward}")
-        return reward
+        return reward_and_parts(result)

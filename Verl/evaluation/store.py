@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         "failure": pa.float64(),
         "timeout": pa.float64(),
         "lenient": pa.float64(),  # null in evaluations from before there was one
+        "parts": pa.string(),  # of a user's reward, a JSON object; null where it has none
         "log_prob": pa.float64(),  # of the whole response, at the temperature it was drawn at
         "response_length": pa.int64(),  # in tokens, the end token included
         "stop_reason": pa.string(),  # "completed", or "length" for one that was cut off

@@ -28,6 +28,8 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from Verl.errors import UserError
 from Verl.reward.guard import MathVerifyGuard
+from Verl.reward.parts import KEY as PARTS
+from Verl.reward.parts import Part, reward_and_parts
 from Verl.reward.result import Scores
 from Verl.reward.score import may_block, score_fully
 from Verl.reward.sources import KNOWN_DATA_SOURCES
@@ -115,9 +117,9 @@ class BanditRewardManager(RewardManagerBase):
                 perhaps `extra_info`; of several outputs of one conversation, the last counts.
 
         Returns:
-            {"reward_score": float, "reward_extra_info": {score, strict, flexible, format, failure, timeout, ...}}: the
-            score repeats the reward, and "..." is what else a custom function's dictionary held; with a failure or a
-            timeout, `error` has the traceback or the reason.
+            {"reward_score": float, "reward_extra_info": {score, strict, flexible, format, failure, timeout}}: the score
+            repeats the reward; `parts` has what else a custom function's dictionary held (Verl/reward/parts.py), if
+            anything; with a failure or a timeout, `error` has the traceback or the reason.
         """
         item = data[-1]
         fields = item.non_tensor_batch
@@ -127,10 +129,10 @@ class BanditRewardManager(RewardManagerBase):
         else:
             # The hop would cost more than the work.
             text, scores, failed = self._decode_and_score(item)
-        others: dict[str, Any] = {}
+        parts: dict[str, Part] = {}
         try:
             if self._custom is not None:
-                reward, others = await self._custom_reward(text, fields)
+                reward, parts = await self._custom_reward(text, fields)
             elif self.rule == RANDOM_RULE:
                 reward = self._random_reward(fields)
             else:
@@ -141,7 +143,8 @@ class BanditRewardManager(RewardManagerBase):
         except Exception as error:  # of the user's function, most likely: counted and logged, never silent
             self._log_once("the reward of a response", error)
             reward, scores, failed = 0.0, scores._replace(failure=1.0), {"error": _trace(error)}
-        return {"reward_score": reward, "reward_extra_info": {**others, "score": reward, **scores._asdict(), **failed}}
+        own = {PARTS: parts} if parts else {}
+        return {"reward_score": reward, "reward_extra_info": {"score": reward, **scores._asdict(), **failed, **own}}
 
     def _decode_and_score(self, item: Any) -> tuple[str, Scores, dict[str, str]]:
         """The response's text, our scores of it, and {"error": traceback} if scoring failed, which costs this response only."""
@@ -174,8 +177,8 @@ class BanditRewardManager(RewardManagerBase):
             self.seed, int(place["global_steps"]), fields["data_source"], int(index), int(place["session_id"])
         )
 
-    async def _custom_reward(self, text: str, fields: Mapping[str, Any]) -> tuple[float, dict[str, Any]]:
-        """The user's reward, and the other entries of its dictionary; called as verl's own manager calls it."""
+    async def _custom_reward(self, text: str, fields: Mapping[str, Any]) -> tuple[float, dict[str, Part]]:
+        """The user's reward and its parts; called as verl's own manager calls it."""
         extra_info = {
             **(fields.get("extra_info") or {}),
             **(fields.get("tool_extra_fields") or {}),
@@ -192,11 +195,7 @@ class BanditRewardManager(RewardManagerBase):
             result = await self._timed(self._call_seed(fields), **arguments)
         else:
             result = await self._in_time(self._custom(**arguments, **self._router))
-        others = dict(result) if isinstance(result, Mapping) else {}
-        reward = float(others.pop("score") if isinstance(result, Mapping) else result)
-        if not math.isfinite(reward):
-            raise ValueError(f"the custom reward function returned {reward}")
-        return reward, others
+        return reward_and_parts(result)
 
     def _call_seed(self, fields: Mapping[str, Any]) -> int:
         """For what the user's function draws: the same again for the same place in the same run."""

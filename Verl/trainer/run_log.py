@@ -16,6 +16,7 @@ import numpy as np
 
 from Verl.errors import RunStopped
 from Verl.files import write_atomic
+from Verl.reward import parts
 from Verl.trainer import full_disk
 from Verl.trainer.console import Console, Progress
 
@@ -167,8 +168,10 @@ class RunLog:
                 **({"overlong_penalty": part.penalties} if part.penalties else {}),
                 **self._said(part),
             }
-            for name, values in part_columns.items():
-                columns.setdefault(name, []).extend(values)
+            before = len(columns["step"]) if columns else 0
+            for name in {**columns, **part_columns}:  # a part of the reward may be missing on either side
+                values = part_columns.get(name, [None] * len(part))
+                columns.setdefault(name, [None] * before).extend(values)
         self._sample_bytes += _write_parquet(self.folder / "samples" / f"step_{step:06d}.parquet", columns)
 
     def evaluation(self, name: str, step: int, rollouts: "Rollouts") -> None:
@@ -206,6 +209,7 @@ class RunLog:
             "rollout": rollouts.sessions,
             "reward": rollouts.rewards,
             **rollouts.scores,
+            **parts.columns(rollouts.reward_parts),
             "log_prob": [float(np.sum(values)) for values in rollouts.log_probs],
             "response_length": rollouts.response_lengths,
         }

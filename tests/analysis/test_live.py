@@ -52,6 +52,13 @@ def test_one_picture_says_how_far_a_run_is(tmp_path):
         assert max(map(len, _shown(tmp_path, "--once", width=width)[1].splitlines())) <= width
 
 
+def test_the_parts_of_a_reward_have_a_line_each(tmp_path):
+    path = tmp_path / f"{_going(tmp_path)}.jsonl"
+    path.write_text(path.read_text() + json.dumps({"step": 50, "reward/brevity": 0.25, "reward/failures": 0.0}) + "\n")
+    text = _shown(tmp_path, "--once")[1]
+    assert "brevity" in text and "0.25" in text and "failures" not in text
+
+
 def test_a_half_written_line_is_left_for_the_next_look(tmp_path):
     path = tmp_path / f"{_going(tmp_path)}.jsonl"
     whole = path.read_text()

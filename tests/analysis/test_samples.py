@@ -48,6 +48,7 @@ def rollouts(answers: dict[tuple[int, int], tuple[str, float]]) -> FakeRollouts:
         responses=[[ord(character) for character in text] for text, _ in answers.values()],
         truncated=[],
         penalties=[],
+        reward_parts={"words": [float(len(text)) for text, _ in answers.values()], "note": [HOSTILE] * len(answers)},
         extra=None,
     )
 
@@ -102,6 +103,11 @@ def run(result, *arguments, width=120):
 )
 def test_filters_by_step_question_and_reward_in_order(result, filters, expected):
     assert texts(view_of(result, **filters)) == expected
+
+
+def test_the_parts_of_a_reward_stand_beside_each_response_and_do_nothing(result):
+    shown = run(result, "one", "--index", "4", "--reward", "1", width=200)[1]
+    assert "words 2" in shown and "note <script>" in shown and "\x1b" not in shown and "\u202e" not in shown
 
 
 def test_limit_cuts_what_is_shown_but_not_the_count(result):
@@ -237,7 +243,7 @@ def test_page_escapes_every_text_and_loads_nothing(result):
     found.feed(written)
     assert not {"script", "img", "bold", "link", "iframe"} & set(found.tags)
     assert not [name for name in found.attributes if name.startswith("on") or name in ("src", "href")]
-    assert found.text.count("<script>alert(1)</script>") == 11
+    assert found.text.count("<script>alert(1)</script>") == 11 + 4  # of each answer a part of its reward
     # run and filters in title and heading (4), question, true answer, the places of 4 responses, and one response
     assert "\x1b" not in written and "\u202e" not in written
     assert not re.search(r"https?://|url\(|@import", written)

@@ -51,7 +51,8 @@ def test_questions_that_no_rule_of_ours_knows_are_scored_by_a_function(make_sett
     score.write_text(
         "def compute_score(data_source, solution_str, ground_truth, extra_info):\n"
         "    assert extra_info['index'] != 3\n"
-        "    return float(solution_str.rpartition('#')[2].strip() == ground_truth)\n"
+        "    right = solution_str.rpartition('#')[2].strip() == ground_truth\n"
+        "    return {'score': right, 'length': len(solution_str), 'said': solution_str}\n"
     )
     settings = make_settings(data=path, samples=2, reward_function=(str(score), "compute_score"))
     found = evaluate(settings, console, planted())
@@ -59,6 +60,9 @@ def test_questions_that_no_rule_of_ours_knows_are_scored_by_a_function(make_sett
     known = [row for row in pq.read_table(settings.out / RESPONSES).to_pylist() if row["index"] != 3]
     assert all(row["strict"] == float(row["text"] == f"#{row['ground_truth']}") for row in known)
     assert {row["strict"] for row in known} == {0.0, 1.0} and found["counts"]["failures"] == 2
+    lengths = [len(row["text"]) for row in known]
+    assert found["parts"] == {"reward/length": pytest.approx(sum(lengths) / len(lengths))}
+    assert json.loads(known[0]["parts"]) == {"length": float(lengths[0]), "said": known[0]["text"]}
     with pytest.raises(DataError, match="mine/sums"):
         evaluate(make_settings(data=path, out=tmp_path / "without"), console, planted())
 

@@ -161,20 +161,20 @@ def test_unknown_data_source_and_bad_truth_are_counted_and_logged_once(caplog) -
 
 
 @pytest.mark.parametrize(
-    ("body", "keyword", "reward", "others"),
+    ("body", "keyword", "reward", "parts"),
     [
         ("return 0.25 + bonus", "def", 0.75, {}),
         ("return 0.25 + bonus", "async def", 0.75, {}),
-        ("return {'score': 2, 'length': len(solution_str), 'strict': 9}", "def", 2.0, {"length": 7}),
+        ("return {'score': 2, 'length': len(solution_str), 'strict': 9}", "def", 2.0, {"length": 7.0, "strict": 9.0}),
         ("return True", "def", 1.0, {}),
         ("return float(extra_info['index'] == 3 and 'num_turns' in extra_info)", "def", 1.0, {}),
     ],
 )
-def test_custom_function_trains(with_function, body: str, keyword: str, reward: float, others: dict) -> None:
+def test_custom_function_trains(with_function, body: str, keyword: str, reward: float, parts: dict) -> None:
     information = {"index": 3}
     (result,) = run(with_function(body, keyword), sample("#### 17", extra_info=information))
     assert result["reward_score"] == reward
-    assert result["reward_extra_info"] == {**extra(reward, 0, 0, 1), **others}
+    assert result["reward_extra_info"] == {**extra(reward, 0, 0, 1), **({"parts": parts} if parts else {})}
     assert information == {"index": 3}  # the row is left as it was
 
 

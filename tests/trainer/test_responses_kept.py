@@ -11,6 +11,7 @@ from Verl.reward.sources import CHAIN_SUM
 from Verl.seeds import rollout_seed
 from Verl.trainer.console import Console, Progress
 from Verl.trainer.ppo.evaluation import final_metrics, set_metrics, source_words
+from Verl.trainer.ppo.ledger import rollout_metrics
 from Verl.trainer.ppo.rollouts import Rollouts
 from Verl.trainer.run_log import RunLog
 from Verl.wording import pass_at_1
@@ -170,3 +171,24 @@ def test_several_data_sources_are_measured_apart_and_together():
     alone = both.take([0, 1])
     assert not [name for name in set_metrics("test", alone, drawn) if name.count("/") > 2]
     assert len(set(source_words(["a/b", "a-b", "a b"]).values())) == 3
+
+
+def test_the_parts_of_a_reward_are_kept_per_response_and_averaged_over_the_trained_ones(make_log):
+    log = make_log()
+    drawn = rollouts([1.0, 0.0], sessions=[0, 0], indices=[17, 4])
+    drawn.reward_parts = {"steps": [3.0, None], "why": [None, "no box"]}
+    drawn.extra = rollouts([0.0], sessions=[1], indices=[17])
+    drawn.extra.reward_parts = {"other": [9.0]}
+    log.samples(drawn, step=3)
+    rows = read(log, "samples", 3)
+    assert [row["reward/steps"] for row in rows] == [3.0, None, None]
+    assert [row["reward_text/why"] for row in rows] == [None, "no box", None]
+    assert [row["reward/other"] for row in rows] == [None, None, 9.0]
+    assert rollout_metrics(drawn)["reward/steps"] == 3.0 and "reward/other" not in rollout_metrics(drawn)
+    taken = drawn.take([1]).joined_with(drawn.extra)
+    assert taken.reward_parts == {"other": [None, 9.0], "steps": [None, None], "why": ["no box", None]}
+    log.evaluation("test", 3, drawn)
+    log.evaluation("validation", 3, drawn.extra)  # one file, other parts
+    assert [row["reward/steps"] for row in read(log, "evaluations", 3)] == [3.0, None, None]
+    val_kwargs = SimpleNamespace(temperature=1.0, top_p=1.0, top_k=-1)
+    assert set_metrics("test", drawn, val_kwargs)["eval/test/reward/steps"] == 3.0

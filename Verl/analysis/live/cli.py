@@ -39,6 +39,7 @@ _LINES = (  # of the sparklines: metric, name, format
     ("actor/grad_norm", "|grad|", ".3f"),
 )
 _MOST = 12  # runs in the table
+_MOST_PARTS = 4  # of a reward, per run
 _STATUS = {"running": "green", "finished": "blue", "failed": "red", "interrupted": "yellow"}
 
 
@@ -87,11 +88,12 @@ def _panel(run: RunNow, width: int, height: int, ascii_only: bool) -> Panel:
             legend.append(f"{marker} ", style=one.style).append(f"{one.name} {_number(one.points[-1][1])}   ")
     lines += chart(series, inner, height, run.total or run.step, ascii_only=ascii_only)
     lines.append(legend if legend else Text("no step yet", style="dim"))
-    for metric, name, form in _LINES:
+    parts = [(metric, metric.removeprefix("reward/"), ".3g") for metric in run.reward_parts()[:_MOST_PARTS]]
+    for metric, name, form in (*_LINES, *parts):
         curve = run.curve(metric)
         if curve.points:
             bars = sparkline(curve.values, max(8, inner - 20), ascii_only)
-            lines.append(Text(f"{name:>6} {_number(curve.last, form):>9}  ").append(bars, style="cyan"))
+            lines.append(Text(f"{name[:16]:>6} {_number(curve.last, form):>9}  ").append(bars, style="cyan"))
     if run.problem:
         lines.append(Text(run.problem, style="red"))
     for line in lines[:-1]:

@@ -18,7 +18,7 @@ from Verl.trainer.run_folder import going_on
 
 _KEPT = re.compile(
     r"(train/(reward_mean|pass@1|response_length_mean)|eval/(train|validation|test)/pass@1|"
-    r"actor/(kl_loss|grad_norm)|timing_s/step|ledger/total_hours)"
+    r"actor/(kl_loss|grad_norm)|timing_s/step|ledger/total_hours|reward/(?!failures$|timeouts$).*)"
 )
 _TOTAL = re.compile(r"^  total_training_steps: (\d+)\s*$", re.MULTILINE)
 QUIET = 60.0  # seconds after which a run that calls itself running must show that it lives
@@ -53,6 +53,10 @@ class RunNow:
 
     def curve(self, metric: str) -> Curve:
         return Curve([(step, row[metric]) for step, row in sorted(self.rows.items()) if metric in row])
+
+    def reward_parts(self) -> list[str]:
+        """The metrics of the parts of a user's reward, by name."""
+        return sorted({key for row in self.rows.values() for key in row if key.startswith("reward/")})
 
     @property
     def seconds_per_step(self) -> float:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from Verl import REPO_ROOT, RESULT_DIR
 from Verl.analysis.runs import packed
 from Verl.errors import UserError
+from Verl.reward.parts import METRIC, TEXT
 
 _SHOWN = ("step", "data_source", "index", "rollout", "reward", "strict", "flexible", "failure", "timeout", "log_prob",
           "response_length", "text")  # fmt: skip
@@ -124,7 +125,8 @@ def read_step(path: Path, filters: Filters, use_reward: bool = True) -> pa.Table
             raise UserError(f"{path} holds scores only: what was said is written with samples.enable=true")
         # An evaluation counts samples, not rollouts; whether a response was trained on is not in files of older runs.
         columns = ["sample" if name == "rollout" and filters.evaluation else name for name in _SHOWN]
-        table = packed.read_rows(path, columns + sorted(names & {"split", "trained"}))
+        parts = sorted(name for name in names if name.startswith((METRIC, TEXT)))
+        table = packed.read_rows(path, [*columns, *sorted(names & {"split", "trained"}), *parts])
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} can't be read as samples ({str(error).splitlines()[0]})") from error
     if filters.evaluation is not None:
@@ -293,5 +295,16 @@ def facts(sample: Sample) -> str:
     """The numbers of one response."""
     return (
         f"{verdict(sample)}, reward {sample['reward']:g}, {sample['response_length']} tokens, "
-        f"log-prob {sample['log_prob']:.1f}" + (", not trained on" if sample.get("trained") is False else "")
+        f"log-prob {sample['log_prob']:.1f}" + (", not trained on" if sample.get("trained") is False else "") + _parts(sample)
     )
+
+
+def _parts(sample: Sample) -> str:
+    """The parts of a user's reward; a text is cut after 60 characters."""
+    found = []
+    for name, value in sample.items():
+        if value is None or not name.startswith((METRIC, TEXT)):
+            continue
+        text = f"{value:g}" if isinstance(value, float) else f"{value[:60]}..." if len(value) > 60 else value
+        found.append(f"{name.partition('/')[2]} {visible(text)}")
+    return f"; {', '.join(found)}" if found else ""

@@ -23,6 +23,7 @@ from verl.trainer.ppo.utils import create_rl_dataset
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
+from Verl.reward.parts import means as part_means
 from Verl.seeds import derive
 from Verl.statistics.questions import pass_at_k
 from Verl.trainer.conditions import DRAWS_FINAL_SAMPLES
@@ -200,6 +201,7 @@ def _metrics(name: str, rollouts: Rollouts, val_kwargs: Any) -> dict[str, float]
     metrics = {
         f"eval/{name}/pass@1": float(np.mean([np.mean(values) for values in scores])),
         **{f"eval/{name}/{score}": mean for score, mean in rollouts.other_scores().items()},
+        **{f"eval/{name}/{part}": mean for part, mean in part_means(rollouts.reward_parts).items()},
         f"eval/{name}/questions": float(len(scores)),
         f"eval/{name}/samples": float(samples),
         f"eval/{name}/temperature": float(val_kwargs.temperature),

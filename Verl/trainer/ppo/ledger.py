@@ -11,6 +11,7 @@ from collections import defaultdict
 import numpy as np
 import torch
 
+from Verl.reward.parts import means as part_means
 from Verl.trainer.ppo.rollouts import Rollouts
 
 # Counted up over the run; total_hours is wall time and therefore not the same twice.
@@ -21,7 +22,7 @@ MASKED = "ledger/masked_responses"
 
 
 def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
-    """Reward, scores and lengths of the trained responses; failures of all that were drawn.
+    """Reward, its parts, scores and lengths of the trained responses; failures of all that were drawn.
 
     `train/constant_groups` counts all queries that were drawn. Dynamic sampling trains on those alone that vary: its
     train/pass@1 says little of the policy, `train/drawn_pass@1` is over everything but extra responses.
@@ -36,6 +37,7 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
         "train/reward_mean": float(np.mean(rollouts.rewards)),
         "train/pass@1": float(np.mean(rollouts.scores["strict"])),
         **{f"train/{name}": mean for name, mean in rollouts.other_scores().items()},
+        **part_means(rollouts.reward_parts),
         "train/response_length_mean": float(lengths.mean()),
         "train/response_length_max": float(lengths.max()),
         **({"train/truncated": float(np.mean(rollouts.truncated))} if rollouts.truncated else {}),

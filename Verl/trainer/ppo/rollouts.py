@@ -13,6 +13,9 @@ from transfer_queue import KVBatchMeta
 
 from Verl.adapter.nested import nested, plain, rows_of
 from Verl.adapter.replay_buffer import rollout_order
+from Verl.reward.parts import KEY as PARTS
+from Verl.reward.parts import Part, gathered
+from Verl.reward.parts import joined as join_parts
 from Verl.reward.score import has_lenient_rule
 from Verl.trainer.ppo.reward_history import QueryKey
 
@@ -40,6 +43,7 @@ class Rollouts:
     penalties: list[float] = field(default_factory=list)  # part of the reward: the overlong penalty (overlong.py)
     extra: "Rollouts | None" = field(default=None)  # onerpo's extra responses of the same queries
     filtered: "Rollouts | None" = field(default=None)  # responses of other queries, thrown away (dynamic_sampling.py)
+    reward_parts: dict[str, list[Part | None]] = field(default_factory=dict)  # of a user's reward (Verl/reward/parts.py)
     first_error: str | None = None  # traceback of the first reward that could not be computed
 
     @classmethod
@@ -61,6 +65,7 @@ class Rollouts:
             response_lengths=[int(tag["response_len"]) for tag in batch.tags],
             responses=_rows(data["responses"]),
             log_probs=_rows(data["rollout_log_probs"]),
+            reward_parts=gathered([info.get(PARTS, {}) for info in infos]),
             first_error=next((info["error"] for info in infos if info.get("error")), None),
         )
 
@@ -71,7 +76,7 @@ class Rollouts:
         """The given rows, without the extra and the filtered responses."""
         picked: dict[str, Any] = {}
         for name, value in vars(self).items():
-            if name == "scores":
+            if name in ("scores", "reward_parts"):
                 picked[name] = {score: [values[row] for row in rows] for score, values in value.items()}
             elif name == "first_error":
                 picked[name] = value
@@ -85,6 +90,8 @@ class Rollouts:
         for name, value in vars(self).items():
             if name == "scores":
                 joined[name] = {score: [*values, *more.scores[score]] for score, values in value.items()}
+            elif name == "reward_parts":
+                joined[name] = join_parts(value, len(self), more.reward_parts, len(more))
             elif name == "first_error":
                 joined[name] = value or more.first_error
             elif name not in ("extra", "filtered"):
