@@ -20,6 +20,7 @@ from Verl.analysis.report.declared import declared_part, exploratory
 from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
 from Verl.analysis.report.samples import samples
 from Verl.analysis.report.sections import across_pairs, sections, verdict_counts
+from Verl.analysis.report.serve import PORT, Live, serve
 from Verl.analysis.report.taken import steps_taken
 from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
 from Verl.analysis.runs.foundations import ground
@@ -33,6 +34,7 @@ from Verl.analysis.verdicts.text import number, p_text, verdict_words
 from Verl.design.declared import declared
 from Verl.errors import UserError
 from Verl.files import write_atomic
+from Verl.signals import raise_on_stop
 
 OUT = RESULT_DIR.with_name("report.html")
 _PREFIXES = ("eval/", "ledger/total_", "reward/", "actor/", "training/rollout_probs_diff")
@@ -185,8 +187,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--margin", type=read_margin, default=MARGIN, metavar="X", help=MARGIN_HELP)
     text = "the declaration of `design.py freeze`; default: frozen.yaml in the result folder or beside it"
     parser.add_argument("--frozen", type=Path, metavar="FILE", help=text)
+    text = "instead of a file: in a browser on this machine, made anew while runs go on, until Ctrl-C (default port: %(const)s)"
+    parser.add_argument("--serve", type=int, nargs="?", const=PORT, metavar="PORT", help=text)
     options = parser.parse_args(arguments)
     try:
+        if options.serve is not None:
+            return _serve(options)
         text = build(options.result, options.margin, options.frozen)
         write_atomic(options.out, text)
     except UserError as error:
@@ -196,6 +202,19 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: --out {options.out} can't be written: {error.strerror}", file=sys.stderr)
         return 2
     print(f"{shown_path(options.out)}: {len(text.encode()) / 1e6:.1f} MB")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    if not 0 <= options.serve <= 65535:
+        raise UserError(f"--serve {options.serve}: a port is a number from 0 to 65535")
+    if not options.result.is_dir():
+        raise UserError(f"--result {options.result} is not a folder: give the one that the runs write to")
+    raise_on_stop()
+    try:
+        serve(Live(options.result, lambda: build(options.result, options.margin, options.frozen)), options.serve)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
     return 0
 
 
