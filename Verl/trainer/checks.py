@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -237,7 +238,10 @@ def _loggers(config: DictConfig) -> None:
             raise UserError(f"trainer.logger={name} is unknown: choose from {', '.join(LOGGERS)}")
         package = LOGGERS[name]
         if package and importlib.util.find_spec(package) is None:
-            raise UserError(f"trainer.logger={name} needs the package {package}: `pip install {package}`, or leave it out")
+            raise UserError(
+                f"trainer.logger={name} needs the package {package}: `{sys.executable} -m pip install {package}` "
+                "(requirements-trackers.txt names the version), or leave it out"
+            )
 
 
 def _model(config: DictConfig) -> None:

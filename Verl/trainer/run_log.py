@@ -17,7 +17,7 @@ import numpy as np
 from Verl.errors import RunStopped
 from Verl.files import write_atomic
 from Verl.reward import parts
-from Verl.trainer import full_disk
+from Verl.trainer import full_disk, trackers
 from Verl.trainer.console import Console, Progress
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class RunLog:
     def attach(self, tracking: Any, total_steps: int) -> None:
         """Takes verl's Tracking (its console, tensorboard, wandb, ... loggers), which then gets every line too."""
         self._tracking = tracking
+        trackers.bring_in_line(tracking, self)
         self._progress = Progress(self.console, total_steps)
 
     def use_tokenizer(self, tokenizer: Any) -> None:
@@ -112,9 +113,17 @@ class RunLog:
 
     def values(self, metric: str) -> dict[int, float]:
         """Step -> value of the lines that have a metric, read from the file."""
-        lines = self.jsonl.read_text().splitlines() if self.jsonl.is_file() else []
-        records = [json.loads(text) for text in lines if f'"{metric}"' in text]
+        records = self.records(f'"{metric}"')
         return {record["step"]: float(record[metric]) for record in records if metric in record}
+
+    def records(self, having: str = "") -> list[dict[str, Any]]:
+        """The lines of the file that hold a text."""
+        lines = self.jsonl.read_text().splitlines() if self.jsonl.is_file() else []
+        return [json.loads(text) for text in lines if having in text]
+
+    def flush(self) -> None:
+        """Has verl's loggers write what they still hold."""
+        trackers.flush(self._tracking)
 
     def finish(self, exit_code: int = 0) -> None:
         if self._tracking is not None:
@@ -219,11 +228,15 @@ class RunLog:
 
     # ---- run.json ---------------------------------------------------------------------------------------------
 
+    def recorded(self) -> dict[str, Any]:
+        """What run.json says; empty if there is none."""
+        path = self.folder / "run.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
     def describe(self, **entries: Any) -> None:
         """Adds entries to run.json. Where the disk is full, in the space that the file has; if even that fails, it says so."""
         path = self.folder / "run.json"
-        known = json.loads(path.read_text()) if path.is_file() else {}
-        content = json.dumps({**known, **entries}, indent=1) + "\n"
+        content = json.dumps({**self.recorded(), **entries}, indent=1) + "\n"
         try:
             write_atomic(path, content)
         except OSError as error:

@@ -17,6 +17,7 @@ from Verl import REPO_ROOT
 from Verl.adapter.balance import plain_workloads
 from Verl.adapter.device import device_for
 from Verl.seeds import derive
+from Verl.trainer import trackers
 from Verl.trainer.interruption import REQUEST
 from Verl.trainer.ppo.estimators import TRAINERS
 from Verl.trainer.run_log import RunLog
@@ -86,6 +87,7 @@ class Runner:
                 trainer = chosen(config, self.run_log)
                 trainer.init()
                 self.run_log.use_tokenizer(trainer.tokenizer)
+                trackers.prepare(config, self.run_log)
                 self.run_log.after_line = trainer.after_line
                 REQUEST.install()  # whatever the set-up's libraries did
                 REQUEST.check()

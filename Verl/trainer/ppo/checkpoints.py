@@ -47,6 +47,7 @@ class Checkpoints:
         if self._pending is None:
             return
         verl_save, self._pending = self._pending, None
+        self.trainer.run_log.flush()
         step, settings = self.trainer.global_steps, self.trainer.config.trainer
         partial, final = self.folder / ".partial", self.folder / f"global_step_{step}"
         shutil.rmtree(partial, ignore_errors=True)
