@@ -1,6 +1,11 @@
 """Bandit reinforcement fine-tuning: what differs from verl 0.9.1, and nothing else."""
 
+import os
 from pathlib import Path
+
+# numpy's linear algebra in one thread: our arrays are small, and a second thread that waits by spinning made the statistics
+# six times as slow beside another job. One thread also adds in one order, whatever the number of cores. torch has its own.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 RESULT_DIR = REPO_ROOT / "Running-Results" / "result"

@@ -12,6 +12,10 @@ if (ROOT / "Verl" / "cpu").is_dir():
     os.environ.setdefault("VERL_PLATFORM", "cpu")
     os.environ.setdefault("VERL_USE_EXTERNAL_MODULES", "Verl.cpu.plugin")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# One thread a process, here and in the runs that tests start: several files are tested at a time, and threads that wait for
+# their turn spin.
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "BANDIT_THREADS"):
+    os.environ.setdefault(name, "1")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
