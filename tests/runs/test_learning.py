@@ -10,15 +10,16 @@ from tests.runs.harness import ROOT
 
 pytestmark = pytest.mark.slow
 
-# script: (steps, what the sampled test Pass@1 must gain over its start of 0.45; 512 questions: one standard error is 0.02)
+# script: steps after which the sampled test Pass@1 has gained 0.15 on its start of 0.45. In the committed study they gained
+# 0.18 to 0.29, 0.20 to 0.27 and 0.32 to 0.36 by step 20 (512 questions: one standard error is 0.02).
 LEARNS = {
-    "run_grpo_0032_1_tiny_arith.sh": 60,
-    "run_onerpo_0032_1_7_tiny_arith.sh": 40,
-    "run_asyttgrpo_0064_4_8_tiny_arith.sh": 25,
+    "run_grpo_0032_1_tiny_arith.sh": 30,
+    "run_onerpo_0032_1_7_tiny_arith.sh": 25,
+    "run_asyttgrpo_0064_4_8_tiny_arith.sh": 15,
 }
 MUST_NOT = {
     "run_grpo_0032_8_control_lr0_tiny_arith.sh": 3,
-    "run_grpo_0032_8_control_random_tiny_arith.sh": 15,
+    "run_grpo_0032_8_control_random_tiny_arith.sh": 12,
 }
 
 
