@@ -12,6 +12,8 @@
    update's own forward pass: where the trainer has written none, they are taken from there (own_log_probs.py). The
    reference's are then computed in the same call: a step's data come to this process once instead of three times.
 5. With one process no gradient is reduced (one_process.py).
+6. verl collects garbage at every hand-over of weights, for a GPU's memory (verl/utils/memory_utils.py). Half a million objects
+   of imported modules, which never become garbage, are taken out of its sight: 1 ms instead of 0.1 s or more.
 """
 
 import gc
@@ -177,6 +179,8 @@ class CPUWorker(ActorRolloutRefWorker):
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self):
         torch.set_num_threads(int(os.environ.get("BANDIT_THREADS", os.cpu_count() or 1)))
+        if not gc.get_freeze_count():  # once in a process: what a host's later runs leave is garbage
+            gc.freeze()
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group(
                 "gloo", rank=int(os.environ.get("RANK", 0)), world_size=int(os.environ.get("WORLD_SIZE", 1))
