@@ -6,6 +6,7 @@ A key must exist there and a value must have its type; an error says so in one s
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -29,6 +30,8 @@ OPEN_DICTS = (
 
 # Numbers in verl's defaults for which verl takes a text too ("0.5_5.0": two bounds); Verl/trainer/loss_checks.py reads it.
 TEXT_TOO = ("algorithm.rollout_correction.rollout_is_threshold",)
+
+_MULTIPLE = re.compile(r"(\d+(?:\.\d+)?)x")
 
 
 def key_of(text: str) -> str:
@@ -99,6 +102,22 @@ def unknown(key: str, config: DictConfig) -> UserError:
     """The error for a key that `config` does not have."""
     guess = nearest(key, keys_of(config))
     return UserError(f"there is no setting {key}; " + (f"did you mean {guess}?" if guess else "`--dry-run` prints all keys"))
+
+
+def resolve_multiple(key: str, value: Any, config: DictConfig) -> Any:
+    """`3x` for a number: three times what the layers below say, so that one arm fits models with different defaults.
+
+    Whole numbers have no multiples: a slip such as `8x` for 8 would be one.
+
+    Args:
+        value: as it was given; anything but a text such as `0.5x` for a number is returned as it is.
+        config: what the layers below have composed.
+    """
+    match = _MULTIPLE.fullmatch(value) if isinstance(value, str) else None
+    node = find(key, config) if match else None
+    below = None if node is None or OmegaConf.is_config(node) else OmegaConf.select(config, key)
+    # 3 x 1e-4 is 3e-4, not 0.00030000000000000003
+    return float(f"{float(match[1]) * below:.12g}") if isinstance(below, float) else value
 
 
 def check(key: str, value: Any, defaults: DictConfig) -> None:

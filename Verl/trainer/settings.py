@@ -14,8 +14,8 @@ is a list of settings each, put on top in order.
 
 from __future__ import annotations
 
-import copy
 import importlib.util
+import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -41,6 +41,10 @@ DEVICES = ("cpu", "cuda")
 OmegaConf.register_new_resolver(
     "if_at_least", lambda number, bound, then, otherwise: then if number >= bound else otherwise, replace=True
 )
+# ${share:0.2,data.max_response_length}: a share of another key's number, as a whole number. (Hydra reads no ${} within ${}.)
+OmegaConf.register_new_resolver(
+    "share", lambda part, key, *, _root_: round(part * OmegaConf.select(_root_, key)), replace=True
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,11 @@ def gpu_present() -> bool:
 def defaults(algorithm: str, device: str) -> DictConfig:
     """verl's defaults and ours. One object for all callers: copy it before changing it."""
     return _hydra(CONFIG_DIR, algorithm, [f"hydra.searchpath=[file://{_verl_config_dir()}]", f"device={device}"])
+
+
+@cache
+def _pickled_defaults(algorithm: str, device: str) -> bytes:
+    return pickle.dumps(defaults(algorithm, device))
 
 
 def verls_defaults() -> DictConfig:
@@ -151,10 +160,10 @@ def compose(algorithm: str, scripted: Sequence[str], user: Sequence[str] = ()) -
     found = layers(scripted, user)
     device = device_of(found)
     base = defaults(algorithm, device)
-    config = copy.deepcopy(base)
+    config = pickle.loads(_pickled_defaults(algorithm, device))  # a copy, in a third of the time that copy.deepcopy takes
     for layer in found:
-        for key, value in layer.settings:
-            _check(layer, key, value, base)
+        for key, given in layer.settings:
+            value = _checked(layer, key, given, base, config)
             try:
                 OmegaConf.update(config, key, value, merge=True, force_add=True)
             except OmegaConfBaseException as error:
@@ -183,8 +192,11 @@ def device_of(found: Sequence[Layer]) -> str:
     return asked[-1]
 
 
-def _check(layer: Layer, key: str, value: Any, base: DictConfig) -> None:
+def _checked(layer: Layer, key: str, given: Any, base: DictConfig, below: DictConfig) -> Any:
+    """The value, as a number where it is a multiple of what the layers below say."""
     try:
+        value = overrides.resolve_multiple(key, given, below)
         overrides.check(key, value, base)
+        return value
     except UserError as error:
         raise UserError(f"{layer.where}: {error}" if layer.where.endswith(".yaml") else str(error)) from None

@@ -43,6 +43,21 @@ def test_a_large_batch_leaves_vllm_a_larger_share():
     assert value(key, "model=qwen0.5b", "data.train_batch_size=2048", user=[f"{key}=0.7"]) == 0.7
 
 
+@pytest.mark.parametrize("scripted, typed, rate", [
+    (["model=tiny"], ["actor_rollout_ref.actor.optim.lr=3x"], 3e-4),  # of the model's file
+    (["model=qwen0.5b"], ["actor_rollout_ref.actor.optim.lr=0.5x"], 5e-7),  # of base.yaml
+    (["model=tiny", "actor_rollout_ref.actor.optim.lr=0.1"], ["actor_rollout_ref.actor.optim.lr=3x"], 0.3),  # of the script
+    (["model=tiny", "actor_rollout_ref.actor.optim.lr=3x"], ["model=qwen0.5b"], 3e-6),  # whichever model is chosen
+])  # fmt: skip
+def test_a_multiple_is_of_what_the_layers_below_say(scripted, typed, rate):
+    assert settings.compose("grpo", scripted, typed).actor_rollout_ref.actor.optim.lr == rate
+
+
+def test_a_share_of_another_key():
+    config = settings.compose("grpo", ["actor_rollout_ref.rollout.max_num_seqs=${share:0.2,data.max_prompt_length}"])
+    assert config.actor_rollout_ref.rollout.max_num_seqs == 102  # of 512
+
+
 def test_what_is_typed_chooses_another_model_and_data_set_and_names_the_run():
     one = shipped.prepare("run_grpo_0032_8_tiny_arith.sh", ["model=smollm135m", "data=gsm", "seed=2"])
     assert one.name == "grpo_0032_8_smollm135m_gsm_seed2"

@@ -45,6 +45,8 @@ BAD = {
     "+data.window_size=8": ["no setting data.window_size"],  # the published package ran its default here, silently
     "trainer.total_trainingsteps=3": ["did you mean trainer.total_training_steps"],
     "data.train_batch_size=abc": ["data.train_batch_size=abc", "wrong type", "a whole number"],
+    "data.max_prompt_length=2x": ["data.max_prompt_length=2x", "a whole number"],  # of numbers that are not whole alone
+    "data.shuffle=3x": ["data.shuffle=3x", "true or false"],
     "data.shuffle=maybe": ["data.shuffle=maybe", "true or false"],
     "seed=1.5": ["seed=1.5", "whole number"],
     "seed=-1": ["seed=-1", "at least 0"],
