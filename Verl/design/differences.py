@@ -23,10 +23,17 @@ class Difference:
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any], derived: Mapping[str, str]) -> list[Difference]:
-    """The keys in which two flat configs differ. A key counts as derived only if its source differs as well."""
+    """The keys in which two flat configs differ. A key counts as derived only if its source differs as well.
+
+    A source can follow from another key: then the last one that differs is the source.
+    """
     keys = [key for key in sorted({*a, *b}) if a.get(key, _ABSENT) != b.get(key, _ABSENT) and key not in _NAMES_ONLY]
-    sources = {key: derived[key] for key in keys if derived.get(key) in keys}
-    return [Difference(key, a.get(key, _ABSENT), b.get(key, _ABSENT), sources.get(key)) for key in keys]
+
+    def source(key: str) -> str | None:
+        above = derived.get(key)
+        return (source(above) or above) if above in keys else None
+
+    return [Difference(key, a.get(key, _ABSENT), b.get(key, _ABSENT), source(key)) for key in keys]
 
 
 def _covered(key: str, declared: tuple[str, ...]) -> bool:

@@ -25,6 +25,17 @@ def test_a_derived_key_that_moves_alone_is_undeclared():
     assert [one.key for one in undeclared(found, BATCH)] == ["actor.ppo_mini_batch_size"]
 
 
+def test_a_key_may_follow_from_one_that_follows():
+    """The critic's mini-batch from the actor's, and that from the batch: each difference has the last source that differs."""
+    derived = {**DERIVED, "critic.ppo_mini_batch_size": "actor.ppo_mini_batch_size"}
+    base = BASE | {"critic.ppo_mini_batch_size": 32}
+    smaller = {"actor.ppo_mini_batch_size": 16, "critic.ppo_mini_batch_size": 16}
+    alone = {one.key: one.source for one in differences(base, base | smaller, derived)}
+    assert alone == {"actor.ppo_mini_batch_size": None, "critic.ppo_mini_batch_size": "actor.ppo_mini_batch_size"}
+    both = {one.key: one.source for one in differences(base, base | smaller | {"data.train_batch_size": 16}, derived)}
+    assert both["critic.ppo_mini_batch_size"] == "data.train_batch_size"
+
+
 def test_a_confounder_is_undeclared_and_a_key_that_one_side_lacks_is_a_difference():
     found = differences(BASE, BASE | {"data.train_batch_size": 64, "lr": 1e-5, "extra": 1}, DERIVED)
     assert [one.key for one in undeclared(found, BATCH)] == ["extra", "lr"]
