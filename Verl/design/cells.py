@@ -70,8 +70,11 @@ class Factor:
         axes: keys of AXES that its figures are drawn against.
         from_start: whether each arm is also compared with its own evaluation before training.
         product: what queries x rollouts is held at.
-        published: what the paper's digest says (unconfirmed).
-        optional: whether it is left out where none of its arms was run: where it goes beyond the published grid.
+        published: what the paper's digest says (unconfirmed), or what the source found.
+        source: where the choice is argued about: arXiv numbers, or an address.
+        gpu: why a CPU can't answer it; empty where it can.
+        trial: settings of the effect check's runs, under which two steps can show the effect.
+        beyond: its cells beyond the published grid; where none of them was run the factor is left out of figures and report.
     """
 
     name: str
@@ -86,7 +89,14 @@ class Factor:
     from_start: bool = False
     product: int | None = None
     published: str | None = None
-    optional: bool = False
+    source: str = ""
+    gpu: str = ""
+    trial: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
+
+    @property
+    def optional(self) -> bool:
+        return bool(self.beyond)
 
     @property
     def members(self) -> list[str]:

@@ -64,8 +64,13 @@ class Study:
             elif factor not in self.factors:
                 raise UserError(f"--factor {factor} is unknown: choose all, {', '.join(self.factors)}")
             else:
+                self._refuse_without_gpu(self.factors[factor], pair)
                 names += pair.compared(self.factors[factor])
         return [self.cell(name, pair) for name in dict.fromkeys(names)]
+
+    def _refuse_without_gpu(self, factor: Factor, pair: Pair) -> None:
+        if factor.gpu and "bandwidth_gb_s" not in self.machines[pair.machine]:
+            raise UserError(f"--factor {factor.name} can't be asked on {pair.name}: {factor.gpu}; choose a pair with a GPU")
 
     def split_script(self, text: str) -> tuple[Cell, Pair]:
         """Cell and pair of `run_grpo_0032_8_tiny_arith.sh`, `grpo_0032_8_tiny_arith` and the like."""
@@ -163,14 +168,14 @@ def _check_window(cell: Cell, where: str) -> None:
 
 
 def _factor(name: str, entry: dict[str, Any], published: tuple[str, ...], where: str) -> Factor:
-    lists = {key: tuple(entry.get(key, ())) for key in ("keys", "cells", "also")}
+    lists = {key: tuple(entry.get(key, ())) for key in ("keys", "cells", "also", "trial")}
     lists |= {"axes": tuple(entry.get("axes", ("steps",))), "matched": tuple(tuple(two) for two in entry.get("matched", ()))}
     if not lists["cells"] and not lists["matched"]:
         raise UserError(f"{where}: factor {name} compares nothing: give it cells, or matched")
     first = lists["matched"][0][1] if lists["matched"] else lists["cells"][0]
     question = f"What difference does it make: {entry['title']}?"
     factor = Factor(**{"name": name, "reference": first, "question": question, **entry, **lists})
-    return replace(factor, optional=not set(factor.members) <= set(published))
+    return replace(factor, beyond=tuple(name for name in factor.members if name not in published))
 
 
 def _check_factor(factor: Factor, cells: dict[str, Cell], where: str) -> None:
@@ -182,6 +187,8 @@ def _check_factor(factor: Factor, cells: dict[str, Cell], where: str) -> None:
             raise UserError(f"{where}: factor {factor.name} holds queries x rollouts at {factor.product}; {name} has {product}")
     if not factor.keys and len(factor.members) > 1:
         raise UserError(f"{where}: factor {factor.name} has no keys: name the settings that its cells may differ in")
+    if not isinstance(factor.source, str):  # an arXiv number without quotes is a number, and loses its zeros
+        raise UserError(f"{where}: factor {factor.name} has the source {factor.source}: put it in quotes")
     for axis in factor.axes:
         if axis not in AXES:
             raise UserError(f"{where}: factor {factor.name} names the axis {axis!r}{_hint(axis, AXES)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from Verl.analysis.runs.table import Runs, load_runs
 from Verl.analysis.style import arm_label
 from Verl.analysis.verdicts.compare import compare, study_family, study_verdicts
 from Verl.analysis.verdicts.comparison import Comparison
+from Verl.analysis.verdicts.factors import arms_of
 from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, Key, Verdict, read_margin
 from Verl.analysis.verdicts.summary import summary_table
 from Verl.analysis.verdicts.text import number, p_text, verdict_words
+from Verl.design.cells import Factor, Pair
 from Verl.design.declared import declared
 from Verl.errors import UserError
 from Verl.files import write_atomic
@@ -104,19 +106,28 @@ def _design(runs: Runs, result_dir: Path) -> list[dict[str, Any]]:
             arm: sorted(int(s) for s in rows.loc[rows["arm"] == arm, "seed"]) for arm in arms_in_order(runs.table, pair)
         }
         of_pair = study.pairs.get(pair)
+        compared = [factor for factor in study.factors.values() if of_pair and of_pair.compared(factor)]
+        shown = [factor for factor in compared if arms_of(factor, pair, list(seeds))]
         factors = [
             {"title": factor.title, "keys": factor.keys, "cells": [*of_pair.members(factor).values()],
              "published": factor.published}
-            for factor in study.factors.values() if of_pair and of_pair.compared(factor)
+            for factor in shown
         ]  # fmt: skip
         without = [arm for arm, run in first_runs(runs.table, pair).items()
                    if flat_config(result_dir / run / "config.yaml") is None]  # fmt: skip
-        absent = [cell for cell in of_pair.cells if cell not in seeds] if of_pair else []
+        asked = _asked(of_pair, compared, shown) if of_pair else []
+        absent = [cell for cell in asked if cell not in seeds]
         found.append(
             {"pair": pair, "declared": of_pair is not None, "factors": factors, "seeds": seeds, "absent": absent}
-            | {"without_config": sorted(without)}
+            | {"asked": len(asked), "without_config": sorted(without)}
         )
     return found
+
+
+def _asked(pair: Pair, compared: Sequence[Factor], shown: Sequence[Factor]) -> list[str]:
+    """The cells of a pair, without those that only factors have which nobody asked here."""
+    in_shown, in_any = ({cell for one in some for cell in pair.members(one).values()} for some in (shown, compared))
+    return [cell for cell in pair.cells if cell in in_shown or cell not in in_any]
 
 
 def _every_comparison(runs: Runs, result_dir: Path, judged: Mapping[Key, Verdict]) -> list[Comparison]:
@@ -144,8 +155,7 @@ def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None
     mixed = {f"{part.pair}: {text}": None for one in found for part in one.parts for text in part.ground}
     resumed = [text for one in grounds for text in one.changed]
     not_run = [
-        f"{one['pair']}: {len(one['absent'])} of {len(declared().pairs[one['pair']].cells)} declared arms were not run; the "
-        "design names them"
+        f"{one['pair']}: {len(one['absent'])} of {one['asked']} declared arms were not run; the design names them"
         for one in design
         if one["absent"]
     ]

@@ -33,7 +33,7 @@ def arms_of(factor: Factor, pair: str, present: Sequence[str]) -> list[str]:
         arms += [arm for arm in fitting if arm not in arms and ("*" in name or _has(of_pair, arm))]
     if len(factor.members) > 1:
         compared = _compared(factor, members, arms)
-        if not compared or (factor.optional and not set(compared) & set(present)):
+        if not compared or (factor.optional and not {*compared}.intersection(factor.beyond, present)):
             return []
     return sorted(arms, key=lambda arm: _rank(factor, reference, members, arm))
 
