@@ -1,15 +1,20 @@
 """The effect check: do two arms that are compared end with different weights, and not only with different configs?
 
-Both cells of every comparison are trained for two steps on the smallest pair of study.yaml (`smallest`), with one seed, on
-as many training questions as the larger of their batches has: then every query comes back in step 2, which is where a history
-of rewards first matters. Cells that end with the same weights and the same evaluation are inert: what they declare trains
-nothing. What a cell left is kept under .cache/effect by its settings, code, model and data, so that it is paid for once.
+Both cells of every comparison are trained for two steps on the smallest pair of study.yaml (`smallest`), with one seed. Cells
+that end with the same weights and the same evaluation are inert: what they declare trains nothing. What a cell left is kept
+under .cache/effect by its settings, code, model and data, so that it is paid for once.
+
+Two things make a trial short and change nothing of the question. All batches of a factor are divided by the same number, so
+that its cells differ as before (`_divisor`). And a factor with a history of rewards gets as many training questions as its
+largest batch has, so that every query comes back in step 2, where a history first matters; all others share one number of
+questions, so that an arm of several factors is trained once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -30,12 +35,16 @@ from Verl.trainer.effects import effect_of
 
 CACHE = REPO_ROOT / ".cache" / "effect"
 STEPS = 2
+QUERIES = 16  # the least that a batch is divided to
+MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"  # divided along with the batch
+QUESTIONS = 256  # of the trials without a history of rewards, and as many as the largest undivided batch at least
 # What makes a trial short; a key that a factor declares keeps the cell's own value.
 SHORT = {
     "trainer.total_training_steps": STEPS,
     "trainer.total_epochs": 1000,
     "trainer.save_freq": -1,
     "trainer.test_freq": 1000,  # so at both ends
+    "trainer.val_before_train": False,
     "evaluation.val_freq": -1,
     "evaluation.test_questions": 16,
     "evaluation.final_samples": 1,
@@ -47,12 +56,13 @@ SHORT = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two cells that a factor compares, and the number of training questions that their trials are given."""
+    """Two cells that a factor compares; the number of training questions of their trials, and what divides their batches."""
 
     factor: Factor
     a: Cell
     b: Cell
     questions: int
+    divisor: int = 1
 
 
 def comparisons(study: Study, pairs: Iterable[Pair], cells: Iterable[str] | None = None) -> list[Comparison]:
@@ -63,17 +73,36 @@ def comparisons(study: Study, pairs: Iterable[Pair], cells: Iterable[str] | None
     wanted = None if cells is None else set(cells)
     found: dict[tuple[str, str, str], Comparison] = {}
     for factor in study.factors.values():
-        of_factor = [
-            (study.cells[a], study.cells[b])
-            for pair in pairs
-            for a, b in pair.comparisons(factor)
-            if wanted is None or {a, b} <= wanted
-        ]
-        largest = max((cell.queries for two in of_factor for cell in two), default=0)
-        for a, b in of_factor:
-            questions = largest if factor.cells else max(a.queries, b.queries)
-            found[factor.name, a.name, b.name] = Comparison(factor, a, b, questions)
+        names = [two for pair in pairs for two in pair.comparisons(factor)]
+        if factor.gpu and not names:  # on no pair's list: trained here under `trial`, which makes what a CPU lacks
+            names = factor.comparisons(factor.members)
+        members = [study.cells[name] for name in dict.fromkeys(name for two in names for name in two)]
+        divisor = _divisor(members)
+        for a, b in names:
+            if wanted is not None and not {a, b} <= wanted:
+                continue
+            one, other = study.cells[a], study.cells[b]
+            questions = _questions(factor, members, (one, other)) // divisor
+            found[factor.name, a, b] = Comparison(factor, one, other, questions, divisor)
     return list(found.values())
+
+
+def _divisor(members: Iterable[Cell]) -> int:
+    """The largest power of two that leaves each batch at least QUERIES queries, and each mini-batch a whole number."""
+    found = math.gcd(*(cell.queries for cell in members), 2**20) // QUERIES or 1
+    return math.gcd(found, *(size for cell in members for size in _mini_batches(cell.settings)))
+
+
+def _mini_batches(texts: Iterable[str]) -> list[int]:
+    return [int(text.partition("=")[2]) for text in texts if text.startswith(f"{MINI_BATCH}=")]
+
+
+def _questions(factor: Factor, members: Iterable[Cell], two: tuple[Cell, Cell]) -> int:
+    """Training questions before the division."""
+    remembers = any(cell.window is not None for cell in members)
+    if remembers:
+        return max(cell.queries for cell in (members if factor.cells else two))
+    return max(QUESTIONS, *(cell.queries for cell in members))
 
 
 def check(
@@ -91,6 +120,7 @@ def check(
         for one in wanted
         for cell in (one.a, one.b)
     }
+    _draw_sets(jobs.values())
     traces = _traces(set(jobs.values()), say)
     problems = []
     for one in wanted:
@@ -98,19 +128,23 @@ def check(
         problem = _problem(one, a, b)
         if problem:
             problems.append(f"factor {one.factor.name}: {problem}")
-    twins = _twins({(cell, questions): traces[job] for (_, cell, questions), job in jobs.items()}, wanted)
+    divisors = {one.factor.name: one.divisor for one in wanted}
+    alike = {  # under equal conditions, two cells that end alike are one
+        (cell, (questions, divisors[factor])): traces[job] for (factor, cell, questions), job in jobs.items()
+    }
+    twins = _twins(alike, wanted)
     return list(dict.fromkeys(problems + twins))
 
 
-def _twins(traces: Mapping[tuple[str, int], probe.Trace], wanted: list[Comparison]) -> list[str]:
+def _twins(traces: Mapping[tuple[str, tuple[int, int]], probe.Trace], wanted: list[Comparison]) -> list[str]:
     """Cells that no factor compares with each other and that are the same arm all the same: a study would count it twice."""
     compared = {frozenset((one.a.name, one.b.name)) for one in wanted}
-    first: dict[tuple[int, str], str] = {}
+    first: dict[tuple[tuple[int, int], str], str] = {}
     found = []
-    for (cell, questions), trace in traces.items():
+    for (cell, conditions_of), trace in traces.items():
         if not trace.weights:
             continue
-        other = first.setdefault((questions, trace.weights), cell)
+        other = first.setdefault((conditions_of, trace.weights), cell)
         if other != cell and frozenset((other, cell)) not in compared:
             found.append(f"{other} and {cell} are one arm: they end with the same weights after {STEPS} steps")
     return found
@@ -143,14 +177,24 @@ def _reason(one: Comparison) -> str | None:
 def trial(cell: Cell, smallest: Pair, one: Comparison, overrides: Iterable[str] = ()) -> probe.Job:
     """The two-step run of a cell: its script's settings on the smallest pair, cut short."""
     algorithm, scripted = scripts.arguments(cell, smallest)
-    short = {**SHORT, "data.train_max_samples": one.questions, **_data(smallest, one.questions)}
-    declared = one.factor.keys
-    cut = [f"{key}={value}" for key, value in short.items() if not _declared(key, declared)]
     # The user's overrides, without those that a trial has its own of (model, data, device, steps).
     own = [text for text in overrides if not _replaced(text)]
+    given = [*scripted, *own]
+    divisor = one.divisor
+    if any(text.startswith("data.train_batch_size=") for text in own) or any(n % divisor for n in _mini_batches(given)):
+        divisor = 1  # as typed, for both cells
+    questions = one.questions * one.divisor // divisor
+    given = [_divided(text, divisor) for text in given]
+    short = {**SHORT, "data.train_max_samples": questions, **_data(smallest, questions)}
+    cut = [f"{key}={value}" for key, value in short.items() if not _declared(key, one.factor.keys)]
     # The cell's name is not among the settings: two cells of the same settings are the same run.
-    settings = [text for text in (*scripted, *own, *cut) if not text.startswith("run.variant=")]
-    return probe.Job(f"{cell.name} on {one.questions} questions", algorithm, tuple(settings))
+    settings = [text for text in (*given, *cut, *one.factor.trial) if not text.startswith("run.variant=")]
+    return probe.Job(f"{cell.name} on {questions} questions", algorithm, tuple(settings))
+
+
+def _divided(text: str, divisor: int) -> str:
+    key, _, value = text.partition("=")
+    return f"{key}={int(value) // divisor}" if key in ("data.train_batch_size", MINI_BATCH) else text
 
 
 def _declared(key: str, keys: Iterable[str]) -> bool:
@@ -165,16 +209,22 @@ def _replaced(text: str) -> bool:
 
 
 def _data(smallest: Pair, questions: int) -> dict[str, str]:
-    """Where the smallest pair has too few questions for a batch, a larger set of the same kind, written once."""
-    if smallest.data != "arith" or questions <= 512:
+    """The files of a set of the smallest pair's kind: enough to train on, and few questions to be asked at the end."""
+    if smallest.data != "arith":
         return {}
-    folder = CACHE / f"arith_{questions}"
-    if outdated(folder):
-        from Verl.data.arithmetic import prepare as draw
-
-        draw(folder, sizes={"train": questions, "validation": 16, "test": 16})
+    folder = (CACHE / f"arith_{max(512, questions)}").relative_to(REPO_ROOT)
     names = {"train_files": "train", "val_files": "validation", "test_files": "test"}
-    return {f"data.{key}": str((folder / f"{split}.parquet").relative_to(REPO_ROOT)) for key, split in names.items()}
+    return {f"data.{key}": str(folder / f"{split}.parquet") for key, split in names.items()}
+
+
+def _draw_sets(jobs: Iterable[probe.Job]) -> None:
+    """Write the sets that `_data` names, where they are missing."""
+    files = {text.partition("=")[2] for job in jobs for text in job.overrides if text.startswith("data.train_files=")}
+    for folder in {(REPO_ROOT / file).parent for file in files}:
+        if folder.parent == CACHE and outdated(folder):
+            from Verl.data.arithmetic import prepare as draw
+
+            draw(folder, sizes={"train": int(folder.name.removeprefix("arith_")), "validation": 16, "test": 16})
 
 
 def prepare(pair: Pair) -> None:

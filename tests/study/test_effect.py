@@ -38,6 +38,7 @@ def answers(monkeypatch, tmp_path, trace_of):
 
     monkeypatch.setattr(effect, "CACHE", tmp_path)
     monkeypatch.setattr(effect, "prepare", lambda pair: None)
+    monkeypatch.setattr(effect, "_data", lambda pair, questions: {})
     monkeypatch.setattr(effect.probe, "run", run)
     return asked
 
@@ -51,12 +52,57 @@ def test_every_comparison_of_every_pair_is_asked_once(study):
             assert all((factor.name, a, b) in asked for a, b in pair.comparisons(factor))
 
 
-def test_a_trial_sees_every_query_twice_and_keeps_what_the_factor_declares(study):
-    one = next(c for c in effect.comparisons(study, study.pairs.values()) if c.a.name == "asyttgrpo_0064_4_8")
-    job = effect.trial(one.a, study.pairs["tiny_arith"], one)
-    settings = dict(text.split("=", 1) for text in job.overrides)
-    assert settings["data.train_max_samples"] == settings["data.train_batch_size"] == "64"
+def settings_of(job: probe.Job) -> dict[str, str]:
+    return dict(text.split("=", 1) for text in job.overrides)
+
+
+def comparison(study, factor: str, a: str) -> effect.Comparison:
+    return next(c for c in effect.comparisons(study, study.pairs.values()) if (c.factor.name, c.a.name) == (factor, a))
+
+
+def test_a_trial_with_a_history_sees_every_query_twice_and_keeps_what_the_factor_declares(study):
+    one = comparison(study, "replay", "asyttgrpo_0064_4_8")
+    settings = settings_of(effect.trial(one.a, study.pairs["tiny_arith"], one))
+    assert settings["data.train_max_samples"] == settings["data.train_batch_size"] == "16"  # 64 divided
     assert settings["trainer.total_training_steps"] == "2" and settings["data.window_size"] == "8"
+
+
+def test_all_batches_of_a_factor_are_divided_by_one_number(study):
+    """So that its cells differ as before; what is too small to be divided is left alone."""
+    tiny = study.pairs["tiny_arith"]
+    found = {}
+    for one in effect.comparisons(study, [tiny]):
+        for cell in (one.a, one.b) if one.factor.name in ("batch", "replay", "replay_larger", "tradeoff", "updates") else ():
+            queries = int(settings_of(effect.trial(cell, tiny, one))["data.train_batch_size"])
+            assert queries >= 16 or one.divisor == 1
+            found.setdefault(one.factor.name, set()).add(cell.queries / queries)
+    assert all(len(divisors) == 1 for divisors in found.values()), found
+    assert found["batch"] == {2} and found["replay_larger"] == {4} and found["updates"] == {2} and found["tradeoff"] == {1}
+
+
+def test_a_mini_batch_is_divided_with_its_batch(study):
+    """Four updates per round stay four."""
+    one = comparison(study, "clip", "grpo_0032_8_updates4")
+    settings = settings_of(effect.trial(one.a, study.pairs["tiny_arith"], one))
+    assert (settings["data.train_batch_size"], settings["actor_rollout_ref.actor.ppo_mini_batch_size"]) == ("16", "4")
+
+
+def test_a_batch_that_the_user_typed_is_left_as_it_is(study):
+    one, tiny = comparison(study, "clip", "grpo_0032_8_updates4"), study.pairs["tiny_arith"]
+    for typed in ("data.train_batch_size=64", "actor_rollout_ref.actor.ppo_mini_batch_size=1"):
+        key, _, value = typed.partition("=")
+        settings = settings_of(effect.trial(one.a, tiny, one, [typed]))
+        assert settings[key] == value and settings["data.train_max_samples"] == "256"
+
+
+def test_an_arm_of_several_factors_is_trained_once(study):
+    tiny = study.pairs["tiny_arith"]
+    jobs = {
+        effect.trial(study.cells["grpo_0032_8"], tiny, one).overrides
+        for one in effect.comparisons(study, [tiny])
+        if "grpo_0032_8" in (one.a.name, one.b.name) and one.factor.name in ("rollouts", "batch", "controls", "kl", "updates")
+    }
+    assert len(jobs) == 1
 
 
 def test_a_key_that_the_factor_declares_is_not_cut(tmp_path, study):
