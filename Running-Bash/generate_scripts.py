@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes run_<cell>_<pair>.sh for every cell that study.yaml declares, and Running-Results/plot_<factor>.py for every factor.
+"""Writes run_<cell>_<pair>.sh for every cell that study.yaml declares, Running-Results/plot_<factor>.py for every factor, and
+the table of docs/factors.md.
 
     python Running-Bash/generate_scripts.py            write what differs
     python Running-Bash/generate_scripts.py --check    only say what differs; status 1 if anything does

@@ -6,6 +6,7 @@ with one of the marks below is ours to write; any other is a researcher's own an
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from omegaconf import DictConfig
 from Verl import RESULT_DIR
 from Verl.design.declared import BASH, Cell, Pair, Study, script_name
 from Verl.files import write_atomic
+from Verl.study import factors_page
 from Verl.study.plan import reckoned_hours, workload
 from Verl.study.shipped import print_args
 from Verl.trainer.memory import ModelSize, memory
@@ -55,11 +57,18 @@ def _settings(cell: Cell, pair: Pair) -> list[str]:
         ("extra_sampling_size", cell.extra),
         ("window_size", cell.window),
         ("variant", cell.variant),
-        ("own_arguments", f"({' '.join(cell.settings)})" if cell.settings else None),
+        ("own_arguments", _array(cell.settings) if cell.settings else None),
         ("model", pair.model),
         ("data", pair.data),
     ]
     return [f"{name}={value}" for name, value in settings if value is not None]
+
+
+def _array(texts: tuple[str, ...]) -> str:
+    """For bash: in one line if it fits the page."""
+    quoted = [shlex.quote(text) for text in texts]
+    line = f"({' '.join(quoted)})"
+    return line if len(line) <= 100 else "\n".join(["(", *(f"    {text}" for text in quoted), ")"])
 
 
 def _comment(sentence: str) -> list[str]:
@@ -147,11 +156,14 @@ if __name__ == "__main__":
 
 
 def _declared(study: Study, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Every file that the design asks for, with its text. The plot scripts lie beside the results."""
+    """Every file that the design asks for, with its text. The plot scripts lie beside the results, the page among the docs."""
     for name, (cell, pair) in study.scripts.items():
         yield folder / name, text(study, cell, pair, folder)
     for factor in study.factors:
         yield _plots(folder) / f"plot_{factor}.py", plot_text(factor)
+    page = folder.parent / "docs" / "factors.md"
+    if page.is_file():
+        yield page, factors_page.with_table(page.read_text(), study)
 
 
 def _plots(folder: Path) -> Path:

@@ -84,7 +84,7 @@ def test_a_script_s_name_gives_its_cell_and_pair(study):
         ("grpo_0256_1: {estimator: grpo,", "rloo_vectorized_0256_1: {estimator: rloo_vectorized,", "advantage 0"),
         ("axes: [steps, tokens]", "axes: [steps, token]", "did you mean tokens"),
         ("reference: grpo_0032_8", "reference: grpo_0032_9", "did you mean grpo_0032_8"),
-        ("base_line: grpo_0032_1", "base_line: grpo_0032_2", "grpo_0032_2"),
+        ("base_line: grpo_0032_1", "base_line: grpo_0032_3", "grpo_0032_3"),
         ("more: [arpo_0032_8,", "more: [arpo_0032_9,", "did you mean arpo_0032_8"),
         ("product: 256   #", "product: 255   #", "255"),
         ("\nfactors:\n", "\nfactors: {\n", "can't be read"),

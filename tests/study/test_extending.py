@@ -151,11 +151,11 @@ for answer in (row["reward_model"]["ground_truth"], "99"):
 @pytest.mark.slow
 def test_an_arm(tree):
     tree.add("An arm")
-    config, _ = tree.dry_run("run_grpo_0032_8_seqmean_tiny_arith.sh")
-    assert config["run"]["name"] == "grpo_0032_8_seqmean_tiny_arith_seed0"
-    assert config["actor_rollout_ref"]["actor"]["loss_agg_mode"] == "seq-mean-token-mean"
-    said = tree.design("diff", "grpo_0032_8", "grpo_0032_8_seqmean", "--pair", "tiny_arith")
-    assert "one factor: average (The average of the loss)" in said
+    config, _ = tree.dry_run("run_grpo_0032_8_warmup_tiny_arith.sh")
+    assert config["run"]["name"] == "grpo_0032_8_warmup_tiny_arith_seed0"
+    assert config["actor_rollout_ref"]["actor"]["optim"]["lr_warmup_steps"] == 10
+    said = tree.design("diff", "grpo_0032_8", "grpo_0032_8_warmup", "--pair", "tiny_arith")
+    assert "one factor: warmup (Warm-up)" in said
     # That it trains otherwise: tests/study/test_effect.py.
 
 

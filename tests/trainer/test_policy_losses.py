@@ -87,3 +87,32 @@ def test_keys_without_effect_at_ratio_1(key):
         not torch.allclose(gradient(mode, shift, **settings), gradient(mode, shift, **others))
         for mode in modes for shift in (0.4, -0.4, 0.15)
     )  # fmt: skip
+
+
+# The arms of the factor `ratio`, each with the clip range of its source; one response of two
+# tokens, log ratios 0.2 and 0.4, so ratios 1.2214 and 1.4918 and, as a mean of the logs, exp(0.3) = 1.3499 for the response.
+@pytest.mark.parametrize("mode, clip, advantage, weights", [
+    ("vanilla", (0.2, 0.2), 1.0, [0, 0]),                # both above 1.2
+    ("vanilla", (0.2, 0.28), 1.0, [1.2214, 0]),          # clip-higher keeps the first
+    ("vanilla", (1.0, 1e9), 1.0, [1.2214, 1.4918]),      # no clip
+    ("vanilla", (0.2, 0.2), -1.0, [1.2214, 1.4918]),     # the upper bound is for positive advantages
+    ("gspo", (3e-4, 4e-4), 1.0, [0, 0]),
+    ("gspo", (0.2, 0.5), 1.0, [1.3499, 1.3499]),         # the response's ratio for each of its tokens
+    ("cispo", (1.0, 4.0), 1.0, [1.2214, 1.4918]),
+    ("cispo", (1.0, 0.3), 1.0, [1.2214, 1.3]),           # clipped as a weight: the gradient stays
+    ("cispo", (1.0, 0.3), -1.0, [1.2214, 1.3]),
+])  # fmt: skip
+def test_ratios_by_hand(mode, clip, advantage, weights):
+    """d loss / d log pi = -A w / 2 with two tokens in the mean."""
+    config = FSDPActorConfig(
+        strategy="fsdp2", rollout_n=1, use_dynamic_bsz=True, policy_loss=PolicyLossConfig(loss_mode=mode),
+        clip_ratio_low=clip[0], clip_ratio_high=clip[1], clip_ratio_c=1e9,
+    )  # fmt: skip
+    config.global_batch_info.update(dp_size=1, batch_num_tokens=None, global_batch_size=None, loss_scale_factor=None)
+    log_prob = torch.tensor([[-1.0, -2.0]], dtype=torch.float64, requires_grad=True)
+    loss, _ = get_policy_loss_fn(mode)(
+        old_log_prob=log_prob.detach() - torch.tensor([[0.2, 0.4]]), log_prob=log_prob, response_mask=torch.ones(1, 2),
+        advantages=torch.full((1, 2), advantage), loss_agg_mode="token-mean", config=config, rollout_is_weights=None,
+    )  # fmt: skip
+    found = torch.autograd.grad(loss, log_prob)[0][0]
+    assert found.tolist() == pytest.approx([-advantage * weight / 2 for weight in weights], abs=1e-4)
