@@ -26,7 +26,10 @@ def show(study: Study, pairs: Sequence[Pair]) -> list[str]:
     for factor in study.factors.values():
         lines += [f"{factor.name}: {factor.title}", f"  {factor.question}"]
         lines += [f"  changes {', '.join(factor.keys)}"] if factor.keys else []
-        lines += [f"  published (a digest, unconfirmed): {factor.published}"] if factor.published else []
+        where = "found there" if factor.source else "published (a digest, unconfirmed)"
+        lines += [f"  argued about in: {factor.source}"] if factor.source else []
+        lines += [f"  {where}: {factor.published}"] if factor.published else []
+        lines += [f"  needs a GPU: {factor.gpu}"] if factor.gpu else []
         for pair in pairs:
             members = pair.members(factor)
             texts = [cell if cell == name else f"{cell} (for {name})" for name, cell in members.items()]

@@ -33,3 +33,12 @@ def test_the_report_misses_arms_of_the_factors_that_it_shows(tmp_path):
     assert {"grpo_0032_8_kl0.01", "grpo_0032_64"} <= set(of_pair["absent"])
     assert not any("updates" in arm or "entropy" in arm for arm in of_pair["absent"])
     assert of_pair["asked"] == len(of_pair["absent"]) + 2
+
+
+def test_the_report_names_the_source_of_what_was_found(tmp_path):
+    for arm in ("grpo_0032_8", "grpo_0032_8_kl0"):
+        write_run(tmp_path, arm, 0, steps=(0, 10))
+    (of_pair,) = _design(load_runs(tmp_path), tmp_path)
+    sources = {one["title"]: one["source"] for one in of_pair["factors"]}
+    assert sources[FACTORS["kl"].title] == FACTORS["kl"].source != ""
+    assert sources[FACTORS["rollouts"].title] == ""

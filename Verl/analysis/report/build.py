@@ -110,7 +110,7 @@ def _design(runs: Runs, result_dir: Path) -> list[dict[str, Any]]:
         shown = [factor for factor in compared if arms_of(factor, pair, list(seeds))]
         factors = [
             {"title": factor.title, "keys": factor.keys, "cells": [*of_pair.members(factor).values()],
-             "published": factor.published}
+             "published": factor.published, "source": factor.source}
             for factor in shown
         ]  # fmt: skip
         without = [arm for arm, run in first_runs(runs.table, pair).items()
