@@ -144,7 +144,7 @@ def rare_event_variance(arm: Arm, base: Arm, seeds: int) -> float:
     return sum(1.0 / (seeds * (questions * side.samples) ** 2) for side in (arm, base))
 
 
-def _variances(difference_SQ: np.ndarray) -> tuple[float, float]:
+def variances(difference_SQ: np.ndarray) -> tuple[float, float]:
     """Sampling variance of one seed's mean difference, and the questions' variance of the mean over these seeds."""
     seeds, questions = difference_SQ.shape
     if questions < 2:
@@ -198,7 +198,7 @@ def differences(base: Arm, arms: list[Arm]) -> Differences:
         if rows.size:
             difference_SQ = arm.score_SQ[rows] - base.score_SQ[rows]
             difference_AS[i, rows] = difference_SQ.mean(axis=1)
-            sampling_A[i], question_A[i] = _variances(difference_SQ)
+            sampling_A[i], question_A[i] = variances(difference_SQ)
             if rows.size < base.present_S.sum():
                 said.append(f"compared over {rows.size} of the reference's {int(base.present_S.sum())} seeds")
         notes.append(tuple(said))

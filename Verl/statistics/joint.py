@@ -18,10 +18,10 @@ _BINS = 96  # of an error's variance
 _TAILS = 200  # points of an arm's own tail function
 _NODES = 32  # of the integral over n_0
 # an arm's own p, where the family's is worked out; between them it is interpolated
-_LEVELS = np.array([1e-9, 1e-7, 1e-5, 1e-4, 5e-4, 2e-3, 6e-3, 2e-2, 0.1, 0.6])
+LEVELS = np.array([1e-9, 1e-7, 1e-5, 1e-4, 5e-4, 2e-3, 6e-3, 2e-2, 0.1, 0.6])
 
 
-class _Tails:
+class Tails:
     """Every arm's own tail F_a(x), a scale mixture of normals, as log F over log x.
 
     The variances (A, V) of all arms are put on one grid, keeping the mean of each pair of neighbours.
@@ -53,6 +53,11 @@ class _Tails:
         return np.exp(np.stack([np.interp(-np.log(p_L), -row, self._log_x) for row in self._log_p_AX], axis=1))
 
 
+def to_family(family_L: np.ndarray) -> PchipInterpolator:
+    """log of the family's p over the log of an arm's own p, from the family's p at LEVELS."""
+    return PchipInterpolator(np.log(LEVELS), np.log(np.maximum.accumulate(np.maximum(family_L, LEVELS))))
+
+
 class Family:
     """The comparisons' joint error, given the posterior of the noise.
 
@@ -68,17 +73,16 @@ class Family:
         self._own_AG = posterior.variance_AG / seeds_A[:, None] + question_A[:, None]
         variance_AGG = self._own_AG[:, :, None] + posterior.reference_G / seeds_A[:, None, None]
         arms = seeds_A.size
-        self._tails = _Tails(variance_AGG.reshape(arms, -1), posterior.joint_AGG.reshape(arms, -1))
+        self._tails = Tails(variance_AGG.reshape(arms, -1), posterior.joint_AGG.reshape(arms, -1))
         self._groups = [
             self._group(posterior, np.flatnonzero(groups_A == group), seeds_A) for group in np.unique(groups_A)
         ]
-        x_LA = self._tails.x(_LEVELS)
+        x_LA = self._tails.x(LEVELS)
         log_none_L = sum(
-            np.log1p(-_LEVELS) if group[0].size == 1 else self._log_none(group, x_LA[:, group[0]])
+            np.log1p(-LEVELS) if group[0].size == 1 else self._log_none(group, x_LA[:, group[0]])
             for group in self._groups
         )
-        family_L = np.maximum(-np.expm1(log_none_L), _LEVELS)
-        self._to_family = PchipInterpolator(np.log(_LEVELS), np.log(np.maximum.accumulate(family_L)))
+        self._to_family = to_family(-np.expm1(log_none_L))
 
     def _group(self, posterior: Posterior, members: np.ndarray, seeds_A: np.ndarray):
         """Nodes of n_0 >= 0 (it is symmetric), their weights, and each member's P(tau_a | n_0)."""
@@ -115,17 +119,17 @@ class Family:
 
     def adjusted(self, own_p_A: np.ndarray) -> np.ndarray:
         """The family's p of each."""
-        clipped = np.clip(own_p_A, _LEVELS[0], _LEVELS[-1])
+        clipped = np.clip(own_p_A, LEVELS[0], LEVELS[-1])
         family = np.exp(self._to_family(np.log(clipped)))
         # beyond the last level nothing can be significant: straight on to 1
-        beyond = own_p_A > _LEVELS[-1]
-        last = float(np.exp(self._to_family(np.log(_LEVELS[-1]))))
-        family = np.where(beyond, last + (1.0 - last) * (own_p_A - _LEVELS[-1]) / (1.0 - _LEVELS[-1]), family)
+        beyond = own_p_A > LEVELS[-1]
+        last = float(np.exp(self._to_family(np.log(LEVELS[-1]))))
+        family = np.where(beyond, last + (1.0 - last) * (own_p_A - LEVELS[-1]) / (1.0 - LEVELS[-1]), family)
         return np.minimum(family, 1.0)
 
     def level(self, alpha: float) -> float:
         """The own p at which the family's p is alpha."""
-        low, high = np.log(_LEVELS[0]), np.log(_LEVELS[-1])
+        low, high = np.log(LEVELS[0]), np.log(LEVELS[-1])
         for _ in range(60):
             middle = 0.5 * (low + high)
             low, high = (middle, high) if self._to_family(middle) < np.log(alpha) else (low, middle)

@@ -46,6 +46,8 @@ class Posterior:
         sigma_G: the grid of sigma, the seeds' std.
         arm_AG, base_G: marginal posteriors of sigma_a and sigma_0.
         effective: effective number of the importance-sampling points.
+        arm_ANG, base_NG: equally weighted draws N of all that the arms share; given one of them sigma_a and sigma_0 are
+            independent, with these weights on the grid. None with one arm.
     """
 
     variance_AG: np.ndarray
@@ -55,6 +57,8 @@ class Posterior:
     arm_AG: np.ndarray
     base_G: np.ndarray
     effective: float
+    arm_ANG: np.ndarray | None = None
+    base_NG: np.ndarray | None = None
 
 
 @lru_cache(maxsize=32)
@@ -208,5 +212,6 @@ def posterior(data: Differences) -> Posterior:
     joint_AGG = np.matmul(arm_ANG.transpose(0, 2, 1), base_NG) / nodes
     effective = float(weight_M.sum() ** 2 / (weight_M**2).sum())
     return Posterior(
-        variance_AG, reference_G, joint_AGG, sigma_G, joint_AGG.sum(axis=2), base_NG.mean(axis=0), effective
-    )
+        variance_AG, reference_G, joint_AGG, sigma_G, joint_AGG.sum(axis=2), base_NG.mean(axis=0), effective,
+        arm_ANG, base_NG,
+    )  # fmt: skip
