@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from Verl.trainer.naming import arm_name
@@ -118,7 +118,10 @@ class Factor:
 
 @dataclass(frozen=True)
 class Pair:
-    """A model on a data set, and the cells that run there."""
+    """A model on a data set, and the cells that have a script there.
+
+    Any other cell runs there as well, without a script, except the `excluded` ones: what the data or the machine can't have.
+    """
 
     name: str
     model: str
@@ -126,6 +129,12 @@ class Pair:
     machine: str
     cells: tuple[str, ...]
     stands_for: dict[str, dict[str, str]] = field(default_factory=dict, hash=False)
+    excluded: frozenset[str] = frozenset()
+
+    def with_cells(self, names: Iterable[str]) -> Pair:
+        """The pair with these cells too, as far as they can run there."""
+        further = [name for name in names if name not in self.excluded]
+        return replace(self, cells=tuple(dict.fromkeys([*self.cells, *further])))
 
     def members(self, factor: Factor) -> dict[str, str]:
         """Published cell: the cell of this pair that runs in its place, for the cells of a factor that are here."""

@@ -51,13 +51,13 @@ class Study:
     def cell(self, name: str, pair: Pair) -> Cell:
         if name not in self.cells:
             raise UserError(f"there is no cell {name!r} in study.yaml{_hint(name, pair.cells)}")
-        if name not in pair.cells:
+        if name not in pair.cells and name in pair.excluded:
             raise UserError(f"the cell {name} is not declared for {pair.name}: its cells are {', '.join(pair.cells)}")
         return self.cells[name]
 
     def chosen(self, pair: Pair, names: Iterable[str], factors: Iterable[str]) -> list[Cell]:
-        """Cells by name and by factor (or `all`), each once."""
-        names = list(names)
+        """Cells by name and by factor, each once, whether they have a script on this pair or not; `all`: those that have."""
+        names, everywhere = list(names), pair.with_cells(self.cells)
         for factor in factors:
             if factor == "all":
                 names += pair.cells
@@ -65,7 +65,7 @@ class Study:
                 raise UserError(f"--factor {factor} is unknown: choose all, {', '.join(self.factors)}")
             else:
                 self._refuse_without_gpu(self.factors[factor], pair)
-                names += pair.compared(self.factors[factor])
+                names += everywhere.compared(self.factors[factor])
         return [self.cell(name, pair) for name in dict.fromkeys(names)]
 
     def _refuse_without_gpu(self, factor: Factor, pair: Pair) -> None:
@@ -203,7 +203,8 @@ def _pair(name: str, entry: dict[str, Any], published: tuple[str, ...], cells: d
     for cell in [*names, *without, *(one for mapping in stands_for.values() for one in mapping.values())]:
         if cell not in cells:
             raise UserError(f"{where}: pair {name} names the cell {cell!r}, which is not declared{_hint(cell, cells)}")
-    return Pair(name, cells=tuple(names), stands_for=stands_for, **entry)
+    excluded = frozenset(cell for cell in (*published, *without) if cell not in names)
+    return Pair(name, cells=tuple(names), stands_for=stands_for, excluded=excluded, **entry)
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from Verl.design import declared as design
 from Verl.design import freeze
 from Verl.design.differences import check_factors, differences
 from Verl.errors import UserError
-from Verl.study import effect, plan, report, scripts, shipped
+from Verl.study import effect, plan, report, scripts, shipped, starting
 
 
 def main(arguments: list[str] | None = None, description: str | None = None) -> int:
@@ -90,7 +90,7 @@ def _freeze(study: design.Study, options: argparse.Namespace) -> int:
     names = list(dict.fromkeys([study.cell(reference, pair).name, *(cell.name for cell in cells)]))
     most = options.max_seeds if options.until_decided else len(set(options.seeds))
     deciding.rule_of(reference, names, options.seeds, most, options.margin)  # the same slips end in the same sentences
-    ready = {name: shipped.prepare(design.script_name(name, pair.name), folder=options.folder) for name in names}
+    ready = {name: starting.prepare(study.cells[name], pair, folder=options.folder) for name in names}
     steps = {options.steps or plan.workload(one.config, study.data[pair.data]).steps for one in ready.values()}
     if len(steps) > 1:
         raise UserError(f"the cells end at different steps ({', '.join(map(str, sorted(steps)))}): give --steps")
@@ -189,7 +189,7 @@ def _plan(study: design.Study, options: argparse.Namespace) -> int:
     plans: list[report.Plan] = []
     for pair in _pairs(study, options):
         cells = study.chosen(pair, options.cells, options.factor or ([] if options.cells else ["all"]))
-        rows = [(c, shipped.prepare(design.script_name(c.name, pair.name), folder=options.folder)) for c in cells]
+        rows = [(cell, starting.prepare(cell, pair, folder=options.folder)) for cell in cells]
         std = {"seed_std": options.seed_std} if options.seed_std is not None else {}
         costs = report.Plan(study, pair, rows, {
             "steps": options.steps,

@@ -21,7 +21,9 @@ WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 
 @dataclass
 class Job:
-    """One run of a study. `work`: responses it draws, evaluation included, at most; the unit of the time left."""
+    """One run of a study. `work`: responses it draws, evaluation included, at most; the unit of the time left.
+
+    `algorithm`, `unscripted`: entry point and settings of a cell without a script (starting.py)."""
 
     run: str
     cell: str
@@ -32,6 +34,8 @@ class Job:
     steps: int
     work: float
     ends: dict[str, Any] = field(default_factory=dict)
+    algorithm: str = ""
+    unscripted: list[str] = field(default_factory=list)
     state: str = WAITING
     attempts: int = 0
     seconds: float = 0.0

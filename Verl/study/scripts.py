@@ -191,7 +191,15 @@ def _drift(study: Study, folder: Path) -> list[tuple[Path, str, str]]:
 
 def write(study: Study, folder: Path) -> dict[str, str]:
     """Writes what differs, removes what is ours and no longer declared; returns what was done (as `drift`)."""
-    changed = _drift(study, folder)
+    return _write(_drift(study, folder))
+
+
+def write_missing(study: Study, folder: Path) -> dict[str, str]:
+    """Writes what is declared and not there, and leaves alone what is, changed by a user or not."""
+    return _write([one for one in _drift(study, folder) if one[1] == "missing"])
+
+
+def _write(changed: list[tuple[Path, str, str]]) -> dict[str, str]:
     for path, what, declared in changed:
         if what == "not declared":
             path.unlink()

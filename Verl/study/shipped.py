@@ -19,12 +19,15 @@ from Verl.trainer.naming import comparable, config_hash
 
 @dataclass(frozen=True)
 class Prepared:
-    """A script's run as it would start: its config, and what this machine lacks for it."""
+    """A script's run as it would start: its config, and what this machine lacks for it.
+
+    `unscripted`: the settings of a cell that has no script on the pair; `script` is then what it would be called."""
 
     script: str
     algorithm: str
     config: DictConfig
     missing: list[str]
+    unscripted: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

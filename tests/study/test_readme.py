@@ -43,6 +43,7 @@ def test_hours_on_the_a100_are_the_plan_s(study, rows, tmp_path):
     options = {"steps": 100, "seeds": 1, "result_dir": tmp_path, "detectable": study.detectable, "seed_std": False,
                "machine": report.machine_with(study, pair, None, None)}  # fmt: skip
     for factors, (_, _, hours, _) in rows.items():
-        cells = study.chosen(pair, [], names(factors))
+        scripted = [name for factor in names(factors) for name in pair.compared(study.factors[factor])]
+        cells = [study.cells[name] for name in dict.fromkeys(scripted)]
         expected = report.Plan(study, pair, [(cell, prepared[cell.name]) for cell in cells], options).per_100_steps
         assert hours == (f"{expected:.2g}" if cells else ""), factors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import pandas as pd
@@ -10,9 +10,15 @@ import pandas as pd
 from Verl.design.declared import Factor, Pair, declared
 
 
-def _members(factor: Factor, pair: str) -> dict[str, str]:
+def _pair(pair: str, arms: Iterable[str]) -> Pair | None:
+    """The declared pair, with cells that have no script there and were run all the same."""
+    found = declared().pairs.get(pair)
+    return found.with_cells(arm for arm in arms if arm in declared().cells) if found else None
+
+
+def _members(factor: Factor, pair: str, arms: Iterable[str]) -> dict[str, str]:
     """Published cell -> the cell of this pair in its place. On a pair that is not declared: the published cells."""
-    of_pair = declared().pairs.get(pair)
+    of_pair = _pair(pair, arms)
     return of_pair.members(factor) if of_pair else dict(zip(factor.members, factor.members))
 
 
@@ -25,7 +31,7 @@ def arms_of(factor: Factor, pair: str, present: Sequence[str]) -> list[str]:
 
     ``present``: arms with runs on the pair. Empty if there is nothing to compare here.
     """
-    of_pair, members = declared().pairs.get(pair), _members(factor, pair)
+    of_pair, members = _pair(pair, present), _members(factor, pair, present)
     reference = members.get(factor.reference, factor.reference)
     arms: list[str] = []
     for name in [*factor.also, reference, *members.values()]:
@@ -56,7 +62,7 @@ def _rank(factor: Factor, reference: str, members: dict[str, str], arm: str) -> 
 
 def comparisons_of(factor: Factor, pair: str, arms: Sequence[str]) -> list[tuple[str, str]]:
     """(arm, what it is compared with) of a factor on a pair, for the arms that ``arms_of`` gave: partners, then reference."""
-    members = _members(factor, pair)
+    members = _members(factor, pair, arms)
     reference = members.get(factor.reference, factor.reference)
     matched = [(members.get(arm), members.get(partner)) for arm, partner in factor.matched]
     found = [two for two in matched if two[0] in arms and two[1] in arms and two[1] != reference]
