@@ -4,6 +4,7 @@
 #   bash Running-Bash/run_study.sh --pair tiny_arith --cells grpo_0032_1 grpo_0032_8 --seeds 0 1 2
 #   bash Running-Bash/run_study.sh --pair qwen0.5b_gsm --factor rollouts --seeds 0 1 2 --steps 500
 #   bash Running-Bash/run_study.sh --pair tiny_arith --factor tradeoff --seeds 0 1 2 --budget tokens=500000
+#   bash Running-Bash/run_study.sh --pair tiny_arith --base grpo_0032_8 --vary actor_rollout_ref.rollout.n=2,8 --seeds 0 1 2
 #   bash Running-Bash/run_study.sh --pair tiny_arith --factor all --seeds 0 1 2 --until-decided --margin 0.02 --max-seeds 10
 
 set -euo pipefail

@@ -66,7 +66,7 @@ class Plan:
 
     def __init__(self, study: Study, pair: Pair, prepared: Sequence[tuple[Cell, Prepared]], options: Mapping[str, Any]):
         """options: steps, seeds, result_dir, machine (as study.yaml's entry), detectable (the same), seed_std (whether the
-        user gave it)."""
+        user gave it), reference (what the cells are compared with; default: the base line)."""
         self.study, self.pair, self.options = study, pair, options
         self.size = memory.ModelSize.of(study.models[pair.model])
         self.questions = study.data[pair.data]
@@ -167,7 +167,8 @@ class Plan:
 
         chosen, questions = self.options["detectable"], self.questions["test"]
         cells = [cell.name for cell, *_ in self.rows]
-        reference = self.study.base_line if self.study.base_line in cells else cells[0]
+        base = self.options.get("reference", self.study.base_line)
+        reference = base if base in cells else cells[0]
         found = None
         if not self.options["seed_std"]:
             found = resolution.measured_noise(self.options["result_dir"], self.pair.name, self.pair.cells, reference)

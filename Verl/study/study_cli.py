@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from Verl import RESULT_DIR
@@ -17,17 +18,16 @@ from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, read_margin
 from Verl.design import declared as design
 from Verl.errors import UserError
 from Verl.signals import raise_on_stop
-from Verl.study import effect, jobs, plan, shipped
+from Verl.study import asking, budgets, effect, jobs, plan, shipped, starting
 from Verl.study.places import LocalPlaces, Places, RayPlaces
 from Verl.study.runner import Runner
+from Verl.study.vary import Arm, Asked
 from Verl.trainer import preparation, run_folder
 from Verl.trainer.memory_here import memory_by_plan
 from Verl.trainer.settings import gpu_present
 from Verl.trainer.verl_checks import check_with_verl
 from Verl.wording import duration
 
-BUDGETS = {"tokens": "generated_tokens", "generated_tokens": "generated_tokens", "gradient_samples": "gradient_samples",
-           "hours": "hours"}  # fmt: skip
 _EXAMPLE = """exit status: 0 all runs are done; 1 a run failed twice; 2 bad input, nothing started; 130 interrupted
 
 Started again, the same command goes on where it was cut: finished runs are skipped, others resume from their checkpoints.
@@ -60,14 +60,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--pair", required=True, help="model and data, e.g. tiny_arith (design.py show lists them)")
     add("--cells", nargs="+", default=[], help="e.g. grpo_0032_1 grpo_0032_8")
     add("--factor", action="append", default=[], metavar="NAME", help="all cells of a factor (repeatable), or `all`")
+    asking.add_options(parser)
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     add("--steps", type=int, help="steps of each run; default: the script's")
     add("--budget", action="append", default=[], metavar="WHAT=N",
         help="end each run by tokens=N, gradient_samples=N or hours=N instead, whichever comes first")  # fmt: skip
-    add("--name", help="names the table of states, study_<name>.json; default: the pair")
+    add("--name", help="names the table of states, study_<name>.json; default: the pair, with what varies")
     add("--until-decided", action="store_true",
         help="after --seeds, add seeds, one at a time, to what is still undecided (docs/statistics.md)")  # fmt: skip
-    add("--against", metavar="CELL", help="what --until-decided compares with; default: the base line")
+    add("--against", metavar="CELL",
+        help="what --until-decided, --vary or --tune compares with; default: --base, else the base line")  # fmt: skip
     add("--margin", type=read_margin, metavar="X", help=MARGIN_HELP)
     add("--max-seeds", type=int, default=None, metavar="N", help="the most that an arm gets (default: 10)")
     add("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
@@ -88,13 +90,17 @@ def _parser() -> argparse.ArgumentParser:
 def _study(options: argparse.Namespace) -> int:
     _tidy(options)
     study = design.load(options.folder / design.DESIGN_FILE.name)
-    pair = study.pair(options.pair)
-    name = options.name or pair.name
     result_dir = (options.result or RESULT_DIR).resolve()
-    chosen = _chosen(study, pair, options, result_dir)
-    rule = _rule(study, options, chosen)
+    asked = asking.read(study, study.pair(options.pair), options, _shared(options, result_dir))
+    name = options.name or asking.name_of(asked, options)
+    chosen = _chosen(asked, options, result_dir)
+    rule = _rule(asked, options, chosen)
     queue = _jobs(chosen, dict.fromkeys([one.arm for one in chosen], options.seeds))
+    if asking.is_asked(options):
+        _say("\n".join(asking.plan_lines(asked, [(one.cell, one.prepared) for one in chosen], options, result_dir)))
     if options.dry_run:
+        for sentence in dict.fromkeys(sentence for one in chosen for sentence in one.prepared.missing):
+            _say(f"not ready on this machine: {sentence}")
         if rule is not None:
             _say(f"looks after {', '.join(map(str, rule.plan.looks))} seeds; at the first:")
         for job in queue:
@@ -102,29 +108,35 @@ def _study(options: argparse.Namespace) -> int:
         return 0
     with jobs.only_one(result_dir / f".study_{name}.lock", name):
         if not options.command:
-            _refuse_inert(study, pair, queue, options.overrides)
+            _refuse_inert(asked.study, asked.pair, queue, options.overrides)
+        if options.save:
+            _say(asking.save(study, asked, options))
         places = RayPlaces(options.ray) if options.ray else LocalPlaces(options.jobs)
         raise_on_stop()  # ray.init has its own handler of SIGTERM
         path = result_dir / f"study_{name}.json"
         try:
             if rule is not None:
-                return _until_decided(rule, options, pair.name, path, places, lambda seeds_of: _jobs(chosen, seeds_of))
-            return _carry_out(jobs.Table(path, name, pair.name, queue), places, result_dir, options)
+                status = _until_decided(rule, options, options.pair, path, places, partial(_jobs, chosen))
+            else:
+                status = _carry_out(jobs.Table(path, name, options.pair, queue), places, result_dir, options)
         finally:
             places.close()
+    if asking.is_asked(options):
+        _say("\n".join(asking.outcome_lines(asked, {one.cell.name: one.arm for one in chosen}, name, options, result_dir)))
+    return status
 
 
-def _rule(study: design.Study, options: argparse.Namespace, chosen: list[Chosen]) -> deciding.Rule | None:
+def _rule(asked: Asked, options: argparse.Namespace, chosen: list[Chosen]) -> deciding.Rule | None:
     """The stopping rule of --until-decided; its own options are nothing without it."""
     if not options.until_decided:
-        for name in ("against", "margin", "max_seeds"):
+        for name in ("against", "max_seeds") if asking.is_asked(options) else ("against", "margin", "max_seeds"):
             if getattr(options, name) is not None:
                 raise UserError(f"--{name.replace('_', '-')} is for --until-decided: add that, or leave it out")
         return None
     if options.budget:
         raise UserError("--until-decided compares the arms at the same step: give --steps instead of --budget")
     by_cell = {one.cell.name: one.arm for one in chosen}
-    reference = options.against or study.base_line
+    reference = options.against or asked.reference
     for one in chosen:
         if one.prepared.config.trainer.test_freq <= 0 or one.prepared.config.evaluation.test_questions == 0:
             raise UserError("--until-decided needs test evaluations: leave trainer.test_freq and evaluation.test_questions")
@@ -158,14 +170,16 @@ def _until_decided(rule, options, pair: str, path: Path, places: Places, jobs_of
 def _carry_out(table: jobs.Table, places: Places, result_dir: Path, options: argparse.Namespace) -> int:
     if places.count < 1:
         raise UserError("--ray: the cluster has no GPU")
-    start = options.command or ["bash"]
     # A trainer brings a Ray of its own up: it must not join another run's, or the cluster's.
     environment = {"RAY_ADDRESS": "local"}
     if options.jobs > 1 and "BANDIT_THREADS" not in os.environ:
         environment["BANDIT_THREADS"] = str(max(1, (os.cpu_count() or 1) // options.jobs))
 
     def command(job: jobs.Job) -> list[str]:
-        return [*start, str(options.folder.resolve() / job.script), *job.overrides]
+        script = options.folder.resolve() / job.script
+        if options.command:
+            return [*options.command, str(script), *job.overrides]
+        return starting.command(script, job.algorithm, job.unscripted, job.overrides)
 
     _say(f"study {table.study}: states in {os.path.relpath(table.path)}")
     all_done = Runner(table, places, result_dir, command, environment, _say, poll=options.poll).run()
@@ -199,22 +213,6 @@ def _tidy(options: argparse.Namespace) -> None:
         raise UserError(f"--name {options.name!r}: letters, digits, points, dashes and underscores only")
 
 
-def _budgets(texts: Sequence[str]) -> list[str]:
-    overrides = []
-    for text in texts:
-        name, _, value = text.partition("=")
-        if name not in BUDGETS:
-            raise UserError(f"--budget {text}: {name!r} is unknown; choose tokens=N, gradient_samples=N or hours=N")
-        try:
-            good = float(value) > 0
-        except ValueError:
-            good = False
-        if not good:
-            raise UserError(f"--budget {text}: give a number above 0")
-        overrides.append(f"budget.{BUDGETS[name]}={value}")
-    return overrides
-
-
 @dataclass(frozen=True)
 class Chosen:
     """A cell as it would run: its config at seed 0, its work, and what every run of the study is given."""
@@ -234,27 +232,30 @@ class Chosen:
         return self.prepared.config.run.arm
 
 
-def _chosen(study: design.Study, pair: design.Pair, options: argparse.Namespace, result_dir: Path) -> list[Chosen]:
-    """The cells, each checked."""
+def _shared(options: argparse.Namespace, result_dir: Path) -> list[str]:
+    """What every run of the study is given."""
     # Given only where it is asked for: a run's recorded command then is one that anybody can give.
     elsewhere = [f"run.result_dir={result_dir}"] if options.result else []
-    shared = [*elsewhere, *_budgets(options.budget), *options.overrides]
-    if options.steps:
-        shared.append(f"trainer.total_training_steps={options.steps}")
-    chosen = []
-    cells = study.chosen(pair, options.cells, options.factor)
-    if not cells:
-        raise UserError("no cell to run: give --cells or --factor (design.py show lists them)")
-    for cell in cells:
-        one = shipped.prepare(design.script_name(cell.name, pair.name), [*shared, "seed=0"], options.folder)
-        if not options.command:
-            _refuse_if_missing(one)
-            if (planned := memory_by_plan(one.config)) and planned[1]:
-                raise UserError(planned[1])
-            check_with_verl(one.config)
-        work = plan.workload(one.config, study.data[pair.data], options.steps)
-        chosen.append(Chosen(cell, one, work, tuple(shared)))
-    return chosen
+    steps = [f"trainer.total_training_steps={options.steps}"] if options.steps else []
+    return [*elsewhere, *budgets.overrides(options.budget), *options.overrides, *steps]
+
+
+def _chosen(asked: Asked, options: argparse.Namespace, result_dir: Path) -> list[Chosen]:
+    """The arms, each checked."""
+    shared, questions = _shared(options, result_dir), asked.study.data[asked.pair.data]
+    return [_ready(arm, asked.maker.prepared(arm.start, arm.levels), shared, options, questions) for arm in asked.arms]
+
+
+def _ready(arm: Arm, one: shipped.Prepared, shared: list[str], options: argparse.Namespace, questions) -> Chosen:
+    if not (options.command or options.dry_run):
+        _refuse_if_missing(one)
+    if not options.command:
+        if (planned := memory_by_plan(one.config)) and planned[1]:
+            raise UserError(planned[1])
+        check_with_verl(one.config)
+    work = plan.workload(one.config, questions, options.steps)
+    budgets.refuse_out_of_reach(options.budget, arm.cell.name, work, one.config, questions["train"])
+    return Chosen(arm.cell, one, work, (*arm.levels, *shared))
 
 
 def _jobs(chosen: Sequence[Chosen], seeds_of: Mapping[str, Sequence[int]]) -> list[jobs.Job]:
@@ -270,13 +271,14 @@ def _jobs(chosen: Sequence[Chosen], seeds_of: Mapping[str, Sequence[int]]) -> li
                 run=run, cell=one.cell.name, seed=seed, script=one.prepared.script,
                 overrides=[f"seed={seed}", *one.shared], config_hash=one.prepared.hash, steps=work.steps,
                 work=work.steps * work.responses + work.evaluated, ends=run_folder.ends_of(one.prepared.config),
+                algorithm=one.prepared.algorithm, unscripted=list(one.prepared.unscripted),
             )  # fmt: skip
     return list(queue.values())
 
 
 def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, result_dir: Path) -> list[jobs.Job]:
     """The runs of a study with a fixed number of seeds."""
-    chosen = _chosen(study, pair, options, result_dir)
+    chosen = _chosen(asking.read(study, pair, options, _shared(options, result_dir)), options, result_dir)
     return _jobs(chosen, dict.fromkeys([one.arm for one in chosen], options.seeds))
 
 

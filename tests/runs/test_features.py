@@ -26,12 +26,14 @@ HALF = [*SHORT, N2, "actor_rollout_ref.rollout.dtype=bfloat16"]
 CORRECTED = [f"algorithm.rollout_correction.{setting}" for setting in (
     "rollout_is=token", "rollout_rs=token_k1", "rollout_rs_threshold='0.9995_1.0005'"
 )]  # fmt: skip
+BUDGET = 1500  # tokens: 32 responses of 12 at most are trained a step
 CLIPPED = [*SHORT, N2, "actor_rollout_ref.actor.ppo_mini_batch_size=4"]
 RUNS = {
     "plain": [*SHORT, N2],  # none of the features
     "features": FEATURES,
     "masked": [N2, "algorithm.mask_truncated=true", "data.train_batch_size=2", "data.max_response_length=5",
                "trainer.test_freq=-1", "evaluation.val_freq=10"],
+    "budget": [N2, FILTER, "trainer.test_freq=-1", "evaluation.val_freq=10", f"budget.generated_tokens={BUDGET}"],
     "half": HALF,
     "half-corrected": [*HALF, *CORRECTED],
     "clip-0.2": [*CLIPPED, "actor_rollout_ref.actor.clip_ratio=0.2"],
@@ -92,6 +94,14 @@ def test_a_step_of_nothing_but_masked_responses_moves_no_gradient(runs):
         assert record["ledger/masked_responses"] == record["ledger/wasted_responses"] == 4
         assert record["actor/entropy"] > 0 and record["training/rollout_probs_diff_max"] < 1e-5  # of all tokens
     assert any(record["actor/grad_norm"] > 0 for record in some)
+
+
+def test_a_budget_is_spent_on_what_dynamic_sampling_throws_away_too(runs):
+    """So that arms with and without it are compared at equal cost: the run ends before it has trained on so many tokens."""
+    before, last = runs["budget"].records[-2:]
+    assert before["ledger/total_tokens_generated"] < BUDGET <= last["ledger/total_tokens_generated"]
+    assert last["ledger/total_filtered_responses"] > 0 and last["ledger/total_tokens_trained"] < BUDGET
+    assert last["step"] < STEPS and "eval/validation/pass@1" in last
 
 
 def test_a_resumed_run_has_drawn_what_the_uninterrupted_one_drew(mini):

@@ -71,6 +71,19 @@ def test_a_single_response_per_query_has_no_groups():
     assert "train/constant_groups" not in rollout_metrics(rollouts([1, 0], "ab", [1, 1]))
 
 
+def test_what_dynamic_sampling_threw_away_is_paid_for():
+    """Two responses trained (8 tokens), two thrown away with an extra one of theirs (10 + 10 + 5)."""
+    trained = rollouts([1, 0], "aa", [3, 5])
+    trained.filtered = rollouts([1, 1], "bb", [10, 10])
+    trained.filtered.extra = rollouts([1], "b", [5])
+    ledger = Ledger()
+    entries = ledger.step(trained, {})
+    assert entries["ledger/total_tokens_generated"] == 33 and entries["ledger/total_tokens_trained"] == 8
+    assert entries["ledger/total_filtered_responses"] == 3 and entries["ledger/total_queries"] == 2
+    assert ledger.budget_reached(generated_tokens=33, gradient_samples=None, hours=None) == "generated_tokens"
+    assert ledger.budget_reached(generated_tokens=34, gradient_samples=None, hours=None) is None
+
+
 def test_advantage_metrics_by_hand():
     mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1]])
     advantages = torch.tensor([[2.0], [0.0], [-1.0]]) * mask

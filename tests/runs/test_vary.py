@@ -1,0 +1,70 @@
+"""Three factors in one command, from `--vary` to the table, on the mini pair; killed in the middle and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.runs.harness import ROOT
+
+pytestmark = pytest.mark.slow
+
+STEPS = 3
+VARY = ["algorithm.norm_adv_by_std_in_grpo=true,false", "actor_rollout_ref.actor.kl_loss_coef=0.001,0.1",
+        "actor_rollout_ref.rollout.n=2,8"]  # fmt: skip
+
+
+def command(mini) -> list[str]:
+    data = {"train": "train", "val": "validation", "test": "test"}
+    settings = [f"data.{key}_files={mini.folder}/data/{split}.parquet" for key, split in data.items()]
+    settings += [
+        f"actor_rollout_ref.model.path={mini.folder}/model", f"reward.custom_reward_function.path={mini.folder}/reward.py",
+        "actor_rollout_ref.actor.optim.lr=1e-3", "data.max_response_length=12", "trainer.total_epochs=50",
+        "trainer.save_freq=1", f"trainer.test_freq={STEPS}", f"evaluation.val_freq={STEPS}", "evaluation.final_samples=1",
+    ]  # fmt: skip
+    vary = [text for one in VARY for text in ("--vary", one)]
+    study = ["--pair", "tiny_arith", "--base", "grpo_0032_8", *vary, "--seeds", "0", "--steps", str(STEPS), "--name", "three"]
+    place = ["--result", str(mini.folder / "vary"), "--poll", "0.1"]
+    return [sys.executable, "-m", "Verl.study.study_cli", *study, *place, "--", *settings]
+
+
+def steps_of(folder, run: str) -> list[int]:
+    path = folder / f"{run}.jsonl"
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def test_three_factors_end_to_end_and_after_kill_9(mini):
+    folder = mini.folder / "vary"
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
+    first = subprocess.Popen(command(mini), cwd=ROOT, env=mini.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             text=True)  # fmt: skip
+    table = folder / "study_three.json"
+    deadline = time.monotonic() + 400
+    while not (table.is_file() and 1 in steps_of(folder, json.loads(table.read_text())["runs"][1]["run"])):
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not mini.wait_until_clean(), "kill -9 of the study left processes behind"
+    runs = [run["run"] for run in json.loads(table.read_text())["runs"]]
+    base, killed = runs[:2]
+    done = (folder / f"{base}.jsonl").stat().st_mtime_ns
+    assert len(runs) == 4 and steps_of(folder, killed)[-1] < STEPS and not steps_of(folder, runs[2])
+
+    second = subprocess.run(command(mini), cwd=ROOT, env=mini.environment(), capture_output=True, text=True)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert (folder / f"{base}.jsonl").stat().st_mtime_ns == done  # what was done is not run again
+    assert "4 runs, 1 done already, 3 to do" in second.stdout and " is there)" in second.stdout
+    assert all(steps_of(folder, run) == list(range(STEPS + 1)) for run in runs)
+    flats = [json.loads((folder / run / "run.json").read_text())["config_hash"] for run in runs]
+    assert len(set(flats)) == 4
+    arms = ("grpo_0032_8", "grpo_0032_8_norm_adv_by_std_in_grpo-false", "grpo_0032_8_kl_loss_coef-0.1", "grpo_0032_2")
+    assert all(f"\n{arm} " in second.stdout for arm in arms)
+    assert {path.suffix for path in (folder / "study_three").glob("three.*")} == {".md", ".pdf", ".png"}
+    after = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert after == changed, "a file of the repository was edited"
