@@ -115,4 +115,6 @@ def outcome_lines(
     margin = MARGIN if options.margin is None else options.margin
     seeds = options.seeds if not options.until_decided else range(10**6)
     outcome = Outcome(asked, arm_of, seeds, result_dir, budgets.axis(options.budget), margin)
-    return ["", *outcome.lines(result_dir / f"study_{name}" if options.result else FIGURE_DIR, name)]
+    said = outcome.lines(result_dir / f"study_{name}" if options.result else FIGURE_DIR, name)
+    looks = "all seeds at one look's level; the stopping rule's verdicts are those above and in the table of states"
+    return ["", *said, *([looks] if options.until_decided else [])]
