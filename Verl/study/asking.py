@@ -41,8 +41,10 @@ def read(study: Study, pair: Pair, options: argparse.Namespace, shared: Sequence
     """
     _refuse_combinations(options)
     arms = vary.Arms(study, pair, shared, options.folder)
+    varied, values = vary.parse(options.vary), vary.parse(options.tune, "--tune")
+    vary.refuse_same_key([*varied, *values], shared, study.derived)
     if options.vary:
-        asked = vary.asked(arms, study.cell(options.base, pair), vary.parse(options.vary), options.cross)
+        asked = vary.asked(arms, study.cell(options.base, pair), varied, options.cross)
     else:
         cells = study.chosen(pair, options.cells, options.factor)
         if not cells:
@@ -52,7 +54,7 @@ def read(study: Study, pair: Pair, options: argparse.Namespace, shared: Sequence
         of_cells = tuple(vary.Arm(cell, cell) for cell in cells)
         asked = vary.Asked(study, pair.with_cells(names), of_cells, reference, arms, {})
     asked = vary.against(asked, options.against, among_arms=is_asked(options))
-    return tuned.with_values(asked, arms, vary.parse(options.tune, "--tune")[0]) if options.tune else asked
+    return tuned.with_values(asked, arms, values[0]) if values else asked
 
 
 def _refuse_combinations(options: argparse.Namespace) -> None:

@@ -195,8 +195,8 @@ def write(study: Study, folder: Path) -> dict[str, str]:
 
 
 def write_missing(study: Study, folder: Path) -> dict[str, str]:
-    """Writes what is declared and not there, and leaves alone what is, changed by a user or not."""
-    return _write([one for one in _drift(study, folder) if one[1] == "missing"])
+    """Writes what is declared and not there, and the page of the factors; leaves alone scripts that a user changed."""
+    return _write([one for one in _drift(study, folder) if one[1] == "missing" or one[0].suffix == ".md"])
 
 
 def _write(changed: list[tuple[Path, str, str]]) -> dict[str, str]:

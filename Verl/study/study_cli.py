@@ -298,7 +298,7 @@ def _refuse_if_missing(one: shipped.Prepared) -> None:
         if one.config.trainer.device == "cuda" and gpu_present() and "Hugging Face Hub" in sentence:
             continue  # looked up without the network here; the run fetches it
         if not (prepared and made_by_the_run.match(sentence)):
-            raise UserError(f"{one.script}: {sentence}")
+            raise UserError(f"{one.config.run.arm if one.unscripted else one.script}: {sentence}")
 
 
 if __name__ == "__main__":

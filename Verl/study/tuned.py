@@ -41,8 +41,6 @@ def with_values(asked: vary.Asked, arms: vary.Arms, one: vary.Varied) -> vary.As
     """
     if len(one.levels) < 2:
         raise UserError(f"--tune {one.key}={','.join(one.levels)}: there is nothing to choose from: give two values or more")
-    varied = [vary.Varied(key, ()) for key in dict.fromkeys(key for arm in asked.arms for key in map(_key, arm.levels))]
-    vary.refuse_same_key([one, *varied], arms.shared, arms.study.derived)
     runs, cells = [], {}
     for arm in asked.arms:
         config = arms.prepared(arm.start, arm.levels).config
@@ -58,10 +56,6 @@ def with_values(asked: vary.Asked, arms: vary.Arms, one: vary.Varied) -> vary.As
                     factors={**asked.study.factors, tuning.name: tuning})  # fmt: skip
     tuned = vary.Tuned(one.key, cells)
     return replace(asked, study=study, pair=asked.pair.with_cells(names), arms=tuple(runs), tuned=tuned)
-
-
-def _key(text: str) -> str:
-    return text.partition("=")[0]
 
 
 def choose(tuned: vary.Tuned, rows: pd.DataFrame, arm_of: Mapping[str, str]) -> dict[str, Choice]:

@@ -159,11 +159,13 @@ class Arms:
         if one.name == base.name:
             raise UserError(f"{' '.join(levels)} makes no arm of its own: it is no part of what {start.name} trains")
         cell = self._cell(start, levels, one)
-        declared = self.study.cells.get(cell.name, cell)
-        if set(declared.settings) != set(cell.settings):
-            raise UserError(f"study.yaml has a cell {cell.name} with other settings ({' '.join(declared.settings)}): rename it")
         self._differs_in(start, cell, one, levels)
-        return Arm(declared, start, tuple(levels))
+        for declared in self.study.cells.values():
+            if _sizes_and_keys(declared) == _sizes_and_keys(cell) and self.prepared(declared).flat == one.flat:
+                return Arm(declared, declared)  # study.yaml's own, under its name: what was run of it is not run again
+        if cell.name in self.study.cells:
+            raise UserError(f"study.yaml has a cell {cell.name} that is another arm than {' '.join(levels)}: rename it there")
+        return Arm(cell, start, tuple(levels))
 
     def _moves(self, start: Cell, text: str, base: Prepared) -> bool:
         """Whether a level differs from what the cell has; refused where it is none that trains."""
@@ -217,6 +219,12 @@ class Arms:
             )
 
 
+def _sizes_and_keys(cell: Cell) -> tuple:
+    """What two cells of one config have in common, however their values are written."""
+    keys = sorted(overrides.key_of(text) for text in cell.settings)
+    return cell.estimator, cell.queries, cell.rollouts, cell.extra, cell.window, keys
+
+
 def _value(one: Prepared, key: str) -> Any:
     value = OmegaConf.select(one.config, key, default=None)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
@@ -228,7 +236,6 @@ def asked(arms: Arms, base: Cell, varied: Sequence[Varied], cross: bool) -> Aske
     Raises:
         UserError: a key, a level or a combination that cannot be a factor here.
     """
-    refuse_same_key(varied, arms.shared, arms.study.derived)
     levels = [_levels(arms, base, one) for one in varied]
     if cross and len(varied) < 2:
         raise UserError("--cross takes every combination of several factors: give --vary at least twice, or leave it out")
@@ -280,5 +287,6 @@ def _factor(arms: Arms, base: Cell, varied: Sequence[Varied], cells: Sequence[Ce
     return Factor(
         name="_x_".join(word.replace(".", "_") for word in words), title=" × ".join(levels),
         keys=tuple(one.key for one in varied), cells=tuple(dict.fromkeys(cell.name for cell in cells)),
-        question=f"What difference does {' and '.join(words)} make, at {base.name}?", reference=reference.name, optional=True,
+        question=f"What difference does {' and '.join(words)} make, at {base.name}?", reference=reference.name,
+        beyond=tuple(dict.fromkeys(cell.name for cell in cells)),
     )  # fmt: skip

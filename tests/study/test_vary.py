@@ -44,15 +44,15 @@ def names(asked):
 
 
 def test_a_level_that_the_base_has_is_the_base(study):
-    asked = asked_of(study, *BASE, "--vary", f"{KL}=0,1e-3,0.01")
-    assert names(asked) == ["grpo_0032_8", "grpo_0032_8_kl_loss_coef-0", "grpo_0032_8_kl_loss_coef-0.01"]
-    assert asked.arms[0].levels == () and asked.arms[2].levels == (f"{KL}=0.01",)
+    asked = asked_of(study, *BASE, "--vary", f"{KL}=0.1,1e-3,0.2")
+    assert names(asked) == ["grpo_0032_8", "grpo_0032_8_kl_loss_coef-0.1", "grpo_0032_8_kl_loss_coef-0.2"]
+    assert asked.arms[0].levels == () and asked.arms[2].levels == (f"{KL}=0.2",)
     [factor] = asked.study.factors.values()
     assert factor.keys == (KL,) and factor.reference == asked.reference == "grpo_0032_8"
 
 
 def test_two_texts_of_one_value_are_one_arm(study):
-    assert names(asked_of(study, *BASE, "--vary", f"{KL}=0.01,1e-2")) == ["grpo_0032_8", "grpo_0032_8_kl_loss_coef-0.01"]
+    assert names(asked_of(study, *BASE, "--vary", f"{KL}=0.1,1e-1")) == ["grpo_0032_8", "grpo_0032_8_kl_loss_coef-0.1"]
 
 
 def test_an_arm_that_study_yaml_has_keeps_its_name_and_what_follows_from_a_key_follows(study, tmp_path):
@@ -62,6 +62,9 @@ def test_an_arm_that_study_yaml_has_keeps_its_name_and_what_follows_from_a_key_f
         f"{arm}_tiny_arith_seed0" for arm in ("grpo_0032_8", "grpo_0032_1", "grpo_0016_8")
     ]
     assert queue[1].config_hash == shipped.prepare("run_grpo_0032_1_tiny_arith.sh").hash
+    assert names(asked_of(study, *BASE, "--vary", f"{KL}=0", "--vary", f"{LR}=3e-4")) == [
+        "grpo_0032_8", "grpo_0032_8_kl0", "grpo_0032_8_lr3x"
+    ]  # fmt: skip
     asked = asked_of(study, *BASE, "--vary", "data.train_batch_size=16")
     config = asked.maker.prepared(asked.arms[1].start, asked.arms[1].levels).config
     assert config.actor_rollout_ref.actor.ppo_mini_batch_size == 16
@@ -82,9 +85,9 @@ def test_the_effect_check_trains_the_arms_as_they_would_run(study):
     [one] = effect.comparisons(asked.study, [asked.pair], names(asked))
     settings = [dict(text.split("=", 1) for text in effect.trial(cell, asked.pair, one).overrides) for cell in (one.a, one.b)]
     assert {settings[0]["data.train_batch_size"], settings[1]["data.train_batch_size"]} == {"16", "32"}
-    asked = asked_of(study, *BASE, "--vary", f"{KL}=0.01")
+    asked = asked_of(study, *BASE, "--vary", f"{KL}=0.1")
     [one] = effect.comparisons(asked.study, [asked.pair], names(asked))
-    assert f"{KL}=0.01" in effect.trial(one.b, asked.pair, one).overrides
+    assert f"{KL}=0.1" in effect.trial(one.b, asked.pair, one).overrides
 
 
 @pytest.mark.parametrize(
@@ -181,32 +184,32 @@ def test_runs_without_a_script_are_compared_and_drawn_as_others(study):
 
 def test_a_saved_factor_is_as_if_it_had_been_written_by_hand(study, bash_folder):
     path, pair = bash_folder / "study.yaml", study.pair("tiny_arith")
-    options = options_of(*BASE, "--vary", f"{KL}=0,0.01", "--save", "kl", "--folder", str(bash_folder))
+    options = options_of(*BASE, "--vary", f"{KL}=0.1,0.2", "--save", "mine", "--folder", str(bash_folder))
     asked = asking.read(study, pair, options, [])
     assert "2 new cells and 3 files" in asking.save(study, asked, options)
     after = design.load(path)
     assert scripts.drift(after, bash_folder) == {}
     # its scripts run what --vary ran, under the same names
-    cells = after.factors["kl"].cells
+    cells = after.factors["mine"].cells
     ready = {name: prepared(after.cells[name], after.pair(pair.name), ("seed=0",), bash_folder) for name in cells}
     for arm in asked.arms:
         scripted, varied = ready[arm.cell.name], asked.maker.prepared(arm.start, arm.levels)
         assert (scripted.name, scripted.hash) == (varied.name, varied.hash) and scripted.unscripted == ()
-    alone = design.replace(after, factors={"kl": after.factors["kl"]})
+    alone = design.replace(after, factors={"mine": after.factors["mine"]})
     assert check_factors(alone, lambda cell, _: ready[cell], [after.pair(pair.name)]) == (3, [])
     assert "already" in asking.save(after, asked, options)
 
 
 @pytest.mark.parametrize("pair", ["tiny_arith", "qwen0.5b_gsm", "smollm135m_gsm"])
 def test_saving_adds_to_study_yaml_and_changes_no_other_line(study, tmp_path, pair):
-    asked = asked_of(study, *BASE, "--vary", f"{N}=2", "--vary", f"{LR}=3e-5")
+    asked = asked_of(study, *BASE, "--vary", f"{N}=3", "--vary", f"{LR}=3e-5")
     factors = list(asked.study.factors.values())
     before = design.DESIGN_FILE.read_text()
     text = saved.added(before, [arm.cell for arm in asked.arms[1:]], factors, pair, names(asked)[1:])
     (tmp_path / "study.yaml").write_text(text)
     after = design.load(tmp_path / "study.yaml")
     assert set(after.cells) - set(study.cells) == set(names(asked)[1:]) <= set(after.pair(pair).cells)
-    assert after.factors["lr"].keys == (LR,) and after.factors["rollout_n"].cells == ("grpo_0032_8", "grpo_0032_2")
+    assert after.factors["lr"].keys == (LR,) and after.factors["rollout_n"].cells == ("grpo_0032_8", "grpo_0032_3")
     changes = list(difflib.ndiff(before.splitlines(), text.splitlines()))
     assert sum(line.startswith("- ") for line in changes) <= 1  # the line that ends the list of the pair's cells
 
@@ -250,16 +253,16 @@ def test_dynamic_sampling_can_spend_more_than_a_batch_a_step(study):
 def test_a_dry_run_says_what_is_missing_and_starts_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("Verl.trainer.checks.gpu_present", lambda: False)
     monkeypatch.setattr("Verl.trainer.settings.gpu_present", lambda: False)
-    arguments = [*BASE, "--vary", f"{KL}=0", "--seeds", "0", "--dry-run", "--result", str(tmp_path)]
+    arguments = [*BASE, "--vary", f"{KL}=0.1", "--seeds", "0", "--dry-run", "--result", str(tmp_path)]
     assert study_cli.main(["--pair", "qwen0.5b_gsm", *arguments]) == 0
     said = capsys.readouterr().out
     assert "not ready on this machine" in said and "smallest difference in test Pass@1" in said
-    assert "grpo_0032_8_kl_loss_coef-0_qwen0.5b_gsm_seed0: to do" in said and not list(tmp_path.iterdir())
+    assert "grpo_0032_8_kl_loss_coef-0.1_qwen0.5b_gsm_seed0: to do" in said and not list(tmp_path.iterdir())
 
 
 def test_the_study_s_table_names_what_starts_its_runs(tmp_path, study):
     """As it is read by whoever starts many runs in one process."""
-    options = options_of(*BASE, "--vary", f"{KL}=0", "--seeds", "0", "--command", "true")
+    options = options_of(*BASE, "--vary", f"{KL}=0.1", "--seeds", "0", "--command", "true")
     job = study_cli._queue(study, study.pair("tiny_arith"), options, tmp_path)[1]
-    assert job.script == "run_grpo_0032_8_tiny_arith.sh" and job.overrides == ["seed=0", f"{KL}=0"]
+    assert job.script == "run_grpo_0032_8_tiny_arith.sh" and job.overrides == ["seed=0", f"{KL}=0.1"]
     assert json.dumps(job.__dict__)
