@@ -40,6 +40,18 @@ def test_trackers_by_hand():
     assert history.values([A, B], "ema", 4) == [None, None]
 
 
+def test_a_round_is_one_update_of_the_trackers():
+    """Two rounds of two rewards: forgetting is between them, and the order within one does not matter."""
+    one, other = RewardHistory(window_size=4, decay=0.5), RewardHistory(window_size=4, decay=0.5)
+    for step, rewards in enumerate([[1, 0], [1, 1]]):
+        one.add([A, A], rewards, step)
+        other.add([A, B, A], [rewards[1], 0.5, rewards[0]], step)
+    # ema: 1/2, then 1/4 + 1/2. beta: alpha 1 -> 1/2 + 1 -> 3/4 + 2, beta 1 -> 1/2 + 1 -> 3/4.
+    assert one.values([A], "ema", 1) == other.values([A], "ema", 1) == [0.75]
+    assert one.values([A], "beta", 1) == other.values([A], "beta", 1) == [pytest.approx(2.75 / 3.5)]
+    assert one.windows([A]) == [[1, 0, 1, 1]] and one.seen([A]) == [4]
+
+
 def test_a_checkpoint_is_the_whole_state():
     history = RewardHistory(window_size=2)
     history.add([A, B, A, A], [1, 0.5, 0, 1], step=3)

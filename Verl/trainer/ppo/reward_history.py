@@ -16,16 +16,22 @@ class _Entry:
     window: deque  # of (reward, step), oldest first
     seen: int = 0  # rewards ever added
     mean: float = 0.0  # exponential moving average
-    alpha: float = 1.0  # Beta tracker: successes and failures, each forgotten by the factor decay
+    alpha: float = 1.0  # Beta tracker: successes and failures, each forgotten by the factor decay a round
     beta: float = 1.0
 
 
 class RewardHistory:
     """First in, first out, `window_size` rewards per query; plus two trackers that remember longer.
 
-    * ema: v <- decay v + (1 - decay) R, started at the first reward;
-    * beta: alpha <- decay alpha + R, beta <- decay beta + (1 - R), v = alpha / (alpha + beta), from a uniform prior:
-      the Beta tracker with forgetting of SPO (arXiv 2509.13232), for rewards in [0, 1].
+    * ema: v <- decay v + (1 - decay) mean R, started at the first round's mean;
+    * beta: alpha <- decay alpha + sum R, beta <- decay beta + sum (1 - R), v = alpha / (alpha + beta), from a uniform prior:
+      the Beta tracker of SPO (arXiv 2509.13232), for rewards in [0, 1].
+
+    mean and sum are over the n rewards that a query earns in one round, which are of one policy: it is between rounds that
+    what was earned grows old. With n = 1, SPO's case, a round is a reward. SPO lets decay (its rho, between 0.875 and 0.96)
+    follow how far the policy has moved since the query's last visit, which takes another pass over the old response; here,
+    as with its own `rho.type=constant`, it is one number. A query that was never seen has the prior's value 1/2 there;
+    here it has none yet (`values`).
     """
 
     def __init__(self, window_size: int, decay: float = 0.9):
@@ -38,13 +44,17 @@ class RewardHistory:
 
     def add(self, keys: Sequence[QueryKey], rewards: Sequence[float], step: int) -> None:
         """Appends one round's rewards, in the order of the batch. A query that occurs twice shares its entry."""
+        rounds: dict[QueryKey, list[float]] = {}
         for key, reward in zip(keys, rewards, strict=True):
+            rounds.setdefault(key, []).append(float(reward))
+        for key, of_round in rounds.items():
             entry = self._entries.setdefault(key, _Entry(deque(maxlen=self.window_size)))
-            entry.window.append((float(reward), int(step)))
-            entry.mean = reward if entry.seen == 0 else self.decay * entry.mean + (1 - self.decay) * reward
-            entry.alpha = self.decay * entry.alpha + reward
-            entry.beta = self.decay * entry.beta + (1 - reward)
-            entry.seen += 1
+            entry.window.extend((reward, int(step)) for reward in of_round)
+            mean = sum(of_round) / len(of_round)
+            entry.mean = mean if entry.seen == 0 else self.decay * entry.mean + (1 - self.decay) * mean
+            entry.alpha = self.decay * entry.alpha + sum(of_round)
+            entry.beta = self.decay * entry.beta + sum(1 - reward for reward in of_round)
+            entry.seen += len(of_round)
 
     def windows(self, keys: Sequence[QueryKey]) -> list[list[float]]:
         """The rewards in each query's window, oldest first; empty for a query not seen yet."""
