@@ -63,6 +63,16 @@ def group_statistics(index: Sequence, pool_R: torch.Tensor, pool_index: Sequence
     return GroupStatistics(count_G[group_S], mean_G[group_S], std_G[group_S], (low_G == high_G)[group_S])
 
 
+def batch_statistics(reward_S: torch.Tensor, response_mask: torch.Tensor) -> GroupStatistics:
+    """The same over all responses of the step, whatever their query: one pool.
+
+    Rows without a response token are no responses: verl fills a batch with them that a failed rollout left short.
+    """
+    real_S = response_mask.bool().any(dim=-1)
+    one_pool = np.zeros(len(reward_S), dtype=int)
+    return group_statistics(one_pool, reward_S[real_S], one_pool[: int(real_S.sum())])
+
+
 def standardise(reward_S: torch.Tensor, pool: GroupStatistics, epsilon: float, divide_by_std: bool) -> torch.Tensor:
     """(R - mean) / (std + epsilon), or R - mean; R itself where the pool holds one value only (mean 0, std 1).
 
