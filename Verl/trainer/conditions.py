@@ -64,6 +64,21 @@ def penalises_length(config: DictConfig) -> bool:
     return bool(_get(config, "reward.reward_kwargs.overlong_buffer_cfg.enable"))
 
 
+def masking(config: DictConfig) -> str:
+    """The setting that leaves whole responses out of the loss; empty: none does."""
+    algorithm = config.algorithm
+    if algorithm.mask_truncated:
+        return "algorithm.mask_truncated=true"
+    return "" if algorithm.train_on == "all" else f"algorithm.train_on={algorithm.train_on}"
+
+
+def signal_is_reward(config: DictConfig) -> bool:
+    """Whether the advantage is the reward itself: no baseline, or one of a query's other rewards, of which there are none."""
+    name = config.algorithm.adv_estimator
+    of_the_group = ("grpo", "onerpo", "arpo", "litepo", "rloo", "opo")
+    return name == "reinforce" or (name in of_the_group and rewards_per_query(config) == 1)
+
+
 def _estimator(config: DictConfig) -> Estimator | None:
     return estimators().get(config.algorithm.adv_estimator)
 

@@ -3,11 +3,12 @@
 from omegaconf import DictConfig, OmegaConf
 
 from Verl.errors import UserError
-from Verl.trainer.conditions import SEVERAL_REWARDS, penalises_length
+from Verl.trainer.conditions import SEVERAL_REWARDS, masking, penalises_length, signal_is_reward
 from Verl.trainer.loss_checks import check_correction, check_loss
 
 FILTER = "algorithm.filter_groups"
 OVERLONG = "reward.reward_kwargs.overlong_buffer_cfg"
+TRAIN_ON = ("all", "right", "wrong")
 FILTER_METRICS = ("reward", "score", "strict", "flexible", "format")
 # verl's loggers that take texts (verl/utils/tracking.py, ValidationGenerationsLogger).
 TEXT_LOGGERS = ("wandb", "swanlab", "mlflow", "trackio", "clearml", "tensorboard")
@@ -115,9 +116,17 @@ def _overlong_numbers(config: DictConfig) -> None:
 
 
 def _mask(config: DictConfig) -> None:
-    if not config.algorithm.mask_truncated:
+    if config.algorithm.train_on not in TRAIN_ON:
+        raise UserError(f"algorithm.train_on={config.algorithm.train_on} is unknown: choose {', '.join(TRAIN_ON)}")
+    if config.algorithm.train_on == "wrong" and signal_is_reward(config):
+        raise UserError(
+            "algorithm.train_on=wrong would train on nothing: without a baseline a wrong response's signal is its reward, 0; "
+            "choose an estimator that compares a query's responses, with actor_rollout_ref.rollout.n above 1"
+        )
+    masks = masking(config)
+    if not masks:
         return
-    if config.actor_rollout_ref.rollout.ignore_eos:
+    if config.algorithm.mask_truncated and config.actor_rollout_ref.rollout.ignore_eos:
         raise UserError(
             "algorithm.mask_truncated=true and actor_rollout_ref.rollout.ignore_eos=true exclude each other: every response "
             "would be cut off and nothing would train; unset one of them"
@@ -125,8 +134,8 @@ def _mask(config: DictConfig) -> None:
     actor = config.actor_rollout_ref.actor
     if actor.shuffle and actor.ppo_mini_batch_size < config.data.train_batch_size:
         raise UserError(
-            "algorithm.mask_truncated=true and actor_rollout_ref.actor.shuffle=true exclude each other with several mini "
-            "batches: a mini batch of nothing but cut-off responses has no mean to take; unset one of them"
+            f"{masks} and actor_rollout_ref.actor.shuffle=true exclude each other with several mini batches: a mini batch of "
+            "nothing but responses that are left out has no mean to take; unset one of them"
         )
 
 

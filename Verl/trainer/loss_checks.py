@@ -10,7 +10,7 @@ high covariance out whatever the ratio. tests/trainer/test_policy_losses.py take
 from omegaconf import DictConfig, OmegaConf
 
 from Verl.errors import UserError
-from Verl.trainer.conditions import RATIO_MOVES, corrects_rollouts, loss_is
+from Verl.trainer.conditions import RATIO_MOVES, corrects_rollouts, loss_is, masking
 
 ACTOR = "actor_rollout_ref.actor"
 CORRECTION = "algorithm.rollout_correction"
@@ -118,9 +118,9 @@ def _bypass(config: DictConfig) -> None:
             f"{CORRECTION}.rollout_is={settings.rollout_is} changes nothing in bypass mode with loss_type=ppo_clip, whose "
             f"ratio is the importance weight already: set {CORRECTION}.loss_type=reinforce, or rollout_is=null"
         )
-    if config.algorithm.mask_truncated:
+    if masks := masking(config):
         raise UserError(
-            f"algorithm.mask_truncated=true and {CORRECTION}.bypass_mode=true exclude each other: verl's loss of that mode "
+            f"{masks} and {CORRECTION}.bypass_mode=true exclude each other: verl's loss of that mode "
             "fails on a micro batch without a token to train on; unset one of them"
         )
     if config.actor_rollout_ref.old_log_probs == "recompute":

@@ -6,14 +6,18 @@ pytestmark = pytest.mark.slow
 
 SHORT = ["trainer.total_training_steps=4", "trainer.test_freq=-1", "evaluation.val_freq=4", "trainer.save_freq=-1"]
 EVALUATED_TWICE = ["actor_rollout_ref.rollout.val_kwargs.n=2", "actor_rollout_ref.rollout.val_kwargs.temperature=0.7"]
+N2 = "actor_rollout_ref.rollout.n=2"
 RUNS = {
-    "rloo": ("grpo", ["algorithm.adv_estimator=rloo", "actor_rollout_ref.rollout.n=2"]),
+    "rloo": ("grpo", ["algorithm.adv_estimator=rloo", N2]),
     "reinforce_plus_plus": ("grpo", ["algorithm.adv_estimator=reinforce_plus_plus"]),
-    "arpo": ("bandit", ["algorithm.adv_estimator=arpo", "actor_rollout_ref.rollout.n=2", *EVALUATED_TWICE]),
+    "arpo": ("bandit", ["algorithm.adv_estimator=arpo", N2, *EVALUATED_TWICE]),
     "banditpo": ("replay", ["algorithm.adv_estimator=banditpo", "data.window_size=2"]),
     "replay-before-update": ("replay", ["algorithm.replay.include_current=False", "data.window_size=2"]),
     "replay-beta": ("replay", ["algorithm.replay.baseline=beta", "algorithm.replay.min_history=1"]),
-    "shuffled": ("grpo", ["algorithm.shuffle_rewards=True", "actor_rollout_ref.rollout.n=2"]),
+    "replay-ema": ("replay", ["algorithm.replay.baseline=ema", "algorithm.replay.min_history=1"]),
+    "reinforce-right": ("grpo", ["algorithm.adv_estimator=reinforce", N2, "algorithm.train_on=right"]),
+    "jamesstein-wrong": ("grpo", ["algorithm.adv_estimator=jamesstein", N2, "algorithm.train_on=wrong"]),
+    "shuffled": ("grpo", ["algorithm.shuffle_rewards=True", N2]),
 }
 
 
@@ -28,7 +32,7 @@ def test_runs(runs, name):
     algorithm, overrides = RUNS[name]
     result = runs[name]
     assert result.status == 0, result.output
-    n = 2 if "actor_rollout_ref.rollout.n=2" in overrides else 1
+    n = 2 if N2 in overrides else 1
     for record in result.records[1:]:
         assert record["ledger/responses_trained"] == record["ledger/responses_generated"] == 16 * n
         assert record["actor/grad_norm"] > 0
@@ -48,13 +52,23 @@ def test_runs(runs, name):
         assert [record["replay/queries_seen"] for record in result.records[1:]] == (
             [0 if "before" in name else 16, 16 if "before" in name else 32, 32 if "before" in name else 48, 48]
         )
-        covered = {"banditpo": 1.0, "replay-before-update": 0.0, "replay-beta": 1.0}[name]
-        assert last["replay/baseline_coverage"] == covered
+        assert last["replay/baseline_coverage"] == (0.0 if "before" in name else 1.0)
+
+
+@pytest.mark.parametrize("name, right", [("reinforce-right", 1.0), ("jamesstein-wrong", 0.0)])
+def test_responses_of_the_other_kind_are_left_out_of_the_loss(runs, name, right):
+    samples = runs[name].samples()
+    for record in runs[name].records[1:]:
+        rewards = samples[samples.step == record["step"]].reward
+        assert 0 < record["ledger/masked_responses"] == (rewards != right).sum() < len(rewards) == 32
+        assert record["train/pass@1"] == rewards.mean()  # of all, whether they train or not
+    if right:  # A = R: what is trained on has the advantage 1
+        assert record["train/advantage_mean"] == pytest.approx(rewards.mean()) and record["train/advantage_max_abs"] == 1
 
 
 def test_a_budget_ends_the_run_with_its_evaluation(mini):
     final = "evaluation.final_samples=3"
-    result = mini.run("grpo", "budget", "budget.gradient_samples=40", "actor_rollout_ref.rollout.n=2", final)
+    result = mini.run("grpo", "budget", "budget.gradient_samples=40", N2, final)
     assert result.status == 0, result.output
     last = result.records[-1]
     assert last["step"] < 10 and last["ledger/total_gradient_samples"] >= 40

@@ -12,8 +12,10 @@ pytestmark = pytest.mark.slow
 ARMS = {
     "grpo": ("grpo", ["actor_rollout_ref.rollout.n=2"]),
     "onerpo": ("bandit", ["algorithm.adv_estimator=onerpo", "data.extra_sampling_size=2"]),
-    "asyttgrpo": ("replay", ["algorithm.adv_estimator=asyttgrpo", "data.window_size=4", "actor_rollout_ref.rollout.n=2"]),
-}
+    # Its state holds windows, averages and Beta trackers, whichever is read; test_features.py has the window.
+    "beta": ("replay", ["algorithm.replay.baseline=beta", "algorithm.replay.include_current=False", "data.window_size=4",
+                        "actor_rollout_ref.rollout.n=2", "algorithm.norm_adv_by_std_in_grpo=False"]),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

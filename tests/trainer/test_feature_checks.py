@@ -76,6 +76,11 @@ REFUSED = [
     (["reward.reward_kwargs.weight=1"], "reward.reward_kwargs.weight=1 is read by nothing"),
     # mask
     (["algorithm.mask_truncated=true", "actor_rollout_ref.rollout.ignore_eos=true"], "exclude each other"),
+    (["algorithm.train_on=rihgt"], "choose all, right, wrong"),
+    (["algorithm.train_on=wrong", "actor_rollout_ref.rollout.n=1"], "train on nothing"),
+    (["algorithm.train_on=wrong", "algorithm.adv_estimator=reinforce"], "train on nothing"),
+    (["algorithm.train_on=right", f"{R}.bypass_mode=true"], "exclude each other"),
+    (["algorithm.train_on=right", f"{A}.shuffle=true", f"{A}.ppo_mini_batch_size=8"], "exclude each other"),
     (["algorithm.mask_truncated=true", f"{A}.shuffle=true", f"{A}.ppo_mini_batch_size=8"], "exclude each other"),
     # generations
     (["trainer.log_val_generations=4"], "log_val_generations=4 needs a logger that takes texts.*evaluations"),
@@ -98,6 +103,9 @@ ACCEPTED = [
     SOFT,
     [*SOFT, "reward.reward_kwargs.max_resp_len=10", f"{O}.log=true"],
     ["algorithm.mask_truncated=true", f"{A}.ppo_mini_batch_size=8"],
+    ["algorithm.train_on=right"],  # what the base line's gradient is, without the tokens of wrong answers in the mean
+    ["algorithm.train_on=wrong", N2, "algorithm.mask_truncated=true"],
+    ["algorithm.train_on=wrong", "algorithm.adv_estimator=batchmean"],
     ["trainer.log_val_generations=4", "trainer.logger=[console,tensorboard]"],
 ]
 

@@ -3,17 +3,29 @@
 import pytest
 import torch
 import transfer_queue as tq
+from omegaconf import OmegaConf
 from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import agg_loss
 
 from Verl.adapter.nested import nested
 from Verl.cpu.local_queue import installed
-from Verl.trainer.ppo.loss_mask import LossMask, cut_off, mini_batches
+from Verl.trainer.ppo.loss_mask import LossMask, cut_off, mini_batches, not_trained_on
 
 
 def test_cut_off_is_what_no_end_token_ends():
     """The last one has the longest length, and ended by itself."""
     assert cut_off([[5, 2], [5, 5, 5], [], [5, 5, 2]], {2}) == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "train_on, mask_truncated, expected",
+    [("all", False, [False] * 4), ("all", True, [False, True, False, True]), ("right", False, [False, False, True, True]),
+     ("wrong", False, [True, True, False, False]), ("wrong", True, [True, True, False, True])],
+)  # fmt: skip
+def test_which_responses_are_not_trained_on(train_on, mask_truncated, expected):
+    """Rewards 1, 0.5, 0 and, after a penalty, -0.5; the second and the last were cut off."""
+    algorithm = OmegaConf.create({"train_on": train_on, "mask_truncated": mask_truncated})
+    assert not_trained_on([1.0, 0.5, 0.0, -0.5], [False, True, False, True], algorithm) == expected
 
 
 def mask(*lengths: int) -> LossMask:

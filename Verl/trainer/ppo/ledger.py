@@ -2,8 +2,9 @@
 
 Arms can only be compared at equal cost if the cost is written down. Queries and generated count everything that the policy
 drew for training: extra responses, and the groups that dynamic sampling threw away (filtered). Trained counts those that
-went through the gradient; of these, masked ones are in no term of the loss (cut off, or rejected whole), and wasted ones,
-masked ones among them, have the advantage 0. Evaluation is not counted: it is the same for every arm.
+went through the gradient; of these, masked ones are in no term of the loss (cut off, rejected whole, or of a kind that is
+not trained on), and wasted ones, masked ones among them, have the advantage 0. Evaluation is not counted: it is the same
+for every arm.
 """
 
 from collections import defaultdict

@@ -1,4 +1,5 @@
-"""Which responses were cut off by the length limit, and a loss that leaves them out (`algorithm.mask_truncated`).
+"""Which responses the loss leaves out: cut off by the length limit (`algorithm.mask_truncated`), or of the other kind than
+those that are trained on (`algorithm.train_on`).
 
 DAPO (Yu et al. 2025, arXiv 2503.14476, section 3.4) calls the latter overlong filtering: "masks the loss of truncated
 samples". A masked response is in no term of the loss (policy gradient, KL, entropy) and, with loss_agg_mode=token-mean, not
@@ -7,6 +8,10 @@ fares. (The paper says nothing of that; TRL's `mask_truncated_completions` does 
 
 A response was cut off if its last token is no end token: the limit, and nothing else, ends it then. So what is asked is the
 same on a CPU and with vLLM, whose agent loop does not hand the reason on.
+
+`train_on=right` trains on responses with a reward above 0 alone, as RAFT does, which throws all others away (Xiong et al.
+2025, arXiv 2504.11343); `wrong` on the others alone (negative sample reinforcement: Zhu et al. 2025, arXiv 2506.01347). What
+is left out is left out in the same way: of the loss, and not of its group's statistics or a reward history.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,6 +30,18 @@ from Verl.adapter.nested import nested, rows_of
 def cut_off(responses: Sequence[Sequence[int]], ends: set[int]) -> list[bool]:
     """Per response: whether the length limit ended it. An empty response was not cut off."""
     return [bool(ids) and ids[-1] not in ends for ids in responses]
+
+
+def not_trained_on(rewards: Sequence[float], truncated: Sequence[bool], algorithm: DictConfig) -> list[bool]:
+    """Per response: whether `algorithm.mask_truncated` or `algorithm.train_on` leave it out.
+
+    Args:
+        rewards: that train.
+        truncated: whether the length limit ended it.
+    """
+    kind = {"all": None, "right": False, "wrong": True}[algorithm.train_on]  # of the reward's sign: what is not trained on
+    cut = truncated if algorithm.mask_truncated else [False] * len(rewards)
+    return [one or (reward > 0) is kind for reward, one in zip(rewards, cut, strict=True)]
 
 
 @dataclass
@@ -87,11 +104,11 @@ class LossMask:
             if row not in empty:
                 self.counted[row] = torch.zeros_like(self.counted[row])
 
-    def leave_out_truncated(self, truncated: Sequence[bool], config: DictConfig, workers: int) -> None:
-        """`algorithm.mask_truncated`. Args: truncated: per response of the batch; workers: that share an update."""
+    def leave_out_where(self, unwanted: Sequence[bool], config: DictConfig, workers: int) -> None:
+        """Leaves the marked responses of the batch out. Args: workers: that share an update."""
         size = config.actor_rollout_ref.actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
-        cut = [row for row, one in enumerate(truncated) if one]
-        self.leave_out(cut, mini_batches(len(self.whole), size, workers))
+        rows = [row for row, one in enumerate(unwanted) if one]
+        self.leave_out(rows, mini_batches(len(self.whole), size, workers))
 
     @contextmanager
     def applied(self, batch: KVBatchMeta) -> Iterator[None]:

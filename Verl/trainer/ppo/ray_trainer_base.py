@@ -26,7 +26,7 @@ from Verl.trainer.ppo import ledger, rollout_correction
 from Verl.trainer.ppo.controls import shuffled_rewards
 from Verl.trainer.ppo.dynamic_sampling import DynamicSampler, different_questions
 from Verl.trainer.ppo.estimators import estimators, extra_responses
-from Verl.trainer.ppo.loss_mask import LossMask, cut_off
+from Verl.trainer.ppo.loss_mask import LossMask, cut_off, not_trained_on
 from Verl.trainer.ppo.overlong import Overlong
 from Verl.trainer.ppo.recorded_trainer import RecordedTrainer
 from Verl.trainer.ppo.rollouts import Rollouts, split_extra
@@ -125,12 +125,13 @@ class RayTrainer(RecordedTrainer):
             batch = super()._compute_advantage(batch, metrics)
             rollout_correction.take_over(batch, self.config, self.loss_mask)
             advantages = tq.kv_batch_get(batch.keys, batch.partition_id, ["advantages"])["advantages"].to_padded_tensor(0.0)
-        if self.config.algorithm.mask_truncated:
+        unwanted = not_trained_on(self.rollouts.rewards, self.rollouts.truncated, self.config.algorithm)
+        if any(unwanted):
             workers = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
-            self.loss_mask.leave_out_truncated(self.rollouts.truncated, self.config, workers)
-        left_out = self.loss_mask.left_out
-        advantages = advantages.masked_fill(left_out.unsqueeze(1), 0.0)
-        metrics.update({**ledger.advantage_metrics(advantages, mask), ledger.MASKED: float(left_out.sum())})
+            self.loss_mask.leave_out_where(unwanted, self.config, workers)
+        masked = self.loss_mask.left_out
+        advantages = advantages.masked_fill(masked.unsqueeze(1), 0.0)
+        metrics.update({**ledger.advantage_metrics(advantages, mask), ledger.MASKED: float(masked.sum())})
         rows = response_to_nested(advantages, self.loss_mask.original)
         fields = {"advantages": rows} if result is None else {"advantages": rows, "returns": rows}
         return tq.kv_batch_put(batch.keys, batch.partition_id, TensorDict(fields, batch_size=len(batch)))
