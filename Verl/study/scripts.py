@@ -33,7 +33,8 @@ PLOT_MARK = "Written by Running-Bash/generate_scripts.py: one for each factor of
 def text(study: Study, cell: Cell, pair: Pair, folder: Path = BASH) -> str:
     """The script of a cell on a pair; `folder` has common.sh and what it reads.
 
-    It depends on its own cell and pair and on the base line, so that it stays as it is when an arm or a factor is added.
+    It depends on its own cell and pair, the base line and, for a variant, the arm without it, so that it stays as it is when
+    another arm or a factor is added.
     """
     header = [_title(study, cell, pair), *_changes(study, cell, pair), _takes(study, cell, pair, folder)]
     header += [f"Expect: {cell.expect}."] if cell.expect else []
@@ -85,9 +86,9 @@ def _title(study: Study, cell: Cell, pair: Pair) -> str:
 
 
 def _changes(study: Study, cell: Cell, pair: Pair) -> list[str]:
-    """What the arm changes: a control against what it controls, any other arm against the base line."""
-    if cell.variant:
-        against = cell.named_by_its_settings.removesuffix(f"_{cell.variant}")
+    """What the arm changes: a variant against the arm without it, if there is one, any other arm against the base line."""
+    against = cell.named_by_its_settings.removesuffix(f"_{cell.variant}")
+    if cell.variant and against in study.cells:
         return [f"Against {script_name(against, pair.name)}: {cell.changes or ' '.join(cell.settings)}."]
     base = study.cells[study.base_line]
     changes = []
@@ -99,6 +100,8 @@ def _changes(study: Study, cell: Cell, pair: Pair) -> list[str]:
         changes.append(f"{cell.rollouts} rollouts per query instead of {base.rollouts}")
         if cell.estimator == base.estimator:
             changes.append(f"so {_signal(cell)}")
+    if cell.variant:
+        changes.append(cell.changes or " ".join(cell.settings))
     return [f"Against {script_name(base.name, pair.name)}: {', '.join(changes)}."] if changes else []
 
 

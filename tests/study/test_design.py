@@ -37,6 +37,15 @@ def test_a_factor_asks_a_question_and_is_drawn_as_a_scale_where_it_is_one(study)
     assert study.factors["signal"].reference == study.factors["signal"].matched[0][1]
 
 
+def test_the_arms_of_the_baseline_differ_in_nothing_else(study):
+    """One number of queries and rollouts, and no arm divides by a std, so that a difference is the baseline's."""
+    cells = [study.cells[name] for name in study.factors["reward_baseline"].cells]
+    assert {(cell.queries, cell.rollouts) for cell in cells} == {(32, 8)}
+    for cell in cells:
+        divides = estimators()[cell.estimator].divides_by_std
+        assert divides == ("algorithm.norm_adv_by_std_in_grpo=false" in cell.settings), cell.name
+
+
 def test_only_what_goes_beyond_the_published_grid_is_optional(study):
     assert {name for name, factor in study.factors.items() if not factor.optional} >= {"baseline", "rollouts", "replay_larger"}
     assert study.factors["signal"].optional and study.factors["controls"].optional

@@ -243,7 +243,7 @@ def test_a_setting_added_to_a_script_names_the_run(bash_folder):
     assert typed.config.actor_rollout_ref.actor.kl_loss_coef == 0.02
 
 
-@pytest.mark.parametrize("estimator", ["rloo", "opo"])
+@pytest.mark.parametrize("estimator", ["gpg", "opo"])
 def test_an_estimator_of_verl_s_is_one_entry(bash_folder, root, estimator):
     path = bash_folder / "study.yaml"
     text = path.read_text().replace("    more: [arpo_0032_8,", f"    more: [{estimator}_0032_8, arpo_0032_8,")

@@ -12,7 +12,7 @@ ENTRIES = (
     Estimator("opo", label="OPO"),
     Estimator("reinforce_plus_plus", label="REINFORCE++", discounts=True),
     Estimator("reinforce_plus_plus_baseline", label="REINFORCE++ with baseline"),
-    Estimator("rloo", label="RLOO"),
+    Estimator("rloo", label="RLOO", signal="the reward minus the mean of its query's other responses as the signal"),
     Estimator("rloo_vectorized", label="verl's vectorized RLOO",
               needs_several="verl's formula gives every response the advantage 0"),
     Estimator("gae", discounts=True, refused="it needs a critic, which this study does not train"),

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# GRPO, 1 query x 1 rollout a step: the embedded model on sums.
+# Against run_grpo_0032_1_tiny_arith.sh: 1 queries instead of 32.
+# Takes, on this CPU: see README.md.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
+# Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+algorithm=grpo
+adv_estimator=grpo
+train_batch_size=1
+rollout_n=1
+model=tiny
+data=arith
+run "$@"

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# REINFORCE (no baseline), 32 queries x 8 rollouts a step: the embedded model on sums.
+# Against run_reinforce_0032_8_tiny_arith.sh: the loss of right answers alone (RAFT).
+# Takes, on this CPU: see README.md.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
+# Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+algorithm=grpo
+adv_estimator=reinforce
+train_batch_size=32
+rollout_n=8
+variant=right
+own_arguments=(algorithm.train_on=right)
+model=tiny
+data=arith
+run "$@"
