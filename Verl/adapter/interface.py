@@ -48,6 +48,9 @@ REPLACED = {
     "_attn_implementation": Replaced(
         ("transformers:PretrainedConfig._attn_implementation",), "our attention, without a mask over the whole row",
         "a pass or a decoding step on a CPU", "transformers 5.9.0"),
+    "compute_entropy_from_logits": Replaced(
+        (f"{_ENGINE}:FSDPEngine.compute_entropy_from_logits",), "an entropy that is only logged needs no gradient",
+        "an update that takes the old log-probabilities from itself", _VERL),
     "create_colocated_worker_cls": Replaced(
         (f"{_TRAINER}:create_colocated_worker_cls",), "notes which roles a run asks for", _HOST, _VERL),
     "RayWorkerGroup": Replaced(
@@ -118,13 +121,13 @@ RELIED_ON = {
     _TRAINER: {
         "PPOTrainer.fit(self, agent_loop_manager)": "the loop that calls everything below",
         "PPOTrainer._setup(self)": "worker groups are given their ends of the queue",
-        "PPOTrainer._init_resource_pool_mgr(self)": "our worker class on a CPU",
+        "PPOTrainer._init_resource_pool_mgr(self)": "our worker class",
         "PPOTrainer._init_dataloader(self)": "evaluation sets, dynamic sampling",
         "PPOTrainer.prepare_step(self)": "a step begins",
         "PPOTrainer._fetch_one_gen_batch(self)": "random ids are replaced by ordered ones",
         "PPOTrainer._balance_batch(self, batch, metrics)": "first call after the rollout",
-        "PPOTrainer._compute_old_log_prob(self, batch, metrics)": "left out with one update per round on a CPU",
-        "PPOTrainer._compute_ref_log_prob(self, batch, metrics)": "done in the update's call then",
+        "PPOTrainer._compute_old_log_prob(self, batch, metrics)": "left out with one update per round",
+        "PPOTrainer._compute_ref_log_prob(self, batch, metrics)": "done in the update's call then, on a CPU",
         "PPOTrainer._compute_advantage(self, batch, metrics)": "our estimators go in here",
         "PPOTrainer._update_actor(self, batch, metrics)": "the loss mask; the update's own log-probabilities",
         "PPOTrainer._compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch)": "the ledger goes in here",
@@ -217,6 +220,7 @@ RELIED_ON = {
     },
     "verl.workers.engine_workers": {
         "ActorRolloutRefWorker.init_model(self)": "opens the process group first",
+        "TrainingWorker.set_loss_fn(self, loss_fn)": "own log-probabilities go in before the loss",
         "ActorRolloutRefWorker.update_actor(self, data)": "its own log-probabilities are the old ones",
         "ActorRolloutRefWorker.compute_log_prob(self, data)": "derived fields first",
         "ActorRolloutRefWorker.compute_ref_log_prob(self, data)": "derived fields first",

@@ -118,7 +118,7 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, parts, scale):
         output = torch.empty_like(query)
-        lse = query.new_empty(*query.shape[:2], 1)
+        lse = query.new_empty(*query.shape[:2], 1, dtype=torch.promote_types(query.dtype, torch.float32))
         seen = set()
         for part in parts:
             tokens = part.queries.tokens

@@ -8,9 +8,8 @@
    already, so the policy is left out.
 3. Forward and backward passes go over micro batches that hold a shared prompt once (shared_prefix.py). verl 0.9.1 has a
    prefix grouper of its own only in its older trainer (verl/trainer/ppo/ray_trainer.py), so on a GPU nothing is shared.
-4. With one update per round the old policy is the policy that is updated, so its log-probabilities are those of the
-   update's own forward pass: where the trainer has written none, they are taken from there (own_log_probs.py). The
-   reference's are then computed in the same call: a step's data come to this process once instead of three times.
+4. Where the update takes the old log-probabilities from itself (Verl/adapter/own_log_probs.py), the reference's are computed
+   in the same call: a step's data come to this process once instead of three times.
 5. With one process no gradient is reduced (one_process.py).
 6. verl collects garbage at every hand-over of weights, for a GPU's memory (verl/utils/memory_utils.py). Half a million objects
    of imported modules, which never become garbage, are taken out of its sight: 1 ms instead of 0.1 s or more.
@@ -21,7 +20,8 @@ import hashlib
 import logging
 import os
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -32,18 +32,20 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.py_functional import temp_env_var
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
-from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
+from Verl.adapter import own_log_probs
 from Verl.adapter.interface import replaced
 from Verl.adapter.nested import nested, places, rows_of
-from Verl.cpu import one_process, own_log_probs, shared_prefix
+from Verl.adapter.worker import PolicyWorker
+from Verl.cpu import one_process, shared_prefix
 from Verl.cpu.batch_fields import FOR_THE_LOSS, complete
 
 logger = logging.getLogger(__name__)
 
 # What a micro batch is made of: the rest of a step's fields would only be copied along.
 _FIELDS = (*FOR_THE_LOSS, "input_ids", "loss_mask")
+REFERENCE_SECONDS = "seconds of the reference's pass"
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp2"], device=["cpu"])
@@ -107,7 +109,7 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
             self.shares_prefixes
             and not any(tu.get_non_tensor_data(data=data, key=key, default=False) for key in special)
             and not isinstance(data["temperature"], torch.Tensor)
-            and tu.get_non_tensor_data(data=data, key="use_dynamic_bsz", default=True)
+            and tu.get_non_tensor_data(data=data, key="use_dynamic_bsz", default=self.engine_config.use_dynamic_bsz)
         )
 
     def forward_step(self, micro_batch: TensorDict, loss_function, forward_only):
@@ -171,10 +173,8 @@ def _in_sequences(value_T: torch.Tensor, micro_batch: TensorDict) -> torch.Tenso
     return torch.nested.nested_tensor_from_jagged(whole, offsets)
 
 
-class CPUWorker(ActorRolloutRefWorker):
+class CPUWorker(PolicyWorker):
     """Actor, reference and rollout adapter in one process, as on a GPU."""
-
-    _own_metrics: dict[str, float]
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self):
@@ -218,35 +218,34 @@ class CPUWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor(self, data: TensorDict) -> TensorDict:
-        """verl's update; where it takes the old log-probabilities from itself, `own_metrics` has what is logged of them."""
         complete(data)
-        if "old_log_probs" in data:
-            self.actor.engine.own = None
-            return super().update_actor(data)
-        collector, began = own_log_probs.Collector(), time.perf_counter()
-        if self.ref is not None and "ref_log_prob" not in data:
+        began, takes_own = time.perf_counter(), "old_log_probs" not in data
+        if takes_own and self.ref is not None and "ref_log_prob" not in data:
             data["ref_log_prob"] = _responses_of(self._pass(self.ref, data)["log_probs"], data)
         seconds = time.perf_counter() - began
-        if not self.actor.engine.can_share(data):  # verl's own pass hands nothing over: ask it beforehand
-            output = self._pass(self.actor, data, calculate_entropy=True)
-            data["old_log_probs"] = _responses_of(output["log_probs"], data)
-            collector.take(data["old_log_probs"], _responses_of(output["entropy"], data))
-        self.actor.engine.own = collector
         output = super().update_actor(data)
-        self._own_metrics = collector.metrics(data, self.config.actor) | {own_log_probs.REFERENCE_SECONDS: seconds}
+        if takes_own:
+            self._own_metrics[REFERENCE_SECONDS] = seconds
         return output
 
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def own_metrics(self) -> dict[str, float]:
-        """What verl's trainer logs of the log-probabilities that the last update took from itself."""
-        return self._own_metrics
+    @contextmanager
+    def _collecting(self, data: TensorDict, collector: own_log_probs.Collector) -> Iterator[None]:
+        """A pass over shared prompts hands its log-probabilities over itself, before they are padded for verl's loss."""
+        engine = self.actor.engine
+        if not engine.can_share(data):
+            with super()._collecting(data, collector):
+                yield
+            return
+        engine.own = collector
+        try:
+            yield
+        finally:
+            engine.own = None
 
-    def _pass(self, part, data: TensorDict, calculate_entropy: bool = False) -> TensorDict:
-        """A forward pass of actor or reference, as verl's trainer asks for it (verl/trainer/ppo/v1/trainer_base.py)."""
+    def _pass(self, part, data: TensorDict) -> TensorDict:
+        """A forward pass, as verl's trainer asks for it (verl/trainer/ppo/v1/trainer_base.py)."""
         asked = data.select(*[key for key in (*_FIELDS, "position_ids") if key in data])
-        tu.assign_non_tensor(
-            asked, calculate_entropy=calculate_entropy, compute_loss=False, temperature=data["temperature"]
-        )
+        tu.assign_non_tensor(asked, calculate_entropy=False, compute_loss=False, temperature=data["temperature"])
         return part.infer_batch(asked)
 
 

@@ -143,6 +143,22 @@ SHUFFLES_MINI_BATCHES = Condition(
 )
 
 
+def updates_once(config: DictConfig) -> bool:
+    """Whether the policy that is updated is still the one that the round began with, and nothing else asks for its
+    log-probabilities beforehand: then the update's own forward pass gives them (Verl/adapter/own_log_probs.py)."""
+    one = _estimator(config)
+    return (
+        config.actor_rollout_ref.old_log_probs == "auto"
+        and not SEVERAL_UPDATES(config)
+        and not corrects_rollouts(config)
+        and not BYPASSES(config)
+        and config.actor_rollout_ref.actor.policy_loss.loss_mode == "vanilla"
+        and one is not None
+        and one.formula is not None  # verl's estimators may read them before the update
+        and not config.algorithm.use_kl_in_reward
+    )
+
+
 def loss_is(*modes: str) -> Condition:
     """Whether the policy loss is one of these."""
     return Condition(

@@ -10,6 +10,7 @@ docs/way-of-a-reward.md follows a reward through them.
 
 from typing import Any
 
+import ray
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
@@ -17,11 +18,13 @@ from tensordict import TensorDict
 from tensordict.tensorclass import NonTensorStack
 from transfer_queue import KVBatchMeta
 from verl.utils.debug import marked_timer
+from verl.utils.metric import reduce_metrics
 from verl.utils.model import get_generation_config
 from verl.workers.utils.padding import response_to_nested
 
 from Verl.adapter.generation import end_tokens
-from Verl.trainer.conditions import FILTERS_GROUPS
+from Verl.adapter.worker import PolicyWorker
+from Verl.trainer.conditions import FILTERS_GROUPS, updates_once
 from Verl.trainer.ppo import ledger, rollout_correction
 from Verl.trainer.ppo.controls import shuffled_rewards
 from Verl.trainer.ppo.dynamic_sampling import DynamicSampler, different_questions
@@ -36,6 +39,8 @@ from Verl.trainer.run_log import RunLog
 class RayTrainer(RecordedTrainer):
     """Base of RayTrainerGRPO, RayTrainerBandit and RayTrainerReplay."""
 
+    worker_class = PolicyWorker
+
     def __init__(self, config: DictConfig, run_log: RunLog):
         rollout_correction.choose_loss(config)
         super().__init__(config, run_log)
@@ -48,6 +53,10 @@ class RayTrainer(RecordedTrainer):
     def estimator_inputs(self, rollouts: Rollouts) -> dict[str, Any]:
         """What an algorithm adds: arguments of its estimators' formulas beyond what `advantages` gives to all."""
         return {}
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        self.role_worker_mapping = {role: ray.remote(self.worker_class) for role in self.role_worker_mapping}
 
     # ---- queries and rollouts ---------------------------------------------------------------------------------
 
@@ -138,9 +147,21 @@ class RayTrainer(RecordedTrainer):
 
     # ---- update and metrics -----------------------------------------------------------------------------------
 
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return batch if updates_once(self.config) else super()._compute_old_log_prob(batch, metrics)
+
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        takes_own = updates_once(self.config)
+        if takes_own and self.loss_mask.changed:
+            fields = TensorDict({"metric_mask": self.loss_mask.original}, batch_size=len(batch))
+            tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+            if batch.fields is not None:  # the names that the update is sent
+                batch.fields = list(dict.fromkeys([*batch.fields, *fields.keys()]))
         with self.loss_mask.applied(batch):
             batch = super()._update_actor(batch, metrics)
+        if takes_own:
+            parts = self.actor_rollout_wg.own_metrics()
+            metrics.update(reduce_metrics({name: [part[name] for part in parts] for name in parts[0]}))
         batch.fields = None
         return batch
 

@@ -2,11 +2,16 @@
 
 PPO's ratio compares the policy with the one that the round began with. With one update per round these are the same
 weights, so a pass that computes the old log-probabilities beforehand computes what the update's forward pass computes
-again. Where it is left out (trainer.py says when), the update takes the old ones from its own
-forward pass: the ratio is 1 exactly, and its gradient that of the policy. What verl 0.9.1 logs from the pass that is left
+again. Where it is left out (`updates_once` in Verl/trainer/conditions.py says when), the update takes the old ones from its
+own forward pass: the ratio is 1 exactly, and its gradient that of the policy. What verl 0.9.1 logs from the pass that is left
 out (verl/trainer/ppo/v1/trainer_base.py, `_compute_old_log_prob`: entropy, and the gap to the rollout's own
 log-probabilities) is computed here, by verl's own functions.
+
+On every device: what it costs is the entropy of each micro batch, taken without a gradient.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -14,11 +19,11 @@ from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import agg_loss
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug.metrics import calculate_debug_metrics
+from verl.workers.utils.padding import response_from_nested
 
 from Verl.adapter.nested import nested, rows_of
 
 ROWS = "rows_of_the_batch"
-REFERENCE_SECONDS = "seconds of the reference's pass"
 
 
 class Collector:
@@ -36,9 +41,22 @@ class Collector:
         self.entropies.update(zip(rows, entropy_T.split(lengths)))
         micro_batch["old_log_probs"] = nested([self.log_probs[row] for row in rows])
 
-    def take(self, log_probs: torch.Tensor, entropies: torch.Tensor) -> None:
-        """A whole batch's, nested."""
-        self.log_probs, self.entropies = dict(enumerate(rows_of(log_probs))), dict(enumerate(rows_of(entropies)))
+    def around(self, loss_function: Callable, keeps_entropy: bool) -> Callable:
+        """verl's loss, with each micro batch's own log-probabilities as the old ones where it has none.
+
+        Args:
+            keeps_entropy: the loss has an entropy term; else the entropy was computed for the metrics only.
+        """
+
+        def loss(model_output: dict[str, Any], data: TensorDict, **kwargs: Any) -> Any:
+            rows, mask = data[ROWS].tolist(), data["response_mask"]
+            entropy = model_output["entropy"] if keeps_entropy else model_output.pop("entropy")
+            data["old_log_probs"] = response_from_nested(model_output["log_probs"].detach(), mask)
+            self.log_probs.update(zip(rows, _on_cpu(data["old_log_probs"])))
+            self.entropies.update(zip(rows, _on_cpu(response_from_nested(entropy.detach(), mask))))
+            return loss_function(model_output=model_output, data=data, **kwargs)
+
+        return loss
 
     def metrics(self, data: TensorDict, actor_config) -> dict[str, float]:
         """Entropy and the gap to the rollout's log-probabilities, under verl's names."""
@@ -60,3 +78,7 @@ class Collector:
         if "rollout_log_probs" in fields:
             found |= calculate_debug_metrics(DataProto(batch=padded))
         return {name: float(value) for name, value in found.items()}
+
+
+def _on_cpu(field: torch.Tensor) -> list[torch.Tensor]:
+    return rows_of(field.cpu())

@@ -2,8 +2,8 @@
 
 import pytest
 
-from Verl.cpu.trainer import updates_once
 from Verl.study import shipped
+from Verl.trainer.conditions import updates_once
 
 ACTOR = "actor_rollout_ref.actor"
 FIXED = [f"{ACTOR}.use_dynamic_bsz=false", f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
@@ -18,7 +18,8 @@ FIXED = [f"{ACTOR}.use_dynamic_bsz=false", f"{ACTOR}.ppo_micro_batch_size_per_gp
         (["actor_rollout_ref.old_log_probs=recompute"], False),
         ([f"{ACTOR}.ppo_epochs=2"], False),  # the second update sees another policy
         ([f"{ACTOR}.ppo_mini_batch_size=8"], False),
-        (FIXED, False),  # such a run ended with a KeyError
+        (FIXED, True),
+        (["trainer.device=cuda"], True),
         ([f"{ACTOR}.policy_loss.loss_mode=sapo"], False),
         (["algorithm.rollout_correction.rollout_is=token"], False),  # compares them with the rollout's before the update
         (["algorithm.rollout_correction.bypass_mode=true"], False),  # takes the rollout's
