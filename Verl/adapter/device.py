@@ -5,6 +5,7 @@ looked up here, by its name. Neither torch nor verl is imported before a method 
 """
 
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,16 +22,22 @@ class Device:
 
     def set_environment(self) -> None:
         """Environment variables of this process and, through Ray, of every worker; before verl is imported."""
+        os.environ["VERL_USE_EXTERNAL_MODULES"] = "Verl.adapter.hf.plugin"
 
     def load(self) -> None:
         """Imports what training needs; the launcher does it beside Ray's start, which takes as long."""
 
-    def ray_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """What `ray.init` is given. Args: options: `ray_kwargs.ray_init` of the run."""
+    def ray_options(self, options: dict[str, Any], processes: int = 1) -> dict[str, Any]:
+        """What `ray.init` is given. Args: options: `ray_kwargs.ray_init` of the run; processes: that train on this machine."""
         return options
 
     def start_server(self, config: DictConfig) -> Any:
         """Starts the rollout server as soon as Ray is up, where it need not wait for the trainer; returns what must be held."""
+        if config.actor_rollout_ref.rollout.name != "hf":
+            return None
+        from Verl.adapter.hf.rollout import start_server
+
+        return start_server(config.actor_rollout_ref.rollout, config.actor_rollout_ref.model)
 
     @contextmanager
     def training(self, config: DictConfig, trainer_class: type) -> Iterator[type]:
@@ -52,7 +59,9 @@ class Device:
     def decoder(self, model: Any, end_tokens: set[int], max_rows: int) -> Any:
         """What generates with a Hugging Face model; its `generate` takes requests and gives completions
         (Verl/adapter/generation.py)."""
-        raise NotImplementedError("on a GPU vLLM generates")
+        from Verl.adapter.hf.decoder import Decoder
+
+        return Decoder(model, end_tokens, max_rows)
 
     def host(self) -> Any:
         """Processes that carry out short runs one after another (`train`, `close`)."""

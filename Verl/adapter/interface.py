@@ -102,9 +102,10 @@ def resolve(target: str, parent: bool = False) -> object:
 
 # Plug-in points: what is registered there, and where that stands.
 REGISTERED = {
-    "VERL_USE_EXTERNAL_MODULES": "Verl.cpu.plugin, imported with verl on a CPU",
+    "VERL_USE_EXTERNAL_MODULES": "Verl.cpu.plugin on a CPU, Verl.adapter.hf.plugin on a GPU, imported with verl",
     "verl.plugin.platform.platform_manager:PlatformRegistry.register": "the platform cpu (Verl/cpu/platform.py)",
-    "verl.workers.rollout.replica:RolloutReplicaRegistry.register": "rollouts hf, and vllm on a CPU (Verl/cpu/plugin.py)",
+    "verl.workers.rollout.replica:RolloutReplicaRegistry.register":
+        "rollouts hf (Verl/adapter/hf/plugin.py), and vllm on a CPU (Verl/cpu/plugin.py)",
     "verl.workers.rollout.base:_ROLLOUT_REGISTRY": "the weight sync of rollout hf; verl has no function for it",
     "verl.workers.engine.base:EngineRegistry.register": "the engine fsdp2 on a CPU (Verl/cpu/worker.py)",
     "verl.experimental.reward_loop.reward_manager:register": "the reward manager bandit_rft (Verl/reward/manager.py)",
@@ -191,7 +192,12 @@ RELIED_ON = {
         "RewardManagerBase.run_single(self, data)": "our reward manager",
     },
     "verl.plugin.platform.platform_base": {"PlatformBase": "the CPU platform"},
-    "verl.plugin.platform.platform_manager": {"PlatformRegistry.register(platform)": "the CPU platform"},
+    "verl.plugin.platform.platform_manager": {
+        "PlatformRegistry.register(platform)": "the CPU platform",
+        "get_platform()": "which variables let an actor see the GPUs",
+    },
+    "verl.utils.device": {"get_device_name()": "where the hf server computes", "get_torch_device()": "gives its memory back"},
+    "verl.workers.engine.utils": {"enable_full_determinism(seed)": "in the hf server too"},
     "verl.single_controller.ray": {
         "RayWorkerGroup(resource_pool, ray_cls_with_init)": "worker groups that outlive a run",
         "create_colocated_worker_cls(class_dict)": "worker groups that outlive a run",
@@ -227,8 +233,8 @@ RELIED_ON = {
     },
     "verl.workers.rollout.base": {
         "_ROLLOUT_REGISTRY": "where the weight sync of rollout.name=hf is found",
-        "BaseRollout.resume(self, tags)": "nothing to do on a CPU",
-        "BaseRollout.release(self)": "nothing to do on a CPU",
+        "BaseRollout.resume(self, tags)": "nothing to do with hf",
+        "BaseRollout.release(self)": "nothing to do with hf",
         "BaseRollout.update_weights(self, weights)": "new weights to the hf server",
     },
     "verl.workers.rollout.replica": {

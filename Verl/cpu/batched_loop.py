@@ -26,9 +26,9 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tokenizer import normalize_token_ids
 from verl.workers.rollout.replica import TokenOutput
 
+from Verl.adapter.hf.rollout import server_name
 from Verl.adapter.interface import replaced
 from Verl.adapter.nested import nested, plain, stacked
-from Verl.cpu.hf_rollout import server_name
 from Verl.seeds import rollout_seed
 
 

@@ -34,17 +34,10 @@ class CPU(Device):
     def load(self) -> None:
         import Verl.cpu.trainer  # noqa: F401
 
-    def ray_options(self, options: dict[str, Any]) -> dict[str, Any]:
+    def ray_options(self, options: dict[str, Any], processes: int = 1) -> dict[str, Any]:
         # Logical resources: verl places its workers on a GPU and a dozen CPUs, whatever the machine has.
         given = {key: value for key, value in options.items() if value is not None}
-        return {"num_cpus": 16, "num_gpus": 1, "object_store_memory": 10**9} | given
-
-    def start_server(self, config: DictConfig) -> Any:
-        if config.actor_rollout_ref.rollout.name != "hf":
-            return None
-        from Verl.cpu.hf_rollout import start_server
-
-        return start_server(config.actor_rollout_ref.rollout, config.actor_rollout_ref.model)
+        return {"num_cpus": 16 * processes, "num_gpus": processes, "object_store_memory": 10**9} | given
 
     @contextmanager
     def training(self, config: DictConfig, trainer_class: type) -> Iterator[type]:
@@ -63,11 +56,6 @@ class CPU(Device):
         from Verl.cpu.vllm_server import CPUHttpServer
 
         return CPUHttpServer
-
-    def decoder(self, model: Any, end_tokens: set[int], max_rows: int) -> Any:
-        from Verl.cpu.decoder import Decoder
-
-        return Decoder(model, end_tokens, max_rows)
 
     def host(self) -> Any:
         from Verl.cpu.host import Host

@@ -6,21 +6,11 @@ CPU platform, the `hf` rollout and where `vllm` is without a change to verl. Hea
 processes of a run never build a model.
 """
 
-from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
+from Verl.adapter.hf import plugin  # noqa: F401  registers the rollout "hf"
 from Verl.cpu import platform  # noqa: F401  registers the platform "cpu"
 from Verl.cpu.vllm_name import answer_to_vllm
-
-
-def _load_hf_replica():
-    from Verl.cpu.hf_rollout import HFReplica
-
-    return HFReplica
-
-
-RolloutReplicaRegistry.register("hf", _load_hf_replica)
-_ROLLOUT_REGISTRY[("hf", "async")] = "Verl.cpu.hf_rollout.HFWeightSync"
 
 
 def _load_vllm_replica():

@@ -23,9 +23,10 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_utils import AttentionInterface
 
+from Verl.adapter.hf import last_layer
+from Verl.adapter.hf.attention import why_attention_is_not_ours
 from Verl.adapter.interface import replaced
 from Verl.adapter.nested import places
-from Verl.cpu import last_layer
 from Verl.cpu.shared_attention import Attention, Padding, Part
 
 ATTENTION = "bandit_shared_prefix"
@@ -168,20 +169,6 @@ def micro_batches(prompts: Sequence[Sequence[int]], lengths: Sequence[int], most
             present = True
             batches[-1].append(row)
     return batches
-
-
-def why_attention_is_not_ours(model: PreTrainedModel | torch.nn.Module, config) -> str | None:
-    """Why an attention function of ours can't take the place of this model's; None if it can."""
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        return f"its layers attend in other ways than to everything before ({', '.join(sorted(kinds))})"
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        return "it attends through a sliding window"
-    if config._attn_implementation != "sdpa":
-        return f"its attention is {config._attn_implementation}, not sdpa"
-    if not getattr(model, "_supports_attention_backend", False):
-        return "its attention can't be replaced (transformers' _supports_attention_backend)"
-    return None
 
 
 def why_not(model: PreTrainedModel | torch.nn.Module, config) -> str | None:

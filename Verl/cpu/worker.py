@@ -53,32 +53,37 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
     """verl's fsdp2 engine for a language model, on a CPU. Set fp32 throughout: bf16 is emulated on most CPUs."""
 
     shares_prefixes = False
+    hands_over = False  # gradients, instead of reducing them over one process
     own: own_log_probs.Collector | None = None
 
     def _build_fsdp_module(self, module):
         with replaced(CPUOffloadPolicy=lambda **kwargs: None):
             module = super()._build_fsdp_module(module)
-        if one_process.is_alone():
+        # With weights in another type than they are reduced in, FSDP2 keeps gradients in a place of its own.
+        types = self.engine_config.mixed_precision or {}
+        one_type = types.get("param_dtype", "bf16") == types.get("reduce_dtype", "fp32")
+        self.hands_over = one_process.is_alone() and one_type
+        if self.hands_over:
             one_process.keep_gradients(module)
         return module
 
     def _gradient_sync_context(self, *, is_last_micro_batch: bool):
-        if one_process.is_alone():
+        if self.hands_over:
             return nullcontext()
         return super()._gradient_sync_context(is_last_micro_batch=is_last_micro_batch)
 
     def optimizer_step(self):
-        if one_process.is_alone():
+        if self.hands_over:
             one_process.hand_over_gradients(self.module)
         return super().optimizer_step()
 
     def get_per_tensor_param(self, **kwargs):
-        """verl's contract: name and whole tensor of every weight, and the LoRA settings. A shard that is the whole tensor
-        needs no gathering, which would copy it."""
+        """verl's contract: name and whole tensor of every weight, and the LoRA settings. A shard that is the whole
+        tensor needs no gathering, which would copy it."""
         if not one_process.is_alone() or hasattr(self.module, "peft_config"):
             return super().get_per_tensor_param(**kwargs)
         state = transformer_impl.convert_weight_keys(self.module.state_dict(), self.module)
-        whole = ((name, value.to_local() if isinstance(value, DTensor) else value) for name, value in state.items())
+        whole = ((name, _whole(value)) for name, value in state.items())
         return transformer_impl.unfuse_moe_params(whole, self.model_config.hf_config.model_type), None
 
     def share_prefixes(self, wanted: str) -> None:
@@ -134,6 +139,12 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
         return loss, {
             "model_output": transformer_impl.detach_tree(output), "loss": loss.detach().item(), "metrics": metrics
         }  # fmt: skip
+
+
+def _whole(value: torch.Tensor) -> torch.Tensor:
+    if not isinstance(value, DTensor):
+        return value
+    return value.to_local() if one_process.is_alone() else value.full_tensor()
 
 
 def _grouped_micro_batches(data: TensorDict, dp_group=None, **kwargs) -> tuple[list[TensorDict], list[list[int]]]:
@@ -220,8 +231,8 @@ class CPUWorker(PolicyWorker):
     def update_actor(self, data: TensorDict) -> TensorDict:
         complete(data)
         began, takes_own = time.perf_counter(), "old_log_probs" not in data
-        if takes_own and self.ref is not None and "ref_log_prob" not in data:
-            data["ref_log_prob"] = _responses_of(self._pass(self.ref, data)["log_probs"], data)
+        if takes_own and self.config.actor.use_kl_loss and "ref_log_prob" not in data:
+            data["ref_log_prob"] = _responses_of(self._reference_pass(data)["log_probs"], data)
         seconds = time.perf_counter() - began
         output = super().update_actor(data)
         if takes_own:
@@ -242,11 +253,11 @@ class CPUWorker(PolicyWorker):
         finally:
             engine.own = None
 
-    def _pass(self, part, data: TensorDict) -> TensorDict:
-        """A forward pass, as verl's trainer asks for it (verl/trainer/ppo/v1/trainer_base.py)."""
+    def _reference_pass(self, data: TensorDict) -> TensorDict:
+        """As verl's trainer asks for it (verl/trainer/ppo/v1/trainer_base.py)."""
         asked = data.select(*[key for key in (*_FIELDS, "position_ids") if key in data])
         tu.assign_non_tensor(asked, calculate_entropy=False, compute_loss=False, temperature=data["temperature"])
-        return part.infer_batch(asked)
+        return self.ref.infer_batch(asked)
 
 
 def _responses_of(output: torch.Tensor, data: TensorDict) -> torch.Tensor:

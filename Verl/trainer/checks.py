@@ -167,10 +167,8 @@ def _device(config: DictConfig) -> None:
         )
     if old not in ("auto", "recompute"):
         raise UserError(f"actor_rollout_ref.old_log_probs={old} is unknown: choose auto or recompute")
-    if rollout == "hf" and device != "cpu":
-        raise UserError("actor_rollout_ref.rollout.name=hf decodes on the CPU only: choose vllm, or trainer.device=cpu")
     if rollout not in (("hf", "vllm") if device == "cpu" else ("hf", "vllm", "sglang")):
-        raise UserError(f"actor_rollout_ref.rollout.name={rollout} is unknown on {device}: choose hf (CPU) or vllm")
+        raise UserError(f"actor_rollout_ref.rollout.name={rollout} is unknown on {device}: choose hf or vllm")
     if device == "cuda" and not gpu_present():
         raise NotHere(
             "trainer.device=cuda, but no NVIDIA GPU was found on this machine: run it where there is one, or on this CPU "

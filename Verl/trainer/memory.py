@@ -11,6 +11,8 @@ P parameters, L layers, h hidden, i intermediate, V vocabulary, K key-value head
     activations  2 T L h + 2 T (8 h + 3 i)   one checkpoint per layer, and the inside of the layer at hand
     cache        4 L K d per token: keys and values in bf16
     vLLM         gpu_memory_utilization x the GPU's memory: its weights (2 P) and, in what is left, the cache
+    hf           rollout.name=hf: its weights (2 P), those that it is handed (4 P), the cache of R rows (`max_num_seqs` at most)
+                 twice, as it is laid anew, and 16 R V for drawing; while the trainer computes, its weights stay
 
 verl's synchronous trainer alternates (verl 0.9.1, workers/engine_workers.py, update_weights): while vLLM generates,
 weights and optimizer stay on the GPU unless `param_offload` and `optimizer_offload` move them; while the trainer
@@ -24,6 +26,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from Verl.trainer.conditions import rewards_per_query
 
 GIB = 2**30
 
@@ -101,13 +105,19 @@ def memory(size: ModelSize, config: DictConfig, total_gib: float, reserve_gib: f
     weights, optimizer = 4 * parameters, 8 * parameters
     logits = 14 * tokens * size.vocabulary
     activations = 2 * tokens * size.layers * size.hidden + 2 * tokens * (8 * size.hidden + 3 * size.intermediate)
-    vllm = rollout.gpu_memory_utilization * total_gib * GIB
-    cache = vllm - 2 * parameters - reserve_gib * GIB
+    stays = 0
+    if rollout.name == "hf":
+        rows = min(rollout.max_num_seqs, data.train_batch_size * rewards_per_query(config))
+        cache, stays = rows * size.cache_bytes * length, 2 * parameters
+        server = stays + 4 * parameters + 2 * cache + 16 * rows * size.vocabulary
+    else:
+        server = rollout.gpu_memory_utilization * total_gib * GIB
+        cache = server - 2 * parameters - reserve_gib * GIB
     resident = weights * (not offload.param_offload) + optimizer * (not offload.optimizer_offload)
-    generate = resident + max(vllm, weights * offload.param_offload + 2 * parameters)
-    update = 2 * weights + optimizer + 2 * parameters + logits + activations
+    generate = resident + max(server, weights * offload.param_offload + 2 * parameters)
+    update = 2 * weights + optimizer + 2 * parameters + logits + activations + stays
     return Memory(
-        *(x / GIB for x in (weights, weights, optimizer, 2 * parameters, logits, activations, vllm, cache)),
+        *(x / GIB for x in (weights, weights, optimizer, 2 * parameters, logits, activations, server, cache)),
         at_once=max(0, int(cache // (size.cache_bytes * length))),
         generate=generate / GIB + reserve_gib,
         update=update / GIB + reserve_gib,
@@ -132,7 +142,11 @@ def too_small(name: str, found: Memory) -> str | None:
             "raise actor_rollout_ref.rollout.gpu_memory_utilization"
         )
     phase, key = (
-        ("generating", "lower actor_rollout_ref.rollout.gpu_memory_utilization or offload the actor")
+        (
+            "generating",
+            "lower actor_rollout_ref.rollout.gpu_memory_utilization (vllm) or actor_rollout_ref.rollout.max_num_seqs (hf), or "
+            "offload the actor",
+        )
         if found.generate > found.update
         else ("updating", "lower actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu")
     )

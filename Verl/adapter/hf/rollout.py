@@ -1,4 +1,4 @@
-"""`rollout.name=hf`: a rollout server that decodes with the Hugging Face model itself, for machines without vLLM.
+"""A rollout server that decodes with the Hugging Face model itself, for machines without vLLM, with a GPU or without.
 
 verl 0.9.1 talks to a rollout in two places, and both are given here:
 
@@ -7,6 +7,8 @@ verl 0.9.1 talks to a rollout in two places, and both are given here:
 * a `BaseRollout` adapter inside the training worker sends new weights to that actor (verl/workers/rollout/base.py).
 
 The same config keys as for vLLM apply: temperature, top_p, top_k, `n`, lengths, `max_num_seqs` (rows decoded at once).
+
+On a GPU the server shares the card with the training worker: its weights stay there, what a batch took is given back.
 """
 
 import asyncio
@@ -18,13 +20,16 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from verl.plugin.platform.platform_manager import get_platform
 from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.device import get_device_name, get_torch_device
 from verl.workers.config import HFModelConfig, RolloutConfig
+from verl.workers.engine.utils import enable_full_determinism
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 from Verl.adapter.generation import Completion, Request, end_tokens
-from Verl.cpu.decoder import Decoder
+from Verl.adapter.hf.decoder import Decoder
 
 _QUIET_SECONDS = 0.005  # requests outside a declared batch wait this long for company
 _STALLED_SECONDS = 30.0  # a declared batch that stops growing for this long is decoded as it is
@@ -71,7 +76,8 @@ class HFServer:
     so that a run does not depend on the order in which messages arrive.
     """
 
-    def __init__(self, config: RolloutConfig, model_config: dict, threads: int):
+    def __init__(self, config: RolloutConfig, model_config: dict, threads: int, number: int = 0):
+        self._device = torch.device(get_device_name(), number) if get_device_name() != "cpu" else torch.device("cpu")
         # All that computes does so in this one thread: OpenMP keeps a team of threads for each thread that ever called it,
         # and with more of them than cores it lets them sleep between two operations, 40 microseconds a time.
         self._thread = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(threads,))
@@ -82,6 +88,8 @@ class HFServer:
         self.config: RolloutConfig = omega_conf_to_dataclass(config)
         self.model_config: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
         self.tokenizer = self.model_config.tokenizer
+        if self.config.full_determinism:
+            self._thread.submit(enable_full_determinism, self.config.seed).result()
         settings = (model_config, self.config.dtype)
         kept = self._loaded[1] if self._loaded and self._loaded[0] == settings else None
         self.decoder = self._thread.submit(self._make_decoder, kept).result()
@@ -108,7 +116,7 @@ class HFServer:
             dtype=getattr(torch, self.config.dtype),
             attn_implementation="sdpa",
             trust_remote_code=self.model_config.trust_remote_code,
-        )
+        ).to(self._device)
 
     def _eos_ids(self) -> set[int]:
         return end_tokens(self.tokenizer, self.model_config.generation_config)
@@ -137,8 +145,15 @@ class HFServer:
     async def generate_batch(self, prompts: list[list[int]], sampling_params: list[dict]) -> list[TokenOutput]:
         """Many responses in one call: one message instead of one per response."""
         requests = [to_request(ids, params, self.config) for ids, params in zip(prompts, sampling_params, strict=True)]
-        done = await self._compute(self.decoder.generate, requests)
+        done = await self._compute(self._generate, requests)
         return [self._output(completion) for completion in done]
+
+    def _generate(self, requests: list[Request]) -> list[Completion]:
+        try:
+            return self.decoder.generate(requests)
+        finally:
+            if self._device.type != "cpu":
+                get_torch_device().empty_cache()  # for the trainer, which has the card next
 
     def _output(self, completion: Completion) -> TokenOutput:
         return TokenOutput(
@@ -157,7 +172,7 @@ class HFServer:
             taken, self._waiting = self._waiting, []
             taken.sort(key=lambda item: item[1] or ("", 0, 0))
             try:
-                done = await self._compute(self.decoder.generate, [request for request, _, _ in taken])
+                done = await self._compute(self._generate, [request for request, _, _ in taken])
             except Exception as error:  # handed to every caller, who then reports it: nothing is swallowed
                 for _, _, future in taken:
                     if not future.done():
@@ -215,7 +230,7 @@ class HFServer:
         self.global_steps = global_steps
 
     async def sleep(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing to free: the key-value cache of a batch dies with it, and main memory holds the weights anyway."""
+        """Nothing to free: the key-value cache of a batch dies with it, and the weights stay."""
 
     wake_up = clear_kv_cache = release_kv_cache = resume_kv_cache = sleep
     resume_generation = start_profile = stop_profile = sleep
@@ -232,15 +247,20 @@ def start_server(config: Any, model_config: Any, replica_rank: int = 0) -> ray.a
     The launcher calls this as soon as Ray is up, so that the server's process starts beside the trainer's set-up instead
     of after it: five seconds on two cores.
     """
+    options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 1000, "get_if_exists": True}
+    if get_device_name() != "cpu":
+        # Ray hides every GPU from an actor that asks for none; this one shares the training worker's.
+        options["runtime_env"] = {"env_vars": dict.fromkeys(get_platform().ray_noset_envvars(), "1")}
+    threads = int(os.environ.get("BANDIT_THREADS", os.cpu_count() or 1))
     return (
         ray.remote(HFServer)
-        .options(name=server_name(replica_rank), num_cpus=0, max_concurrency=1000, get_if_exists=True)
-        .remote(config, model_config, threads=int(os.environ.get("BANDIT_THREADS", os.cpu_count() or 1)))
+        .options(name=server_name(replica_rank), **options)
+        .remote(config, model_config, threads=threads, number=replica_rank)
     )
 
 
 class HFReplica(RolloutReplica):
-    """One HFServer per replica. A replica on a CPU is one process whatever the parallel sizes say."""
+    """One HFServer per replica: one process whatever the parallel sizes say."""
 
     async def launch_servers(self) -> None:
         server = start_server(self.config, self.model_config, self.replica_rank)
@@ -276,7 +296,7 @@ class HFWeightSync(BaseRollout):
         for name, tensor in named:  # tied weights have two names and go once
             sent.setdefault((tensor.data_ptr(), tensor.shape), name)
         once = set(sent.values())
-        arrays = {name: tensor.float().contiguous().numpy() for name, tensor in named if name in once}
+        arrays = {name: tensor.float().cpu().contiguous().numpy() for name, tensor in named if name in once}
         if self._server is None:
             self._server = ray.get_actor(server_name(self._replica_rank))
         # Ray copies the arrays into shared memory, where the server reads them.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from Verl.cpu.row_cache import Prompts, RowCache, attention
+from Verl.adapter.hf.row_cache import Prompts, RowCache, attention
 
 K, PER, D = 2, 3, 8
 MODULE = SimpleNamespace(layer_idx=0)

@@ -181,7 +181,8 @@ def attention(module, query, key, value, attention_mask, scaling=None, dropout=0
     to_own = query @ key.transpose(2, 3)
     if rows.hidden_own is not None:
         to_own += rows.hidden_own[..., : key.shape[2]]
-    weights = torch.cat([rows.by_row(to_prompt), to_own], dim=3).softmax(dim=3)
+    exact = torch.promote_types(query.dtype, torch.float32)
+    weights = torch.cat([rows.by_row(to_prompt), to_own], dim=3).softmax(dim=3, dtype=exact).to(query.dtype)
     split = prompt_key.shape[2]
     output = rows.by_row(rows.by_prompt(weights[..., :split]) @ prompt_value) + weights[..., split:] @ value
     return output.reshape(count, 1, heads, width), None

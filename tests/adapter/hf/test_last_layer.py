@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from Verl.cpu import last_layer
-from Verl.cpu.decoder import Decoder
+from Verl.adapter.hf import last_layer
+from Verl.adapter.hf.decoder import Decoder
 
 SIZES = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,

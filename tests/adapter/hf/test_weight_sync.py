@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from Verl.cpu.hf_rollout import HFServer, HFWeightSync
+from Verl.adapter.hf.rollout import HFServer, HFWeightSync
 
 SMALL = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2,
          "num_key_value_heads": 1}  # fmt: skip

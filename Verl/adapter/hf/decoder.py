@@ -14,16 +14,17 @@ Shapes: R rows being decoded, V vocabulary, G prompts, P columns of the prompts 
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from Verl.adapter.generation import Completion, Request
+from Verl.adapter.hf import last_layer
+from Verl.adapter.hf.attention import why_attention_is_not_ours
+from Verl.adapter.hf.row_cache import ATTENTION, Prompts, RowCache
 from Verl.adapter.interface import replaced
-from Verl.cpu import last_layer
-from Verl.cpu.row_cache import ATTENTION, Prompts, RowCache
-from Verl.cpu.shared_prefix import why_attention_is_not_ours
 
 _COMPACT_BELOW = 0.8  # drop ended rows once fewer than this share of the batch is still decoding
 _ADMIT_BELOW = 0.75  # take in requests that wait once this share of max_rows or less is still decoding
@@ -73,6 +74,11 @@ def draw(log_probs_RV: torch.Tensor, uniform_R: torch.Tensor, greedy_R: torch.Te
     return sampled_R
 
 
+def on_device(device: torch.device) -> AbstractContextManager:
+    """Tensors that are made meanwhile are made there; on a CPU they are in any case."""
+    return nullcontext() if device.type == "cpu" else device
+
+
 class Decoder:
     """Decodes requests with one model.
 
@@ -90,12 +96,13 @@ class Decoder:
         if reason:
             raise ValueError(f"rollout.name=hf can't decode this model: {reason}; take rollout.name=vllm")
         self.model, self.max_rows = model.eval(), max_rows
-        self.eos = torch.tensor(sorted(eos_ids), dtype=torch.long)
+        self.eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=model.device)
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Completions in the order of the requests. Requests with the same prompt should be neighbours."""
-        return _Rows(self, requests).run() if requests else []
+        with on_device(self.model.device):
+            return _Rows(self, requests).run() if requests else []
 
     def prefill(self, prompts: list[Sequence[int]]) -> tuple[Prompts, torch.Tensor]:
         """Prompts through the model once, padded on the left; next-token logits (G, V)."""

@@ -8,7 +8,8 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from Verl.adapter.generation import Request, end_tokens
-from Verl.cpu.decoder import Decoder, draw, processed_log_probs
+from Verl.adapter.hf import decoder as decoders
+from Verl.adapter.hf.decoder import Decoder, draw, processed_log_probs
 
 EOS = 1
 
@@ -206,3 +207,42 @@ def test_a_response_ends_at_the_end_token_of_tokenizer_or_model(model, tokenizer
         assert not ends & set(completion.token_ids[:-1])
         assert (completion.token_ids[-1] in ends) == (completion.stop_reason == "completed")
     assert end_tokens(SimpleNamespace(eos_token_id=3), None) == {3}
+
+
+class Made(torch.overrides.TorchFunctionMode):
+    """Notes the device of every tensor that is made from nothing: what a GPU run would find in the wrong memory."""
+
+    FACTORIES = (torch.tensor, torch.zeros, torch.ones, torch.arange, torch.full, torch.empty)
+
+    def __init__(self):
+        super().__init__()
+        self.devices = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in self.FACTORIES:
+            self.devices.append(kwargs.get("device"))
+        return function(*args, **kwargs)
+
+
+def test_every_tensor_that_decoding_makes_is_on_the_models_device(model, monkeypatch):
+    """As on a GPU, where a tensor is made in main memory unless it is said otherwise."""
+    monkeypatch.setattr(decoders, "on_device", lambda device: device)
+    requests = [Request(PROMPTS[row % 4], max_tokens=4 + row, seed=row, stop_sequences=[[7, 8]], top_k=5) for row in range(12)]
+    with Made() as made:
+        few = Decoder(model, [EOS], max_rows=4)
+        done = few.generate(requests)
+    assert len(made.devices) > 20 and set(made.devices) == {model.device}
+    assert [c.token_ids for c in done] == [c.token_ids for c in Decoder(model, [EOS], max_rows=64).generate(requests)]
+
+
+def test_in_bf16_attention_weighs_in_32_bits(model):
+    """A GPU decodes in bf16: its log-probabilities are those of a pass over the whole, within bf16's rounding."""
+    half = Qwen2ForCausalLM.from_pretrained(None, config=model.config, state_dict=model.state_dict(), dtype=torch.bfloat16)
+    done = Decoder(half, [EOS], max_rows=64).generate([Request(prompt, 12, seed=row) for row, prompt in enumerate(PROMPTS * 2)])
+    gaps = [
+        abs(np.exp(ours) - np.exp(theirs))
+        for prompt, completion in zip(PROMPTS * 2, done, strict=True)
+        for ours, theirs in zip(completion.log_probs, forward_log_probs(half, prompt, completion.token_ids), strict=True)
+    ]
+    assert 0 < np.mean(gaps) < 0.01
