@@ -3,7 +3,7 @@
 verl 0.9.1 gives all rollouts of a query the same sampling parameters (verl/trainer/ppo/v1/agent_loop_tq.py,
 `_run_prompt`), so its rollouts can't be told apart, repeated or paired. `_run_agent_loop` is called once per rollout
 with its number: there the seed goes in. The `hf` server is also told how many requests belong together
-(Verl/cpu/hf_rollout.py says why); vLLM, which would reject the key, is not.
+(Verl/adapter/hf/rollout.py says why); vLLM, which would reject the key, is not.
 """
 
 import itertools
@@ -48,9 +48,12 @@ class SeededAgentLoopWorker(_PlainWorker):
             kwargs["session_id"] + int(kwargs.get("first_session", 0)),  # of an evaluation's further samples
             trajectory["validate"],
         )
+        name, size, first = self._places[kwargs["uid"]]
         if self._declares_batches:
-            name, size, first = self._places[kwargs["uid"]]
             params["batch"] = (name, size, first + kwargs["session_id"])
+        if self.rollout_config.full_determinism:
+            # verl makes a request's id of its priority, which its V1 trainer leaves at 0 for all of them.
+            kwargs["priority"] = first + kwargs["session_id"]
         return await super()._run_agent_loop(params, trajectory, agent_name=agent_name, trace=trace, **kwargs)
 
 

@@ -14,6 +14,7 @@ from Verl.errors import UserError
 from Verl.reward.sources import KNOWN_DATA_SOURCES
 from Verl.trainer.best import check_best, check_best_files
 from Verl.trainer.data_checks import check_questions
+from Verl.trainer.determinism import check_determinism, check_gpu
 from Verl.trainer.feature_checks import check_features
 from Verl.trainer.ppo.estimators import EXTRA, Estimator, estimators, ours, usable
 from Verl.trainer.published import check_published
@@ -85,6 +86,7 @@ def check(config: DictConfig, algorithm: str) -> None:
         part(config)
     _estimator(config, algorithm)
     check_features(config)
+    check_determinism(config)
 
 
 def lacking(config: DictConfig, to_the_end: bool = True) -> list[str]:
@@ -174,6 +176,8 @@ def _device(config: DictConfig) -> None:
             "trainer.device=cuda, but no NVIDIA GPU was found on this machine: run it where there is one, or on this CPU "
             "with trainer.device=cpu and actor_rollout_ref.model.path=<a folder with a small model>"
         )
+    if device == "cuda":
+        check_gpu(config)
     if rollout == "vllm" and device == "cpu":
         _vllm_on_cpu(config)
     elif rollout == "vllm" and importlib.util.find_spec("vllm") is None:

@@ -195,6 +195,10 @@ USES_AGENT_LOOP = Condition(
     lambda config: not config.actor_rollout_ref.rollout.agent.agent_loop_manager_class.endswith("BatchedAgentLoopManager"),
     "rollouts are drawn a batch at a time here; verl's agent loop reads it, which actor_rollout_ref.rollout.name=vllm uses",
 )
+ON_A_GPU = Condition(
+    lambda config: config.trainer.device == "cuda",
+    "a CPU's runs of one seed are equal to the byte already; it is for trainer.device=cuda",
+)
 HAS_LORA = Condition(
     lambda config: bool(config.actor_rollout_ref.model.lora_rank), "set actor_rollout_ref.model.lora_rank above 0"
 )

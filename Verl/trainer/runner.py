@@ -17,7 +17,7 @@ from Verl import REPO_ROOT
 from Verl.adapter.balance import plain_workloads
 from Verl.adapter.device import device_for
 from Verl.seeds import derive
-from Verl.trainer import trackers
+from Verl.trainer import determinism, trackers
 from Verl.trainer.interruption import REQUEST
 from Verl.trainer.ppo.estimators import TRAINERS
 from Verl.trainer.run_log import RunLog
@@ -45,6 +45,7 @@ def set_environment(config: DictConfig) -> None:
     }
     for key, value in defaults.items():
         os.environ.setdefault(key, value)
+    os.environ.update(determinism.environment(config))
     device_for(config.trainer.device).set_environment()
 
 
@@ -106,7 +107,7 @@ class Runner:
         runtime = get_ppo_ray_runtime_env(self.config)
         runtime["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1"} | asked.get("env_vars", {})
         ray.init(
-            **self.device.ray_options(options),
+            **self.device.ray_options(options, self.config.trainer.n_gpus_per_node),
             runtime_env={key: value for key, value in runtime.items() if value is not None},
             include_dashboard=False,
             logging_level="warning",

@@ -45,6 +45,7 @@ OmegaConf.register_new_resolver(
 OmegaConf.register_new_resolver(
     "share", lambda part, key, *, _root_: round(part * OmegaConf.select(_root_, key)), replace=True
 )
+OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)
 
 
 @dataclass(frozen=True)
