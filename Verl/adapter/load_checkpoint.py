@@ -22,6 +22,7 @@ import torch
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
 
+from Verl.adapter import lora
 from Verl.errors import UserError
 
 _SHARD = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
@@ -103,7 +104,7 @@ def load_checkpoint(folder: Path, dtype: torch.dtype | None = None) -> PreTraine
     home = actor / "huggingface"
     if not (home / "config.json").is_file():
         raise UserError(f"{home / 'config.json'} is missing, so the checkpoint isn't whole")
-    state = load_state_dict(actor)
+    state = _without_adapters(load_state_dict(actor), actor)
     config = AutoConfig.from_pretrained(home, local_files_only=True)
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     model, report = model_class.from_pretrained(
@@ -118,6 +119,17 @@ def load_checkpoint(folder: Path, dtype: torch.dtype | None = None) -> PreTraine
     if (home / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(home)
     return model.eval()
+
+
+def _without_adapters(state: dict[str, torch.Tensor], actor: Path) -> dict[str, torch.Tensor]:
+    """LoRA adapters merged, if there are any: verl writes rank and alpha beside the weights."""
+    if not lora.has_adapters(state):
+        return state
+    try:
+        settings = json.loads((actor / "lora_train_meta.json").read_text())
+        return lora.merged(state, settings["lora_alpha"] / settings["r"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{actor}: the LoRA adapters can't be merged ({_first_line(error)})") from error
 
 
 def _refuse_gaps(actor: Path, report: dict[str, Any]) -> None:

@@ -15,12 +15,19 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 
 from Verl.adapter.interface import replaced
 from Verl.adapter.own_log_probs import ROWS, Collector
+from Verl.seeds import derive
 
 
 class PolicyWorker(ActorRolloutRefWorker):
     """Actor, reference and rollout adapter in one process."""
 
     _own_metrics: dict[str, float]
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        if self.config.model.lora_rank:  # peft draws A from torch's stream, which nothing has seeded
+            torch.manual_seed(derive(self.config.rollout.seed, "lora"))
+        super().init_model()
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor(self, data: TensorDict) -> TensorDict:

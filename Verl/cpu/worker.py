@@ -34,7 +34,7 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.utils.padding import response_from_nested
 
-from Verl.adapter import own_log_probs
+from Verl.adapter import lora, own_log_probs
 from Verl.adapter.interface import replaced
 from Verl.adapter.nested import nested, places, rows_of
 from Verl.adapter.worker import PolicyWorker
@@ -78,12 +78,17 @@ class CPUEngine(transformer_impl.FSDPEngineWithLMHead):
         return super().optimizer_step()
 
     def get_per_tensor_param(self, **kwargs):
-        """verl's contract: name and whole tensor of every weight, and the LoRA settings. A shard that is the whole
-        tensor needs no gathering, which would copy it."""
-        if not one_process.is_alone() or hasattr(self.module, "peft_config"):
+        """verl's contract: name and whole tensor of every weight, adapters merged, and no LoRA settings. A shard that is the
+        whole tensor needs no gathering, which would copy it."""
+        settings = getattr(self.module, "peft_config", None)
+        if not one_process.is_alone() and not settings:
             return super().get_per_tensor_param(**kwargs)
         state = transformer_impl.convert_weight_keys(self.module.state_dict(), self.module)
-        whole = ((name, _whole(value)) for name, value in state.items())
+        if settings:
+            adapter = settings["default"]
+            whole = lora.merged({name: _whole(value) for name, value in state.items()}, adapter.lora_alpha / adapter.r).items()
+        else:
+            whole = ((name, _whole(value)) for name, value in state.items())
         return transformer_impl.unfuse_moe_params(whole, self.model_config.hf_config.model_type), None
 
     def share_prefixes(self, wanted: str) -> None:
@@ -254,10 +259,12 @@ class CPUWorker(PolicyWorker):
             engine.own = None
 
     def _reference_pass(self, data: TensorDict) -> TensorDict:
-        """As verl's trainer asks for it (verl/trainer/ppo/v1/trainer_base.py)."""
+        """As verl's trainer asks for it (verl/trainer/ppo/v1/trainer_base.py): of a policy with adapters the reference is
+        the policy without them."""
         asked = data.select(*[key for key in (*_FIELDS, "position_ids") if key in data])
         tu.assign_non_tensor(asked, calculate_entropy=False, compute_loss=False, temperature=data["temperature"])
-        return self.ref.infer_batch(asked)
+        tu.assign_non_tensor(asked, no_lora_adapter=self.ref is None)
+        return (self.ref or self.actor).infer_batch(asked)
 
 
 def _responses_of(output: torch.Tensor, data: TensorDict) -> torch.Tensor:

@@ -16,6 +16,7 @@ from Verl.trainer.best import check_best, check_best_files
 from Verl.trainer.data_checks import check_questions
 from Verl.trainer.determinism import check_determinism, check_gpu
 from Verl.trainer.feature_checks import check_features
+from Verl.trainer.lora_checks import check_lora
 from Verl.trainer.ppo.estimators import EXTRA, Estimator, estimators, ours, usable
 from Verl.trainer.published import check_published
 from Verl.trainer.reward_checks import check_custom_function, check_time_limit
@@ -38,6 +39,8 @@ BOUNDS: dict[str, tuple[float | None, float | None, bool]] = {
     "data.window_size": (1, None, True),
     "algorithm.replay.min_history": (1, None, True),
     "algorithm.replay.decay": (0, 1, False),
+    "actor_rollout_ref.model.lora_rank": (0, None, True),
+    "actor_rollout_ref.model.lora_alpha": (1, None, True),
     "actor_rollout_ref.rollout.n": (1, None, True),
     "actor_rollout_ref.rollout.top_p": (1e-9, 1, False),
     "actor_rollout_ref.rollout.temperature": (1e-9, None, False),
@@ -86,6 +89,7 @@ def check(config: DictConfig, algorithm: str) -> None:
         part(config)
     _estimator(config, algorithm)
     check_features(config)
+    check_lora(config)
     check_determinism(config)
 
 

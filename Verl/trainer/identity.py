@@ -55,7 +55,8 @@ def stands_on(config: DictConfig) -> dict[str, str | int]:
     if (gpus := config.trainer.n_gpus_per_node * config.trainer.nnodes) > 1:
         found["gpus"] = gpus
     found["version.python"] = platform.python_version()
-    for package in _PACKAGES:
+    adapters = ("peft",) if config.actor_rollout_ref.model.lora_rank else ()
+    for package in (*_PACKAGES, *adapters):
         try:
             found[f"version.{package}"] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -148,8 +149,6 @@ def _model(config: DictConfig) -> dict[str, str]:
     }
     if folder.parent.name == "snapshots":  # the Hub's cache: models--owner--name/snapshots/<commit>
         found["model.revision"] = folder.name
-    if adapter := model.get("lora_adapter_path"):
-        found["model.adapter"] = sha256_of(weight_files(model_folder(str(adapter), weights=True)))
     return found
 
 

@@ -17,17 +17,21 @@ P parameters, L layers, h hidden, i intermediate, V vocabulary, K key-value head
 verl's synchronous trainer alternates (verl 0.9.1, workers/engine_workers.py, update_weights): while vLLM generates,
 weights and optimizer stay on the GPU unless `param_offload` and `optimizer_offload` move them; while the trainer
 computes, vLLM sleeps. The peak is the larger of the two.
+
+With LoRA (`actor_rollout_ref.model.lora_rank` r) gradients and optimizer are those of the adapters, r (in + out) for each
+adapted layer, and the weights have the adapters besides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from Verl.trainer.conditions import rewards_per_query
+from Verl.trainer.lora_checks import adapted_layers
 
 GIB = 2**30
 
@@ -56,6 +60,12 @@ class ModelSize:
         layer = 2 * self.hidden * q + 2 * self.hidden * kv + 3 * self.hidden * self.intermediate + 2 * self.hidden
         layer += (q + 2 * kv) * (self.biases == "qkv") + (q + kv) * self.qk_norm
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.layers * layer + self.hidden
+
+    def adapters(self, rank: int, layers: Collection[str]) -> int:
+        """Parameters of LoRA adapters of these linear layers: L r (in + out), each."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        ends = {"q_proj": self.hidden + q, "o_proj": self.hidden + q, "k_proj": self.hidden + kv, "v_proj": self.hidden + kv}
+        return self.layers * rank * sum(ends.get(layer, self.hidden + self.intermediate) for layer in layers)
 
     @property
     def cache_bytes(self) -> int:
@@ -102,7 +112,10 @@ def memory(size: ModelSize, config: DictConfig, total_gib: float, reserve_gib: f
     parameters, length = size.parameters, data.max_prompt_length + data.max_response_length
     tokens = _micro_batch(config) * length
     offload = OmegaConf.select(ours, "fsdp_config")
-    weights, optimizer = 4 * parameters, 8 * parameters
+    rank = config.actor_rollout_ref.model.lora_rank
+    adapters = size.adapters(rank, adapted_layers(config)) if rank else 0
+    trained = adapters if rank else parameters
+    weights, gradients, optimizer = 4 * (parameters + adapters), 4 * trained, 8 * trained
     logits = 14 * tokens * size.vocabulary
     activations = 2 * tokens * size.layers * size.hidden + 2 * tokens * (8 * size.hidden + 3 * size.intermediate)
     stays = 0
@@ -115,9 +128,9 @@ def memory(size: ModelSize, config: DictConfig, total_gib: float, reserve_gib: f
         cache = server - 2 * parameters - reserve_gib * GIB
     resident = weights * (not offload.param_offload) + optimizer * (not offload.optimizer_offload)
     generate = resident + max(server, weights * offload.param_offload + 2 * parameters)
-    update = 2 * weights + optimizer + 2 * parameters + logits + activations + stays
+    update = weights + gradients + optimizer + 2 * parameters + logits + activations + stays
     return Memory(
-        *(x / GIB for x in (weights, weights, optimizer, 2 * parameters, logits, activations, server, cache)),
+        *(x / GIB for x in (weights, gradients, optimizer, 2 * parameters, logits, activations, server, cache)),
         at_once=max(0, int(cache // (size.cache_bytes * length))),
         generate=generate / GIB + reserve_gib,
         update=update / GIB + reserve_gib,

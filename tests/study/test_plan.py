@@ -27,17 +27,19 @@ def config(**changes):
     base = OmegaConf.create(
         {
             "data": {"train_batch_size": 32, "max_prompt_length": 512, "max_response_length": 1024},
-            "trainer": {"total_epochs": 100, "total_training_steps": None, "test_freq": 50, "val_before_train": True},
+            "trainer": {"total_epochs": 100, "total_training_steps": None, "test_freq": 50, "val_before_train": True,
+                        "n_gpus_per_node": 1, "nnodes": 1},
             "evaluation": {
                 "train_questions": 256, "val_questions": -1, "test_questions": -1, "val_freq": 25, "final_samples": 1,
             },
             "actor_rollout_ref": {
+                "model": {"lora_rank": 0},
                 "actor": {
                     "ppo_micro_batch_size_per_gpu": 4,
                     "fsdp_config": {"param_offload": False, "optimizer_offload": False},
                 },
                 "rollout": {
-                    "n": 8, "gpu_memory_utilization": 0.6, "log_prob_micro_batch_size_per_gpu": 4, **SAMPLING,
+                    "name": "vllm", "n": 8, "gpu_memory_utilization": 0.6, "log_prob_micro_batch_size_per_gpu": 4, **SAMPLING,
                     "val_kwargs": {"n": 1, **SAMPLING},
                 },
             },

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# GRPO, 32 queries x 8 rollouts a step: the embedded model on sums.
+# Against run_grpo_0032_8_tiny_arith.sh: LoRA adapters of rank 8 instead of all weights.
+# Takes, on this CPU: see README.md.
+# Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
+# Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
+# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+algorithm=grpo
+adv_estimator=grpo
+train_batch_size=32
+rollout_n=8
+variant=lora_8
+own_arguments=(actor_rollout_ref.model.lora_rank=8 actor_rollout_ref.model.lora_alpha=16)
+model=tiny
+data=arith
+run "$@"
