@@ -114,6 +114,7 @@ def _plan_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seeds", type=int, help="number of seeds; default: study.yaml's")
     command.add_argument("--seed-std", type=float, help="std over seeds of the difference of two arms' Pass@1")
     command.add_argument("--gpu-gib", type=float, help="memory of another GPU")
+    command.add_argument("--gpus", type=int, help="GPUs of each run, data parallel (trainer.n_gpus_per_node)")
     command.add_argument("--efficiency", type=float, help="share of the data sheet's speed, instead of study.yaml's")
     command.add_argument("--result", type=Path, default=RESULT_DIR, help="folder of finished runs to take the speed from")
 
@@ -181,7 +182,7 @@ def _check(study: design.Study, options: argparse.Namespace) -> int:
 
 
 def _plan(study: design.Study, options: argparse.Namespace) -> int:
-    for name in ("steps", "seeds", "gpu_gib", "efficiency"):
+    for name in ("steps", "seeds", "gpu_gib", "gpus", "efficiency"):
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise UserError(f"--{name.replace('_', '-')} {value} must be above 0")
@@ -189,7 +190,8 @@ def _plan(study: design.Study, options: argparse.Namespace) -> int:
     plans: list[report.Plan] = []
     for pair in _pairs(study, options):
         cells = study.chosen(pair, options.cells, options.factor or ([] if options.cells else ["all"]))
-        rows = [(cell, starting.prepare(cell, pair, folder=options.folder)) for cell in cells]
+        typed = [f"trainer.n_gpus_per_node={options.gpus}"] if options.gpus else []
+        rows = [(cell, starting.prepare(cell, pair, typed, folder=options.folder)) for cell in cells]
         std = {"seed_std": options.seed_std} if options.seed_std is not None else {}
         costs = report.Plan(study, pair, rows, {
             "steps": options.steps,

@@ -9,6 +9,7 @@ parameters, C sequences at a time (what rollout.max_num_seqs and the cache allow
     train, s          12 P (p + r) B N / F     forward 2 P, backward 4 P, recomputed forward 2 P (gradient
                       checkpointing), log-probs 2 P, reference 2 P operations a token
     evaluate, s       as generate, for the questions of each evaluation
+    several GPUs      each draws and trains its share; what they send each other is not reckoned
     hours             steps (generate + train) + evaluate, divided by 3600 x efficiency
 
 W and F are the data sheet's; `efficiency`, the share of them that a run reaches, is an assumption until a pair has
@@ -25,7 +26,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from Verl.trainer.conditions import DRAWS_FINAL_SAMPLES
-from Verl.trainer.memory import ModelSize
+from Verl.trainer.memory import ModelSize, gpus
 from Verl.trainer.run_checks import check_epochs, steps_by_epochs
 
 
@@ -43,6 +44,7 @@ class Workload:
     steps_are_bound: bool  # nothing but the number of epochs ends the run
     evaluated: int
     further: int = 0
+    gpus: int = 1
 
     @property
     def responses(self) -> int:
@@ -75,6 +77,7 @@ def workload(config: DictConfig, questions: Mapping[str, int], steps: int | None
         steps_are_bound=total is None,
         evaluated=_evaluated(config, questions, total or bound) + _further(config, questions),
         further=_further(config, questions),
+        gpus=gpus(config),
     )
 
 
@@ -124,6 +127,7 @@ class Hours:
 
 def _generate_seconds(size: ModelSize, work: Workload, count: int, at_once: int, machine: Mapping[str, Any]) -> float:
     bandwidth, peak, parameters = machine["bandwidth_gb_s"] * 1e9, machine["bf16_tflop_s"] * 1e12, size.parameters
+    count = math.ceil(count / work.gpus)
     together = min(at_once, count)
     read = 2 * parameters + together * size.cache_bytes * (work.prompt + work.response / 2)
     decode = work.response * (read / bandwidth + 2 * parameters * together / peak)
@@ -133,7 +137,7 @@ def _generate_seconds(size: ModelSize, work: Workload, count: int, at_once: int,
 def reckoned_hours(size: ModelSize, work: Workload, at_once: int, machine: Mapping[str, Any]) -> Hours:
     """From the machine's data sheet and the stated efficiency (module docstring)."""
     scale = 3600 * machine["efficiency"]
-    trained = work.queries * work.rollouts * (work.prompt + work.response)
+    trained = work.queries * work.rollouts * (work.prompt + work.response) / work.gpus
     train = 12 * size.parameters * trained / (machine["bf16_tflop_s"] * 1e12)
     return Hours(
         generate=work.steps * _generate_seconds(size, work, work.responses, at_once, machine) / scale,

@@ -18,6 +18,7 @@ verl's synchronous trainer alternates (verl 0.9.1, workers/engine_workers.py, up
 weights and optimizer stay on the GPU unless `param_offload` and `optimizer_offload` move them; while the trainer
 computes, vLLM sleeps. The peak is the larger of the two.
 
+On several GPUs (data parallel, FSDP) weights, gradients and optimizer are shared out evenly; a micro batch is each one's own.
 With LoRA (`actor_rollout_ref.model.lora_rank` r) gradients and optimizer are those of the adapters, r (in + out) for each
 adapted layer, and the weights have the adapters besides.
 """
@@ -115,12 +116,12 @@ def memory(size: ModelSize, config: DictConfig, total_gib: float, reserve_gib: f
     rank = config.actor_rollout_ref.model.lora_rank
     adapters = size.adapters(rank, adapted_layers(config)) if rank else 0
     trained = adapters if rank else parameters
-    weights, gradients, optimizer = 4 * (parameters + adapters), 4 * trained, 8 * trained
+    weights, gradients, optimizer = (x / gpus(config) for x in (4 * (parameters + adapters), 4 * trained, 8 * trained))
     logits = 14 * tokens * size.vocabulary
     activations = 2 * tokens * size.layers * size.hidden + 2 * tokens * (8 * size.hidden + 3 * size.intermediate)
     stays = 0
     if rollout.name == "hf":
-        rows = min(rollout.max_num_seqs, data.train_batch_size * rewards_per_query(config))
+        rows = min(rollout.max_num_seqs, -(-data.train_batch_size * rewards_per_query(config) // gpus(config)))
         cache, stays = rows * size.cache_bytes * length, 2 * parameters
         server = stays + 4 * parameters + 2 * cache + 16 * rows * size.vocabulary
     else:
@@ -136,6 +137,11 @@ def memory(size: ModelSize, config: DictConfig, total_gib: float, reserve_gib: f
         update=update / GIB + reserve_gib,
         total=total_gib,
     )
+
+
+def gpus(config: DictConfig) -> int:
+    """Of all machines of a run."""
+    return config.trainer.n_gpus_per_node * config.trainer.nnodes
 
 
 def _micro_batch(config: DictConfig) -> int:

@@ -1,6 +1,7 @@
 """The plan against numbers worked out by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,6 +140,9 @@ def test_hours_by_hand():
     assert hours.generate == pytest.approx(5 * (2 * decode + prefill) / 3600 / 0.5)
     assert hours.train == pytest.approx(5 * 12 * 348 * (10 + 20) * 2 * 3 / 10_000 / 3600 / 0.5)
     assert hours.evaluate == 0 and hours.total == hours.generate + hours.train
+    # On two GPUs each draws 4 of the 8 responses and trains on 3 of the 6.
+    two = plan.reckoned_hours(TOY, replace(work, gpus=2), at_once=4, machine=machine)
+    assert two.generate == pytest.approx(hours.generate / 2) and two.train == pytest.approx(hours.train / 2)
 
 
 def test_measured_speed_is_the_median_over_steps_and_runs(tmp_path):
