@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from Verl.analysis.runs import packed
+from Verl.trainer.benchmarks import evaluated_sets
 
 SKIPPED_STEPS = 1  # the first step pays for compilation and caches
 
@@ -46,7 +47,7 @@ def _record(line: str) -> dict[str, Any]:
 
 def _of_evaluation(record: dict[str, Any]) -> float | None:
     seconds, drawn = record.get("timing_s/testing"), 0.0
-    for name in ("train", "validation", "test"):
+    for name in evaluated_sets(record):
         further = [int(key.partition("@")[2]) for key in record if re.fullmatch(rf"eval/{name}/avg@\d+", key)]
         samples = max([record.get(f"eval/{name}/samples", 1.0), *further])
         drawn += record.get(f"eval/{name}/questions", 0.0) * samples

@@ -12,6 +12,7 @@ from Verl.data.recipe import Outdated, check_current
 from Verl.data.schema import DataError, check_parquet
 from Verl.errors import UserError
 from Verl.reward.sources import KNOWN_DATA_SOURCES
+from Verl.trainer.benchmarks import SPLITS, check_benchmarks, files_of, splits_of
 from Verl.trainer.best import check_best, check_best_files
 from Verl.trainer.data_checks import check_questions
 from Verl.trainer.determinism import check_determinism, check_gpu
@@ -85,7 +86,7 @@ def check(config: DictConfig, algorithm: str) -> None:
     Raises:
         UserError: for the first.
     """
-    for part in (_bounds, _batches, check_resume, check_best, _reward, _loggers, _writable):
+    for part in (_bounds, _batches, check_resume, check_best, check_benchmarks, _reward, _loggers, _writable):
         part(config)
     _estimator(config, algorithm)
     check_features(config)
@@ -274,35 +275,35 @@ def _model(config: DictConfig) -> None:
         ) from None
 
 
-def _files(config: DictConfig, key: str) -> list[str]:
-    value = OmegaConf.select(config, f"data.{key}", throw_on_missing=False)
-    if value is None:
-        raise UserError(f"data.{key} is not set: give a parquet file (Dataset/*/prepare.py writes them)")
-    return [str(value)] if isinstance(value, str) else [str(v) for v in value]
+def _files(config: DictConfig, split: str, key: str) -> list[str]:
+    if split in SPLITS and OmegaConf.select(config, key, throw_on_missing=False) is None:
+        raise UserError(f"{key} is not set: give a parquet file (Dataset/*/prepare.py writes them)")
+    return files_of(config, split)
 
 
 def _data(config: DictConfig) -> None:
     known = None if config.reward.custom_reward_function.path else KNOWN_DATA_SOURCES
     rows = {}
-    for key in ("train_files", "val_files", "test_files"):
+    for split, key in splits_of(config).items():
+        files = _files(config, split, key)
         try:
-            rows[key] = sum(check_parquet(Path(path), known_data_sources=known) for path in _files(config, key))
-            for path in _files(config, key):
+            rows[split] = sum(check_parquet(Path(path), known_data_sources=known) for path in files)
+            for path in files:
                 check_current(Path(path))
         except DataError as error:
-            absent = all(not Path(path).exists() for path in _files(config, key))
+            absent = all(not Path(path).exists() for path in files)
             kind = NotHere if absent or isinstance(error, Outdated) else UserError
-            raise kind(f"data.{key}: {error}") from None
+            raise kind(f"{key}: {error}") from None
     size = config.data.train_batch_size
-    if size > rows["train_files"]:
+    if size > rows["train"]:
         raise UserError(
-            f"data.train_batch_size={size} is larger than the training data ({rows['train_files']} questions in "
-            f"{', '.join(_files(config, 'train_files'))}): lower it, or prepare more data"
+            f"data.train_batch_size={size} is larger than the training data ({rows['train']} questions in "
+            f"{', '.join(files_of(config, 'train'))}): lower it, or prepare more data"
         )
     check_published(config)
     check_questions(config)
     check_best_files(config)
-    check_epochs(config, rows["train_files"])
+    check_epochs(config, rows["train"])
 
 
 def _writable(config: DictConfig) -> None:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+from Verl.trainer.benchmarks import evaluated_sets
 from Verl.wording import duration, pass_at_1
 
 _LEGEND = (
@@ -90,7 +91,7 @@ class Progress:
         self.first_step: int | None = None
 
     def evaluation(self, step: int, metrics: dict[str, float]) -> None:
-        names = [name for name in ("train", "validation", "test") if f"eval/{name}/pass@1" in metrics]
+        names = evaluated_sets(metrics)
         if names:
             parts = [
                 f"{name} {metrics[f'eval/{name}/pass@1']:.3f} ({metrics[f'eval/{name}/questions']:.0f} questions"

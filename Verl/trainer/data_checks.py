@@ -11,18 +11,11 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from Verl.data.questions import QuestionSet, copies, overlap, read_questions, shared_identity
 from Verl.errors import UserError
-
-SPLITS = {"train": "train_files", "validation": "val_files", "test": "test_files"}
-
-
-def files_of(config: DictConfig, split: str) -> list[str]:
-    """The files of a split, as the config names them."""
-    value = OmegaConf.select(config, f"data.{SPLITS[split]}")
-    return [str(value)] if isinstance(value, str) else [str(one) for one in value or []]
+from Verl.trainer.benchmarks import benchmarks, files_of, splits_of
 
 
 def check_questions(config: DictConfig) -> None:
@@ -31,15 +24,16 @@ def check_questions(config: DictConfig) -> None:
     Raises:
         UserError: in one sentence with the keys, the files and the rows.
     """
-    for held_out in ("test", "validation"):
+    held_out_sets = ("test", "validation", *benchmarks(config))
+    for held_out in held_out_sets:
         _refuse_same_file(config, held_out)
-    splits = _splits(config)
+    splits, keys = _splits(config), splits_of(config)
     for split, questions in splits.items():
-        _refuse_shared_identity(split, questions)
-    for held_out in ("test", "validation"):
+        _refuse_shared_identity(keys[split], questions)
+    for held_out in held_out_sets:
         if found := overlap(splits["train"], splits[held_out]):
             raise UserError(
-                f"data.train_files: {found.count} of {len(splits['train'].places)} questions are in data.{SPLITS[held_out]} "
+                f"data.train_files: {found.count} of {len(splits['train'].places)} questions are in {keys[held_out]} "
                 f"too (the first: {found.first} is {found.same_as}): leave them out of one of the two, as "
                 "Dataset/*/prepare.py does"
             )
@@ -71,7 +65,7 @@ def copies_in_words(found: dict[str, dict[str, object]]) -> list[str]:
 
 
 def _splits(config: DictConfig) -> dict[str, QuestionSet]:
-    return {split: _read(tuple((name, _sha256(Path(name))) for name in files_of(config, split))) for split in SPLITS}
+    return {split: _read(tuple((name, _sha256(Path(name))) for name in files_of(config, split))) for split in splits_of(config)}
 
 
 @lru_cache(maxsize=16)  # by content, not by date: design.py checks some 160 runs over the same few files
@@ -89,18 +83,18 @@ def same_file(config: DictConfig, split: str, other: str) -> tuple[str, str] | N
 def _refuse_same_file(config: DictConfig, held_out: str) -> None:
     if pair := same_file(config, "train", held_out):
         raise UserError(
-            f"data.train_files={pair[0]} is the file of data.{SPLITS[held_out]} ({pair[1]}), so the run would be measured on "
-            "what it trains on: give another one"
+            f"data.train_files={pair[0]} is the file of {splits_of(config)[held_out]} ({pair[1]}), so the run would be "
+            "measured on what it trains on: give another one"
         )
 
 
-def _refuse_shared_identity(split: str, questions: QuestionSet) -> None:
+def _refuse_shared_identity(key: str, questions: QuestionSet) -> None:
     if (pair := shared_identity(questions)) is None:
         return
     first, second = pair
     source, index = questions.identities[questions.places.index(second)]
     raise UserError(
-        f"data.{SPLITS[split]}: {first} and {second} are both question {index} of {source}, and a question is known by its "
+        f"{key}: {first} and {second} are both question {index} of {source}, and a question is known by its "
         "data source and index: renumber extra_info.index, or give one of the files another data_source"
     )
 

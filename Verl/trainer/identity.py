@@ -21,7 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from Verl import REPO_ROOT, provenance
 from Verl.data.prompt_length import chat_template
 from Verl.errors import UserError
-from Verl.trainer.data_checks import SPLITS, count_copies, files_of
+from Verl.trainer.benchmarks import files_of, splits_of
+from Verl.trainer.data_checks import count_copies
 from Verl.trainer.model_files import model_folder, tokenizer_name, weight_files
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 
@@ -44,10 +45,10 @@ def stands_on(config: DictConfig) -> dict[str, str | int]:
     where there are several: a checkpoint is in as many parts, and only they can read it.
     """
     found: dict[str, str | int] = {}
-    for split, key in SPLITS.items():
+    for split, key in splits_of(config).items():
         # A file may be gone by now, and then it is no entry: a finished run is asked what has changed, too.
         for path in filter(os.path.isfile, files_of(config, split)):
-            found[f"data.{key}/{_from_root(path)}"] = _sha256(Path(path))
+            found[f"{key}/{_from_root(path)}"] = _sha256(Path(path))
     found |= _model(config)
     if path := _source(OmegaConf.select(config, "reward.custom_reward_function.path")):
         found["reward_function"] = _sha256(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from Verl import REPO_ROOT
+from Verl.trainer.benchmarks import KEY, SPLITS, evaluated_sets
 from Verl.trainer.export import Chosen, records
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -64,8 +65,9 @@ def _facts(
     facts = [("checkpoint", f"{_code(chosen.checkpoint.name)}, {chosen.why}"), ("weights", f"{dtype}, {fingerprint[:16]}")]
     facts += [(key, _code(record[key])) for key in ("arm", "seed", "command", "commit", "config_hash") if key in record]
     facts += [(name, _code(value)) for key, name in _SETTINGS.items() if (value := _get(config, key)) is not None]
-    for split, key in (("train", "train_files"), ("validation", "val_files"), ("test", "test_files")):
-        if files := _get(config, f"data.{key}"):
+    own = {split: _get(config, key) for split, key in SPLITS.items()}
+    for split, files in {**own, **(_get(config, KEY) or {})}.items():
+        if files:
             count = record.get("questions", {}).get(split)
             asked = f", {count} questions" if count else ""
             facts.append((f"{split} data", _code(", ".join([files] if isinstance(files, str) else files)) + asked))
@@ -86,7 +88,7 @@ def _scores(chosen: Chosen) -> str:
             values = [chosen.scores[step].get(key) for step in shown]
             rows.append((f"{match[1]} {match[2]}", *("-" if value is None else f"{value:.4f}" for value in values)))
     last = chosen.scores[steps[-1]]
-    how = [f"{int(last[key])} questions of {split}" for split in ("train", "validation", "test")
+    how = [f"{int(last[key])} questions of {split}" for split in evaluated_sets(last)
            if (key := f"eval/{split}/questions") in last]  # fmt: skip
     temperature = last.get("eval/test/temperature", last.get("eval/validation/temperature"))
     sampled = f", sampled at temperature {temperature:g}" if temperature is not None else ""

@@ -26,6 +26,10 @@ _IN_THE_ARM = (
 )  # fmt: skip
 # How many questions are asked changes what is measured, not the arm: one name, but another run (`comparable`).
 _MEASURE = ("evaluation.train_questions", "evaluation.val_questions", "evaluation.test_questions")
+_BENCHMARKS = "data.benchmarks"  # the same
+# Keys that say nothing where they are not set, as in a run from before there were any; the text of a chat template stands
+# in verl's own key.
+_UNSET = (_BENCHMARKS, "data.chat_template")
 # How far a run goes; it may go further when it is resumed, unless its learning rate is a function of the length.
 _LENGTH = ("trainer.total_training_steps", "trainer.total_epochs")
 _NO_EFFECT = (
@@ -100,7 +104,7 @@ def variant(
     typed = {
         key: value
         for key, value in sorted(typed.items())
-        if key not in in_the_arm and key != "seed" and not key.startswith(_NO_EFFECT)
+        if key not in in_the_arm and key != "seed" and not key.startswith((*_NO_EFFECT, _BENCHMARKS))
     }
     known = {*known, *typed}
     words, exact = [], True
@@ -194,6 +198,8 @@ def comparable(config: DictConfig, with_seed: bool) -> dict[str, object]:
         if isinstance(value, dict) and value:
             for key, child in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), child)
+        elif prefix in _UNSET:
+            return
         elif counts(prefix) and (with_seed or prefix not in _SEEDS):
             flat[prefix] = value
 

@@ -24,6 +24,7 @@ OPEN_DICTS = (
     "actor_rollout_ref.rollout.engine_kwargs",
     "actor_rollout_ref.actor.optim.override_optimizer_config",
     "data.apply_chat_template_kwargs",
+    "data.benchmarks",
     "ray_kwargs.ray_init.runtime_env",
     "reward.reward_kwargs",
 )

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from Verl.data.prompt_length import NoChatTemplate, PromptEncoder
 from Verl.errors import UserError
-from Verl.trainer.data_checks import SPLITS, files_of
+from Verl.trainer.benchmarks import files_of, splits_of
 from Verl.trainer.model_files import model_folder, tokenizer_name
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -28,7 +28,7 @@ def check_prompts(config: DictConfig) -> None:
     if OmegaConf.select(config, "data.custom_cls.name") != "QuestionDataset":
         return  # a data set of the user's own makes its prompts itself
     encoder = _encoder(config)
-    left = {split: _left(config, split, encoder) for split in SPLITS}
+    left = {split: _left(config, split, encoder) for split in splits_of(config)}
     size, most = config.data.train_batch_size, int(config.data.get("train_max_samples", -1) or -1)
     if 0 < most < size:
         raise UserError(f"data.train_max_samples={most} is less than data.train_batch_size={size}: lower the batch")
@@ -58,7 +58,7 @@ def _encoder(config: DictConfig) -> PromptEncoder:
 
 def _left(config: DictConfig, split: str, encoder: PromptEncoder) -> int:
     """How many questions of a split verl will keep."""
-    key, limit, files = f"data.{SPLITS[split]}", int(config.data.max_prompt_length), files_of(config, split)
+    key, limit, files = splits_of(config)[split], int(config.data.max_prompt_length), files_of(config, split)
     prompts = [
         prompt for path in files for prompt in pq.ParquetFile(path).read(columns=["prompt"])["prompt"].to_pylist()
     ]

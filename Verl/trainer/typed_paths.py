@@ -16,11 +16,13 @@ from hydra.errors import HydraException
 from Verl import REPO_ROOT
 
 READ = (
-    "data.train_files", "data.val_files", "data.test_files", "data.custom_cls.path", "actor_rollout_ref.model.path",
+    "data.train_files", "data.val_files", "data.test_files", "data.chat_template", "data.custom_cls.path",
+    "actor_rollout_ref.model.path",
     "actor_rollout_ref.model.tokenizer_path", "actor_rollout_ref.model.hf_config_path",
     "actor_rollout_ref.model.lora_adapter_path", "actor_rollout_ref.rollout.agent.agent_loop_config_path",
     "reward.custom_reward_function.path", "trainer.resume_from_path",
 )  # fmt: skip
+GROUPS = ("data.benchmarks",)  # of files that are read, by name
 WRITTEN = ("run.result_dir", "run.figure_dir", "trainer.default_local_dir", "trainer.rollout_data_dir",
            "trainer.validation_data_dir")  # fmt: skip
 
@@ -38,7 +40,8 @@ def resolved(overrides: list[str], folder: Path | None = None) -> list[str]:
 def _resolved(text: str, folder: Path) -> str:
     key, _, value = text.partition("=")
     name = key.lstrip("+")
-    if not value or name not in (*READ, *WRITTEN):
+    group = next((one for one in GROUPS if name == one or name.startswith(f"{one}.")), None)
+    if not value or (name not in (*READ, *WRITTEN) and group is None):
         return text
     if value.startswith("~"):  # which Hydra can't read
         value = str(Path(value).expanduser())
@@ -47,11 +50,22 @@ def _resolved(text: str, folder: Path) -> str:
         given = OverridesParser.create().parse_override(text).value()
     except HydraException:
         return text  # not to be read: composing the config says so
-    if isinstance(given, list):
-        paths = [_path(one, name, folder) for one in given]
-        return text if paths == given else f"{key}=[{','.join(_quoted(path) for path in paths)}]"
-    path = _path(given, name, folder)
-    return text if path == given else f"{key}={_quoted(path)}"
+    paths = _paths(given, name, folder)
+    return text if paths == given else f"{key}={_written(paths)}"
+
+
+def _paths(given: Any, name: str, folder: Path) -> Any:
+    """The same value with its paths resolved: a text, a list, or a group of them by name."""
+    if isinstance(given, dict):
+        return {one: _paths(value, name, folder) for one, value in given.items()}
+    return [_path(one, name, folder) for one in given] if isinstance(given, list) else _path(given, name, folder)
+
+
+def _written(paths: Any) -> str:
+    """As Hydra reads it."""
+    if isinstance(paths, dict):
+        return "{" + ",".join(f"{_quoted(str(name))}:{_written(value)}" for name, value in paths.items()) + "}"
+    return f"[{','.join(map(_written, paths))}]" if isinstance(paths, list) else _quoted(str(paths))
 
 
 def _path(given: Any, name: str, folder: Path) -> Any:
@@ -60,7 +74,7 @@ def _path(given: Any, name: str, folder: Path) -> Any:
     path = Path(given)
     if not path.is_absolute():
         here = folder / path
-        if name in READ and not here.exists():
+        if name not in WRITTEN and not here.exists():
             return given  # as from the repository's root, or a model's name on the Hub
         path = Path(os.path.normpath(here))
     elif given == str(path):

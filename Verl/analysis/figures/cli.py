@@ -27,6 +27,7 @@ from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, read_margin
 from Verl.analysis.verdicts.summary import summary_table, to_markdown
 from Verl.design.declared import AXES, Factor, declared
 from Verl.errors import UserError
+from Verl.trainer.benchmarks import evaluated_sets
 
 TABLE = "table"
 _PLOTTED = {
@@ -55,8 +56,8 @@ def common_options(description: str) -> argparse.ArgumentParser:
 
 
 def needed(metric: str) -> bool:
-    """Whether the figures need a metric: a run logs scores of others."""
-    return metric in _PLOTTED
+    """Whether the figures and the table need a metric: a run logs scores of others."""
+    return metric in _PLOTTED or bool(evaluated_sets([metric]))
 
 
 def load_or_say(name: str, result_dir: Path, wanted: Callable[[str], bool] = needed) -> Runs | None:

@@ -39,6 +39,7 @@ _LINES = (  # of the sparklines: metric, name, format
     ("actor/grad_norm", "|grad|", ".3f"),
 )
 _MOST = 12  # runs in the table
+_MOST_BENCHMARKS = 3  # per run
 _MOST_PARTS = 4  # of a reward, per run
 _STATUS = {"running": "green", "finished": "blue", "failed": "red", "interrupted": "yellow"}
 
@@ -80,7 +81,8 @@ def _panel(run: RunNow, width: int, height: int, ascii_only: bool) -> Panel:
     inner = width - 4
     style = _STATUS.get(run.status, "red")
     lines: list[Text] = [_progress(run, max(10, inner - 40), ascii_only)]
-    series = [Series(name, style, run.curve(metric).points) for metric, name, style in _SHARES]
+    benchmarks = [(f"eval/{name}/pass@1", name, "green") for name in run.benchmarks()[:_MOST_BENCHMARKS]]
+    series = [Series(name, style, run.curve(metric).points) for metric, name, style in (*_SHARES, *benchmarks)]
     legend = Text()
     for one in series:
         if one.points:

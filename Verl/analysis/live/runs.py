@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from Verl.analysis.runs.files import RunFile, read_run
 from Verl.errors import UserError
+from Verl.trainer.benchmarks import SPLITS, evaluated_sets
 from Verl.trainer.run_folder import going_on
 
 _KEPT = re.compile(
-    r"(train/(reward_mean|pass@1|response_length_mean)|eval/(train|validation|test)/pass@1|"
+    r"(train/(reward_mean|pass@1|response_length_mean)|eval/[^/]+/pass@1|"
     r"actor/(kl_loss|grad_norm)|timing_s/step|ledger/total_hours|reward/(?!failures$|timeouts$).*)"
 )
 _TOTAL = re.compile(r"^  total_training_steps: (\d+)\s*$", re.MULTILINE)
@@ -53,6 +54,10 @@ class RunNow:
 
     def curve(self, metric: str) -> Curve:
         return Curve([(step, row[metric]) for step, row in sorted(self.rows.items()) if metric in row])
+
+    def benchmarks(self) -> list[str]:
+        """The sets that were evaluated beside train, validation and test."""
+        return [name for name in evaluated_sets({key for row in self.rows.values() for key in row}) if name not in SPLITS]
 
     def reward_parts(self) -> list[str]:
         """The metrics of the parts of a user's reward, by name."""

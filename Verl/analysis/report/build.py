@@ -30,7 +30,7 @@ from Verl.analysis.verdicts.compare import compare, study_family, study_verdicts
 from Verl.analysis.verdicts.comparison import Comparison
 from Verl.analysis.verdicts.factors import arms_of
 from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, Key, Verdict, read_margin
-from Verl.analysis.verdicts.summary import summary_table
+from Verl.analysis.verdicts.summary import benchmarks_of, summary_table
 from Verl.analysis.verdicts.text import number, p_text, verdict_words
 from Verl.design.cells import Factor, Pair
 from Verl.design.declared import declared
@@ -169,6 +169,7 @@ def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None
         "counts": verdict_counts(compared),
         "disputed": [one for one in compared if one.disputed() and one.counted_as is None],
         "summary": summary_table(runs, arms, result_dir=result_dir, judged=judged).to_dict("records"),
+        "benchmarks": benchmarks_of(runs.table),
         "across": across_pairs(runs.table, declared().base_line, arms),
         **{name: {pair: of_pair(runs.table, pair) for pair in pairs} for name, of_pair in by_pair.items()},
         "health": checks,

@@ -20,7 +20,6 @@ from rich.text import Text
 
 from Verl.analysis.samples.page import page
 from Verl.analysis.samples.view import (
-    EVALUATED,
     RESULT_DIR,
     Entry,
     Filters,
@@ -116,7 +115,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--limit", type=int, help=f"at most so many, 0 for all (default: {DEFAULT_LIMIT}; all with --index)"
     )
-    parser.add_argument("--eval", choices=EVALUATED, help="answers of the evaluations on this set, not those of training")
+    text = "answers of the evaluations on this set (train, validation, test or a benchmark), not those of training"
+    parser.add_argument("--eval", metavar="SET", help=text)
     parser.add_argument("--against", help="another run, side by side: same step, question and rollout")
     parser.add_argument("--html", type=Path, help="write one self-contained page instead")
     parser.add_argument("--result", type=Path, default=RESULT_DIR, help="folder of the runs")

@@ -26,7 +26,6 @@ from Verl.reward.parts import METRIC, TEXT
 _SHOWN = ("step", "data_source", "index", "rollout", "reward", "strict", "flexible", "failure", "timeout", "log_prob",
           "response_length", "text")  # fmt: skip
 _FILES = {None: "train_files", "train": "train_files", "validation": "val_files", "test": "test_files"}  # of config.yaml
-EVALUATED = ("train", "validation", "test")
 _KEPT = "\n\t\u200d"  # line breaks, tabs, and the joiner that emoji are made with
 _STEP_FILE = re.compile(r"step_(\d+)\.parquet")
 
@@ -42,7 +41,7 @@ class Filters:
         first, last: steps, both included.
         index: the question's index in its data set.
         reward: the reward; side by side it is the first run's.
-        evaluation: answers of the evaluations on "train", "validation" or "test" instead of those drawn for training.
+        evaluation: answers of the evaluations on "train", "validation", "test" or a benchmark instead of those of training.
     """
 
     first: int = 0
@@ -222,7 +221,8 @@ def find_questions(
 
     try:
         config = yaml.safe_load(packed.read_text(folder / "config.yaml"))
-        files = config["data"][_FILES[evaluation]]
+        data = config["data"]
+        files = data[_FILES[evaluation]] if evaluation in _FILES else data["benchmarks"][evaluation]
         found = {}
         for name in [files] if isinstance(files, str) else files:
             table = pq.read_table(REPO_ROOT / name, columns=["data_source", "prompt", "reward_model", "extra_info"])

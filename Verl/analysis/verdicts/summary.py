@@ -16,6 +16,9 @@ from Verl.analysis.verdicts.comparison import Comparison
 from Verl.analysis.verdicts.judge import MARGIN, Key, Verdict
 from Verl.analysis.verdicts.text import verdict_words
 from Verl.design.declared import declared
+from Verl.trainer.benchmarks import SPLITS, evaluated_sets
+
+BENCHMARK = "benchmark_"  # begins the names of a benchmark's columns
 
 
 def note(margin: float) -> str:
@@ -58,9 +61,27 @@ def _row(table: pd.DataFrame, pair: str, arm: str, marginal, gain, same_as: str)
     row |= _columns("marginal_gain", marginal)
     row["disputed"] = marginal is not None and marginal.disputed()
     row["verdict"] = verdict_words(marginal) if marginal is not None and marginal.verdict else ""
+    row |= _benchmark_columns(rows)
     row["same_logs_as"] = same_as
     row["sentence"] = marginal.sentence if marginal is not None else gain.sentence
     return row
+
+
+def benchmarks_of(table: pd.DataFrame) -> list[str]:
+    """The benchmarks that any run logs (`data.benchmarks`), by name."""
+    return [name for name in evaluated_sets(table.columns) if name not in SPLITS]
+
+
+def _benchmark_columns(rows: pd.DataFrame) -> dict[str, float]:
+    """Of each benchmark: the last evaluation's mean over seeds with its 95 % t interval."""
+    found = {}
+    for name in benchmarks_of(rows):
+        at_the_end = last_scores(rows, f"eval/{name}/pass@1")
+        values = np.array([]) if at_the_end is None else at_the_end[1]
+        low, high = seed_interval(values)[1:] if len(values) > 1 else (np.nan, np.nan)
+        mean = values.mean() if len(values) else np.nan
+        found |= {f"{BENCHMARK}{name}": mean, f"{BENCHMARK}{name}_low": low, f"{BENCHMARK}{name}_high": high}
+    return found
 
 
 def summary_table(
@@ -107,6 +128,9 @@ def _p_cell(p: float) -> str:
 def to_markdown(summary: pd.DataFrame, margin: float = MARGIN) -> str:
     """The table for a reader, its sentences below it."""
     head = ["pair", "arm", "seeds", "start", "final", "best (step)", "gain", "marginal gain", "p", "verdict", "t (Holm)"]
+    ends = ("_low", "_high")
+    benchmarks = [name for name in summary.columns if name.startswith(BENCHMARK) and not name.endswith(ends)]
+    head += [name.removeprefix(BENCHMARK) for name in benchmarks]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in summary.to_dict("records"):
         cells = [
@@ -121,6 +145,7 @@ def to_markdown(summary: pd.DataFrame, margin: float = MARGIN) -> str:
             _p_cell(row["marginal_gain_p"]),
             row["verdict"] or "-",
             _p_cell(row["marginal_gain_t_p"]) + " (disagrees)" * bool(row["disputed"]),
+            *(_cell(row[name], *(row[f"{name}{end}"] for end in ends)) for name in benchmarks),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     sentences = [f"- {sentence}" for sentence in summary["sentence"]]

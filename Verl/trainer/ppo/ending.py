@@ -67,9 +67,10 @@ class Ending:
             return f"budget.{budget}={limits[budget]} is used up"
         if patience is None or VALIDATION not in trainer.run_log.last_record:
             return None
-        if evaluations_since(trainer.run_log.values(VALIDATION)) < patience:
+        since = evaluations_since(trainer.run_log.values(VALIDATION))
+        if since < patience:
             return None
-        return f"budget.patience={patience} is used up: as many evaluations on validation without a better score"
+        return f"budget.patience={patience} is used up ({since} evaluations on validation without a better score)"
 
     def _record_best(self) -> int | None:
         """The best trained step on validation into run.json, where that is asked for; None: it is not, or there is none."""

@@ -1,4 +1,4 @@
-"""Evaluation during a run: Pass@1 on a sample of the training questions, on the validation split and on the test set.
+"""Evaluation during a run: Pass@1 on a sample of the training questions, on validation, on the test set and benchmarks.
 
 One sample per question at the temperature of `val_kwargs` (the published metric: one sample at temperature 1.0), or
 `val_kwargs.n` of them. The random numbers depend on (seed, step, question, sample) alone, so that two arms with one
@@ -26,6 +26,7 @@ from verl.utils.dataset.rl_dataset import collate_fn
 from Verl.reward.parts import means as part_means
 from Verl.seeds import derive
 from Verl.statistics.questions import pass_at_k
+from Verl.trainer.benchmarks import benchmarks, files_of
 from Verl.trainer.conditions import DRAWS_FINAL_SAMPLES
 from Verl.trainer.ppo.generation_records import GenerationRecords
 from Verl.trainer.ppo.rollouts import Rollouts
@@ -57,17 +58,18 @@ class Evaluator:
     def __init__(self, trainer: "RayTrainer"):
         self.trainer, self.config = trainer, trainer.config
         settings, config = self.config.evaluation, self.config
-        test = create_rl_dataset(
-            config.data.test_files, config.data, trainer.tokenizer, trainer.processor, is_train=False
-        )
+        test = self._read(config.data.test_files)
+        others = {name: self._read(files_of(config, name)) for name in benchmarks(config)}
         train, validation = trainer.train_dataset, trainer.val_dataset
         self.sets = [
             # The same sample for every arm and seed: it is part of the measure, not of the run.
             QuestionSet("train", train, _sample(train, settings.train_questions), settings.val_freq),
             QuestionSet("validation", validation, _first(validation, settings.val_questions), settings.val_freq),
             QuestionSet("test", test, _first(test, settings.test_questions), config.trainer.test_freq, final_samples(config)),
+            *(QuestionSet(name, one, _first(one, settings.test_questions), config.trainer.test_freq)
+              for name, one in others.items()),
         ]
-        self._record_left_out({"train": train, "validation": validation, "test": test})
+        self._record_left_out({"train": train, "validation": validation, "test": test, **others})
         # verl asks for evaluation every trainer.test_freq steps: give it the steps on which any set is due, and decide
         # here which. The run's own config, which is logged and compared, keeps what the user asked for.
         self.test_freq = config.trainer.test_freq
@@ -75,6 +77,10 @@ class Evaluator:
         config.trainer.test_freq = math.gcd(*wanted) if wanted else -1
         config.trainer.val_before_train &= bool(wanted)  # verl can't do with an evaluation of nothing
         self.skip_next = False  # a resumed run was already evaluated at the step that it starts from
+
+    def _read(self, files: Any) -> object:
+        trainer = self.trainer
+        return create_rl_dataset(files, self.config.data, trainer.tokenizer, trainer.processor, is_train=False)
 
     def _record_left_out(self, datasets: dict[str, object]) -> None:
         """How many questions of each split have too long a prompt, and how many are left, into run.json."""
