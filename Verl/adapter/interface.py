@@ -180,6 +180,11 @@ RELIED_ON = {
     },
     "verl.utils.debug": {"marked_timer(name, timing_raw)": "the time of a rollout"},
     "verl.utils.debug.metrics": {"calculate_debug_metrics(data)": "the gap to the rollout, as verl computes it"},
+    "verl.utils.tracking": {
+        "Tracking(project_name, experiment_name, default_backend, config)": "its loggers by name, after a resume too",
+        "_TensorboardAdapter(project_name, experiment_name)": "its writer is told where a resumed run goes on",
+        "FileLogger(project_name, experiment_name)": "the beginning that it empties is logged again",
+    },
     "verl.utils.import_utils": {"load_class_from_fqn(fqn)": "the agent loop's manager"},
     "verl.utils.metric": {"reduce_metrics(metrics)": "metrics over processes"},
     "verl.utils.model": {"get_generation_config(model)": "the tokens that end a response"},
