@@ -39,7 +39,8 @@ class PromptEncoder:
         self._settings = _settings(self.folder)
         self.template = template or chat_template(self.folder)
         self._fast: Any = None
-        if not (self.folder / "tokenizer.json").is_file():
+        self._slow: Any = None
+        if not self._has_json():
             self._slow = _auto_tokenizer(str(self.folder), local=True)
             self.template = self.template or getattr(self._slow, "chat_template", None)
         if not self.template:
@@ -51,25 +52,81 @@ class PromptEncoder:
         Raises:
             ValueError: the template can't write a prompt; the message says which, counted from 1.
         """
-        from transformers.utils.chat_template_utils import render_jinja_template  # late: half a second, no torch
-
-        # It sets these itself; verl drops them too.
+        # The call sets these itself; verl drops them too.
         values = {key: value for key, value in (values or {}).items() if key not in _OF_THE_CALL}
         named = {**self._settings, **values}
         texts = []
         for place, prompt in enumerate(prompts, start=1):
             try:
-                rendered, _ = render_jinja_template(
-                    [list(prompt)], chat_template=self.template, add_generation_prompt=True, **named
-                )
-            except Exception as error:  # jinja's own errors, and whatever a template raises
-                raise ValueError(f"prompt {place}: {str(error).splitlines()[0]}") from error
-            texts += rendered
+                texts.append(self._render(prompt, named))
+            except ValueError as error:
+                raise ValueError(f"prompt {place}: {error}") from error
+        if len(set(texts)) == 1 and any(prompt != prompts[0] for prompt in prompts):
+            raise ValueError("prompt 1 otherwise than all the others: it leaves the messages out")
         return self._count(texts)
 
+    def special_tokens(self) -> dict[str, str]:
+        """The named ones (eos_token, pad_token, ...) by their names."""
+        if "eos_token" in self._settings or (self._has_json() and self._plain()):
+            return self._settings
+        # A tokenizer's class may name tokens that its files do not.
+        if self._slow is None:
+            self._slow = _auto_tokenizer(str(self.folder), local=True)
+        return {name: str(one) for name in _SPECIAL if (one := getattr(self._slow, name, None)) is not None}
+
+    def _plain(self) -> bool:
+        """Whether the tokenizer's class names no tokens by itself."""
+        path = self.folder / "tokenizer_config.json"
+        kind = json.loads(path.read_text()).get("tokenizer_class") if path.is_file() else None
+        return kind in (None, "PreTrainedTokenizerFast", "TokenizersBackend")
+
+    def largest_id(self) -> int:
+        """The largest id that the tokenizer gives a token."""
+        vocabulary = self._library().get_vocab() if self._has_json() else self._slow.get_vocab()
+        return max(vocabulary.values(), default=-1)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token; None where there is no such token."""
+        if self._has_json():
+            return self._library().token_to_id(token)
+        return self._slow.get_vocab().get(token)
+
+    def turn_end(self) -> tuple[str, int] | None:
+        """The special token that the template writes behind an assistant's turn, and its id; None without one."""
+        if not self._has_json():
+            return None
+        mark = "MARK"
+        try:
+            text = self._render([{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}],
+                                self._settings, prompt_end=False)  # fmt: skip
+        except ValueError:  # a template for one turn
+            return None
+        behind = text.rpartition(mark)[2].lstrip()
+        special = [token for token in self._library().get_added_tokens_decoder().values() if token.special]
+        found = next((token.content for token in special if behind.startswith(token.content)), None)
+        return None if found is None else (found, self._library().token_to_id(found))
+
+    def _render(self, prompt: Sequence[Mapping[str, str]], values: Mapping[str, Any], prompt_end: bool = True) -> str:
+        from transformers.utils.chat_template_utils import render_jinja_template  # late: half a second, no torch
+
+        try:
+            [rendered], _ = render_jinja_template(
+                [list(prompt)], chat_template=self.template, add_generation_prompt=prompt_end, **values
+            )
+        except Exception as error:  # jinja's own errors, and whatever a template raises
+            raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        return rendered
+
+    def _has_json(self) -> bool:
+        return (self.folder / "tokenizer.json").is_file()
+
     def _count(self, texts: list[str]) -> list[int]:
-        if not (self.folder / "tokenizer.json").is_file():
+        if not self._has_json():
             return [len(ids) for ids in self._slow(texts, add_special_tokens=False)["input_ids"]]
+        return [len(encoding.ids) for encoding in self._library().encode_batch(texts, add_special_tokens=False)]
+
+    def _library(self) -> Any:
+        """The tokenizers library's own object for tokenizer.json."""
         if self._fast is None:
             from tokenizers import Tokenizer
 
@@ -79,7 +136,7 @@ class PromptEncoder:
                 raise ValueError(f"tokenizer.json can't be read ({error})") from error
             self._fast.no_truncation()
             self._fast.no_padding()
-        return [len(encoding.ids) for encoding in self._fast.encode_batch(texts, add_special_tokens=False)]
+        return self._fast
 
 
 _OF_THE_CALL = ("tokenize", "return_dict", "return_tensors", "add_generation_prompt", "continue_final_message")

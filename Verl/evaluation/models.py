@@ -94,8 +94,12 @@ def template_of_run(source: ModelSource) -> dict[str, str]:
     return {}
 
 
-def load_tokenizer(source: ModelSource) -> Any:
-    """The model's tokenizer. Raises UserError without a chat template: no prompt can be built then."""
+def load_tokenizer(source: ModelSource, template: str | None = None) -> Any:
+    """The model's tokenizer, with a chat template of the user's if given.
+
+    Raises:
+        UserError: it can't be loaded, or there is no chat template: no prompt can be built then.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -104,6 +108,10 @@ def load_tokenizer(source: ModelSource) -> Any:
         raise UserError(
             f"--model {source.name}: its tokenizer can't be loaded ({str(error).splitlines()[0]})"
         ) from error
+    if template is not None:
+        tokenizer.chat_template = template
     if not getattr(tokenizer, "chat_template", None):
-        raise UserError(f"--model {source.name}: its tokenizer has no chat template, so no prompt can be built")
+        raise UserError(
+            f"--model {source.name}: its tokenizer has no chat template, so no prompt can be built: give one as --chat-template"
+        )
     return tokenizer

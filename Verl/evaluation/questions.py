@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from Verl.data.recipe import check_current
 from Verl.data.schema import check_parquet
 from Verl.errors import UserError
@@ -74,9 +76,13 @@ def encode(
     """
     kept, too_long = [], []
     for question in questions:
-        ids = tokenizer.apply_chat_template(
-            question.messages, add_generation_prompt=True, return_dict=False, **template
-        )
+        try:
+            ids = tokenizer.apply_chat_template(question.messages, add_generation_prompt=True, return_dict=False, **template)
+        except TemplateError as error:
+            raise UserError(
+                f"the chat template can't write question {question.index} of {question.data_source} "
+                f"({str(error).splitlines()[0]}): give another one as --chat-template"
+            ) from error
         if len(ids) <= max_prompt_length:
             kept.append((question, list(ids)))
         else:

@@ -79,7 +79,7 @@ def _generate_and_count(
     open_backend: Callable[..., Backend],
 ) -> dict[str, Any]:
     began = time.monotonic()
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source, settings.chat_template)
     kept, too_long = encode(questions, tokenizer, settings.max_prompt_length, settings.template)
     items = [item for question, prompt in kept for item in requests_of(settings, question, prompt)]
     batches = [items[start : start + settings.batch] for start in range(0, len(items), settings.batch)]
@@ -105,6 +105,7 @@ def _generate_and_count(
             },
             **{name: getattr(settings, name) for name in ("max_prompt_length", "max_response_length", "batch")},
             "template": settings.template,
+            **({"chat_template": settings.chat_template} if settings.chat_template else {}),
             "data": str(settings.data),
             "device": device,
         },

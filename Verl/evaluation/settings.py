@@ -34,6 +34,7 @@ class EvalSettings:
             `reward.custom_reward_function` of a run.
         template: values for the chat template, as `data.apply_chat_template_kwargs` of a run; empty with a checkpoint:
             those of its run. Llama's template writes today's date into the prompt unless it is given a `date_string`.
+        chat_template: the text of a chat template in the place of the tokenizer's own.
     """
 
     model: str
@@ -51,6 +52,7 @@ class EvalSettings:
     against: Path | None = None
     template: dict[str, str] = field(default_factory=dict)
     reward_function: tuple[str, str] | None = None
+    chat_template: str | None = None
 
     def check(self) -> None:
         """Raises UserError for a value that makes no sense."""
@@ -82,6 +84,8 @@ class EvalSettings:
         values = asdict(self)
         for name in ("model", "data", "out", "against", "device"):
             del values[name]
+        if self.chat_template is None:
+            del values["chat_template"]
         if self.reward_function is None:
             del values["reward_function"]
         else:

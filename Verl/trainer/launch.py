@@ -26,7 +26,7 @@ from Verl.trainer.interruption import REQUEST, STATUS
 from Verl.trainer.memory_here import memory_by_plan
 from Verl.trainer.naming import comparable, config_hash
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
-from Verl.trainer.prompt_checks import check_prompts
+from Verl.trainer.prompt_checks import check_prompts, notes
 from Verl.trainer.run_config import prepare
 from Verl.trainer.run_log import RunLog
 from Verl.trainer.runner import Runner, set_environment, stop_ray
@@ -208,7 +208,7 @@ def _greet(config: DictConfig, console: Console) -> None:
         f"a step, lr {config.actor_rollout_ref.actor.optim.lr}, on {config.trainer.device} ({rollout.name})"
     )
     console.say(f"log {_short(config.run.dir)}.log, metrics {_short(config.run.dir)}.jsonl")
-    for line in (*published.lines(config), *copies_in_words(count_copies(config))):
+    for line in (*published.lines(config), *copies_in_words(count_copies(config)), *notes(config)):
         console.say(line)
     console.say("starting verl and Ray ...")
 

@@ -27,6 +27,7 @@ from Verl.evaluation.settings import DEVICES, EvalSettings
 from Verl.signals import raise_on_stop
 from Verl.trainer import preparation
 from Verl.trainer import settings as groups
+from Verl.trainer.chat_template import read_template
 
 SPLITS = {"train": "train_files", "validation": "val_files", "test": "test_files"}
 _DEFAULT = EvalSettings(model="", data=Path(), out=Path())
@@ -64,7 +65,11 @@ def parse(arguments: Sequence[str] | None = None) -> EvalSettings:
         metavar="NAME=VALUE",
         help="value for the chat template, e.g. date_string='26 Jul 2024' with Llama; may be given more than once",
     )
+    text = "with a chat template, in the place of the tokenizer's own; a checkpoint carries that of its run"
+    add("--chat-template", type=Path, metavar="FILE", help=text)
     values = vars(parser.parse_args(arguments))
+    if path := values["chat_template"]:
+        values["chat_template"] = read_template(path, f"--chat-template {path}")
     pairs = [pair.partition("=") for pair in values["template"]]
     if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
         parser.error(f"--template {wrong[0]}: give NAME=VALUE")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from Verl.data.prompt_length import NoChatTemplate, PromptEncoder
 from Verl.errors import UserError
 from Verl.trainer.benchmarks import files_of, splits_of
+from Verl.trainer.model_checks import check_model, check_tokens, described, open_turn
 from Verl.trainer.model_files import model_folder, tokenizer_name
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -24,10 +25,11 @@ def check_prompts(config: DictConfig) -> None:
         UserError: no chat template, a prompt that it can't write, no question left in a split, fewer than a batch left to
             train on, prompts that are too long and not left out, or more tokens than the model's context.
     """
+    check_model(config)
     _check_context(config)
-    if OmegaConf.select(config, "data.custom_cls.name") != "QuestionDataset":
-        return  # a data set of the user's own makes its prompts itself
-    encoder = _encoder(config)
+    if _makes_its_prompts(config):
+        return
+    check_tokens(config, encoder := _encoder(config))
     left = {split: _left(config, split, encoder) for split in splits_of(config)}
     size, most = config.data.train_batch_size, int(config.data.get("train_max_samples", -1) or -1)
     if 0 < most < size:
@@ -39,21 +41,43 @@ def check_prompts(config: DictConfig) -> None:
         )
 
 
+def notes(config: DictConfig) -> list[str]:
+    """What a user should know of the prompts before the start."""
+    note = None if _makes_its_prompts(config) else open_turn(config, _encoder(config))
+    return [note] if note else []
+
+
+def _makes_its_prompts(config: DictConfig) -> bool:
+    """Whether a data set of the user's own does."""
+    return OmegaConf.select(config, "data.custom_cls.name") != "QuestionDataset"
+
+
 def _encoder(config: DictConfig) -> PromptEncoder:
     name = tokenizer_name(config)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes are started after this
     try:
-        return PromptEncoder(model_folder(name), config.actor_rollout_ref.model.get("custom_chat_template"))
+        folder = model_folder(name)
+        files = sorted(path for pattern in ("*.json", "*.jinja") for path in folder.glob(pattern))
+        stamps = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+        return _opened(folder, config.actor_rollout_ref.model.get("custom_chat_template"), stamps)
     except NoChatTemplate:
         raise UserError(
-            f"actor_rollout_ref.model.path={name} has no chat template, so no prompt can be built: take the model's instruct "
-            "version, or give a template as actor_rollout_ref.model.custom_chat_template"
+            f"actor_rollout_ref.model.path={name} has no chat template, so no prompt can be built: give one as "
+            "data.chat_template=<file> (or its text as actor_rollout_ref.model.custom_chat_template), or take the model's "
+            "instruct version"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(
             f"actor_rollout_ref.model.path={name} has no tokenizer that can be loaded ({str(error).splitlines()[0]}): give a "
             "folder with tokenizer.json and tokenizer_config.json"
         ) from None
+
+
+@lru_cache(maxsize=4)  # a large vocabulary takes a second to read
+def _opened(folder: Path, template: str | None, stamps: tuple) -> PromptEncoder:
+    encoder = PromptEncoder(folder, template)
+    encoder.largest_id()  # reads the tokenizer
+    return encoder
 
 
 def _left(config: DictConfig, split: str, encoder: PromptEncoder) -> int:
@@ -68,7 +92,7 @@ def _left(config: DictConfig, split: str, encoder: PromptEncoder) -> int:
     except ValueError as error:
         raise UserError(
             f"{key}={', '.join(files)}: the chat template of {tokenizer_name(config)} can't write {error}: give messages that "
-            "it knows, or another template as actor_rollout_ref.model.custom_chat_template"
+            "it knows, or another template as data.chat_template=<file>"
         ) from None
     left = sum(length <= limit for length in lengths)
     if left < len(lengths) and not config.data.filter_overlong_prompts:
@@ -88,10 +112,9 @@ def _check_context(config: DictConfig) -> None:
     """A prompt and a response at their longest fit into the model's context: beyond it a model says nothing of use."""
     model = config.actor_rollout_ref.model
     overrides = _plain(model.get("override_config"))
-    path = model_folder(str(model.get("hf_config_path") or model.path)) / "config.json"
-    described = json.loads(Path(path).read_text())
-    described = {**described, **(described.get("text_config") or {}), **overrides, **overrides.get("model_config", {})}
-    context = next((described[name] for name in _POSITIONS if isinstance(described.get(name), int)), None)
+    found = described(config)
+    found = {**found, **(found.get("text_config") or {}), **overrides, **overrides.get("model_config", {})}
+    context = next((found[name] for name in _POSITIONS if isinstance(found.get(name), int)), None)
     asked = config.data.max_prompt_length + config.data.max_response_length
     if context is not None and asked > context:
         raise UserError(

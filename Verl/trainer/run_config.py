@@ -9,6 +9,7 @@ from omegaconf import DictConfig, open_dict
 
 from Verl import REPO_ROOT
 from Verl.trainer import effects, settings, typed_paths
+from Verl.trainer.chat_template import settle_template
 from Verl.trainer.checks import check, lacking
 from Verl.trainer.naming import name_run
 from Verl.trainer.ppo.estimators import check_script
@@ -49,6 +50,7 @@ def composed(algorithm: str, scripted: Sequence[str], user: Sequence[str]) -> Di
     typed = [text for text in user if not settings.is_choice(text)]
     with open_dict(config):
         settle_resume(config)
+        settle_template(config)
         config.run.arm, config.run.name = name_run(config, typed)
         for key in ("result_dir", "figure_dir"):
             config.run[key] = str((REPO_ROOT / config.run[key]).resolve())

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.runs.harness import STEPS
+from Verl.data.prompt_length import chat_template
 
 pytestmark = pytest.mark.slow
 
@@ -41,10 +42,28 @@ RUNS = {
 }  # fmt: skip
 
 
+TEMPLATE = "{% for one in messages %}{{ one.content }}{% endfor %}"
+PARTS = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    return {"score": float(len(solution_str) % 2), "length": len(solution_str), "first": solution_str[:1]}
+"""
+
+
+def asked(mini) -> list[str]:
+    """A run with a benchmark, a reward in parts, a chat template of its own, and the best checkpoint alone."""
+    for name, text in (("parts.py", PARTS), ("own.jinja", TEMPLATE)):
+        (mini.folder / name).write_text(text)
+    return [
+        *SHORT, N2, "trainer.test_freq=3", "evaluation.val_freq=1", "trainer.save_freq=-1", "trainer.keep_best=true",
+        f"data.benchmarks.hard={mini.folder}/data/validation.parquet", f"data.chat_template={mini.folder}/own.jinja",
+        f"reward.custom_reward_function.path={mini.folder}/parts.py",
+    ]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def runs(mini):
-    """All of RUNS, by name."""
-    found = mini.together({name: ("grpo", overrides) for name, overrides in RUNS.items()})
+    """All of RUNS, by name, and "asked"."""
+    found = mini.together({name: ("grpo", overrides) for name, overrides in {**RUNS, "asked": asked(mini)}.items()})
     return {name: finished(result) for name, result in found.items()}
 
 
@@ -162,3 +181,23 @@ def test_clip_ratio_clips_where_there_are_several_updates(runs):
     assert not same(runs["clip-0.2"], runs["clip-0.02"])
     wide, narrow = (sum(record["actor/pg_clipfrac"] for record in runs[f"clip-{clip}"].records[1:]) for clip in (0.2, 0.02))
     assert narrow > wide
+
+
+def test_benchmark_parts_best_step_and_template_in_one_run(runs):
+    run = runs["asked"]
+    samples, last = run.samples(), run.evaluation(3)
+    for record in run.records[1:]:
+        step = samples[samples.step == record["step"]]
+        assert record["reward/length"] == pytest.approx(step["reward/length"].mean())
+        assert (step["reward_text/first"] == step.text.str[:1]).all() and (step.reward == step["reward/length"] % 2).all()
+    # The benchmark is the validation file here: the same questions, seeds and answers under another name.
+    hard, validation = (last[last.split == name].reset_index(drop=True) for name in ("hard", "validation"))
+    assert len(hard) == 16 and hard.text.equals(validation.text)
+    final = run.records[-1]
+    assert final["eval/hard/reward/length"] == pytest.approx(hard["reward/length"].mean())
+    assert final["eval/hard/pass@1"] == final["eval/validation/pass@1"] and "eval/hard/pass@1" not in run.records[1]
+    scores = {record["step"]: record["eval/validation/pass@1"] for record in run.records[1:]}
+    best = max(scores, key=lambda step: (scores[step], -step))
+    assert [path.name for path in run.folder.glob("checkpoints/global_step_*")] == [f"global_step_{best}"]
+    home = run.folder / f"checkpoints/global_step_{best}/actor/huggingface"
+    assert chat_template(home) == TEMPLATE  # so evaluation and export have it

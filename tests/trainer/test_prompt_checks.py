@@ -24,7 +24,9 @@ def pair(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pair")
     _build_data(folder / "data")
     build_tokenizer(64).save_pretrained(folder / "model")
-    (folder / "model/config.json").write_text(json.dumps({"model_type": "qwen2", "max_position_embeddings": 64}))
+    described = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "max_position_embeddings": 64}
+    (folder / "model/config.json").write_text(json.dumps(described))
+    (folder / "model/model.safetensors").touch()
     return folder
 
 
@@ -87,7 +89,7 @@ def test_a_model_without_a_chat_template(pair, tmp_path):
     shutil.copytree(pair / "model", tmp_path / "model")
     (tmp_path / "model/chat_template.jinja").unlink()
     model = f"actor_rollout_ref.model.path={tmp_path}/model"
-    with pytest.raises(UserError, match="has no chat template.*custom_chat_template"):
+    with pytest.raises(UserError, match="has no chat template.*data.chat_template=<file>.*custom_chat_template"):
         checked(pair, model)
     checked(pair, model, "actor_rollout_ref.model.custom_chat_template='{{ messages[0].content }}'")
     (tmp_path / "model/tokenizer.json").write_text("{}")
