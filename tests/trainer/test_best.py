@@ -1,5 +1,6 @@
 """The best step on validation: which it is, which checkpoints stay for it, and what is refused."""
 
+import io
 import json
 from types import SimpleNamespace
 
@@ -8,7 +9,9 @@ import pytest
 from Verl.errors import UserError
 from Verl.study import shipped
 from Verl.trainer.best import VALIDATION, best_step, best_trained, evaluations_since
+from Verl.trainer.console import Console
 from Verl.trainer.ppo.checkpoints import Checkpoints
+from Verl.trainer.run_log import RunLog
 
 SCRIPT = "run_grpo_0032_8_tiny_arith.sh"
 
@@ -22,7 +25,9 @@ def test_the_best_is_the_first_of_the_highest_and_the_start_counts_for_patience_
 @pytest.mark.parametrize("keep, left", [(False, [4, 5]), (True, [2, 4, 5])])
 def test_the_best_checkpoint_stays_beside_the_newest(tmp_path, keep, left):
     settings = SimpleNamespace(default_local_dir=str(tmp_path), max_actor_ckpt_to_keep=2, keep_best=keep)
-    log = SimpleNamespace(values=lambda metric: {VALIDATION: {0: 0.9, 2: 0.6, 4: 0.5}}[metric])
+    log = RunLog("run_seed0", tmp_path, Console(io.StringIO()))
+    for step, score in ((0, 0.9), (2, 0.6), (4, 0.5)):
+        log.log({VALIDATION: score}, step)
     trainer = SimpleNamespace(
         config=SimpleNamespace(trainer=settings), run_log=log, global_steps=5, ledger=SimpleNamespace(state_dict=dict),
         algorithm_state=dict,
