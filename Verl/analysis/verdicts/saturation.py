@@ -1,0 +1,200 @@
+"""Does an arm learn faster, or does it end higher? Saturating fits of all arms, and their parameters compared.
+
+Asymptotes, and logarithms of midpoints, are compared like scores: by ``compare_with``, paired by seed, all arms that a pair
+compares with one reference as one family (docs/statistics.md). Each of the two has its own alpha.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from Verl.analysis import stats
+from Verl.analysis.runs.files import LEDGER, TEST
+from Verl.analysis.runs.table import Runs
+from Verl.analysis.verdicts.compare import study_family
+from Verl.analysis.verdicts.judge import MARGIN, Key
+from Verl.analysis.verdicts.pairing import START
+from Verl.statistics.saturation import FEWEST, Fit, Refusal, fit_curve
+
+if TYPE_CHECKING:
+    from Verl.statistics.compare import Comparison as Found
+
+FITTED = (TEST, "train/pass@1", "train/reward_mean")  # the first that a pair logs often enough
+_SHARE = re.compile(r"/(pass@\d+|flexible|format)$")
+_LONG_ENOUGH = 0.8  # of the arm's longest run; a run that broke off earlier does not shorten the others' curve
+
+
+@dataclass(frozen=True)
+class ArmFit:
+    """One arm's curve and what was fitted to it. ``seeds``: in the order of ``y_SX``; ``found``: the fit, or why not."""
+
+    pair: str
+    arm: str
+    metric: str
+    seeds: tuple[int, ...]
+    x_X: np.ndarray
+    y_SX: np.ndarray
+    found: Fit | Refusal
+
+    @property
+    def fit(self) -> Fit | None:
+        return self.found if isinstance(self.found, Fit) else None
+
+    def over_seeds(self, name: str) -> stats.Interval:
+        """A parameter with its t interval over seeds: ``asymptote``, ``midpoint`` or ``exponent``."""
+        value = getattr(self.fit, name)
+        own_S = getattr(self.fit, "asymptote_S" if name == "asymptote" else f"log_{name}_S")
+        if own_S.size < 2:
+            return stats.Interval(value, math.nan, math.nan)
+        low, high = stats.seed_interval(own_S)[1:]
+        return stats.Interval(value, low, high) if name == "asymptote" else stats.Interval(value, math.exp(low), math.exp(high))
+
+
+@dataclass(frozen=True)
+class FitComparison:
+    """Two arms' fits. ``asymptote``: of their difference; ``midpoint``: of the difference of the logarithms; None, with the
+    reason in ``why_not``, where one of the two has no fit."""
+
+    pair: str
+    arm: str
+    base_line: str
+    asymptote: Found | None = None
+    midpoint: Found | None = None
+    why_not: str = ""
+
+    @property
+    def words(self) -> str:
+        """The verdict: "learns faster", "ends higher", both, or what is not shown."""
+        if self.asymptote is None:
+            return f"cannot be told: {self.why_not}"
+        speed = {"worse": "learns faster", "better": "learns slower"}.get(self.midpoint.verdict)
+        end = {"better": "ends higher", "worse": "ends lower", "equivalent": "ends alike"}.get(self.asymptote.verdict)
+        return ", ".join(word for word in (speed, end) if word) or "undecided"
+
+
+@dataclass(frozen=True)
+class StudyFits:
+    """All fits of a study against one axis: (pair, arm) -> fit; key -> comparison; pair -> the metric that was fitted."""
+
+    axis: str
+    metric: Mapping[str, str]
+    fits: Mapping[tuple[str, str], ArmFit]
+    comparisons: Mapping[Key, FitComparison]
+
+
+def is_share(metric: str) -> bool:
+    """Whether values lie between 0 and 1 by definition."""
+    return bool(_SHARE.search(metric))
+
+
+def _curves(rows: pd.DataFrame, metric: str, axis: str) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]] | None:
+    """Budgets (mean over seeds), values seeds x points, seeds; of the steps at which all runs that got far were evaluated."""
+    column = "step" if axis == "steps" else LEDGER[axis]
+    if metric not in rows or column not in rows:
+        return None
+    rows = rows[np.isfinite(rows[metric].astype(float)) & rows[column].notna()]
+    if rows.empty:
+        return None
+    ends = rows.groupby("seed")["step"].max()
+    rows = rows[rows["seed"].isin(ends[ends >= _LONG_ENOUGH * ends.max()].index)]
+    values = rows.pivot_table(index="step", columns="seed", values=metric).dropna()
+    spent = rows.groupby("step")[column].mean().reindex(values.index).to_numpy(dtype=float)
+    rising = np.r_[True, np.diff(spent) > 0] if spent.size else np.array([], dtype=bool)
+    if not rising.any():
+        return None
+    return spent[rising], values.to_numpy(dtype=float)[rising].T, tuple(int(seed) for seed in values.columns)
+
+
+def arm_fit(rows: pd.DataFrame, pair: str, arm: str, metric: str, axis: str = "steps", margin: float = MARGIN) -> ArmFit:
+    """The fit of one arm on one pair from its rows. ``margin``: a smaller change of a share over the curve is none."""
+    curves = _curves(rows, metric, axis)
+    if curves is None:
+        none = np.array([])
+        return ArmFit(pair, arm, metric, (), none, none, Refusal(f"it logs no {metric} at steps that its seeds share"))
+    x_X, y_SX, seeds = curves
+    share = is_share(metric)
+    found = fit_curve(x_X, y_SX, limits=(0.0, 1.0) if share else None, smallest_gain=margin if share else 0.0)
+    return ArmFit(pair, arm, metric, seeds, x_X, y_SX, found)
+
+
+def fitted_metric(rows: pd.DataFrame) -> str:
+    """What to fit on a pair: test Pass@1 if most arms have points enough, else that of the responses drawn for training."""
+    for metric in FITTED:
+        if metric in rows:
+            logged = rows[rows[metric].notna() & (rows["step"] > 0)]
+            points = logged.groupby("arm")["step"].nunique().reindex(rows["arm"].unique(), fill_value=0)
+            if points.median() >= FEWEST:
+                return metric
+    return TEST
+
+
+def _table(fits: list[ArmFit], seeds: tuple[int, ...], name: str) -> dict[str, np.ndarray]:
+    """Arm -> its seeds' values of a parameter in the reference's order, NaN where it lacks one."""
+    found = {}
+    for one in fits:
+        own = dict(zip(one.seeds, getattr(one.fit, name)))
+        found[one.arm] = np.array([[own.get(seed, np.nan)] for seed in seeds])
+    return found
+
+
+def _compared(base: ArmFit, fits: list[ArmFit], margin: float | None, alpha: float) -> dict[str, tuple[Found, Found]]:
+    """Arm -> what is found of the asymptote and of the log midpoint; of arms that share a seed with the reference."""
+    able = [base, *(one for one in fits if set(one.seeds) & set(base.seeds))]
+    tables = [_table(able, base.seeds, name) for name in ("asymptote_S", "log_midpoint_S")]
+    judged = [stats.compare_with(table, base.arm, margin=m, alpha=alpha) for table, m in zip(tables, (margin, None))]
+    return {one.arm: (judged[0][one.arm], judged[1][one.arm]) for one in able[1:]}
+
+
+def _why_not(arm: ArmFit, base: ArmFit) -> str:
+    for one in (arm, base):
+        if one.fit is None:
+            return f"{one.arm} is not fitted: {one.found.reason}"
+        if len(one.seeds) < 2:
+            return f"{one.arm} has one seed, and noise over seeds needs two"
+    return "the two have no seed in common"
+
+
+def study_fits(
+    runs: Runs, axis: str = "steps", metric: str | None = None, margin: float = MARGIN, alpha: float = 0.05
+) -> StudyFits:
+    """Fit every arm of every pair, and compare the fits as the study compares the arms.
+
+    Args:
+        metric: of the jsonl; None for ``fitted_metric`` of each pair. margin: the largest difference of asymptotes that does
+            not matter. alpha: of each family.
+    """
+    metrics, fits = {}, {}
+    for pair, rows in runs.table.groupby("pair"):
+        metrics[pair] = metric or fitted_metric(rows)
+        for arm, of_arm in rows.groupby("arm"):
+            fits[pair, arm] = arm_fit(of_arm, str(pair), str(arm), metrics[pair], axis, margin)
+    families: dict[tuple[str, str], list[str]] = {}
+    for pair, arm, base in study_family(runs.table):
+        if base != START and (pair, arm) in fits and (pair, base) in fits:
+            families.setdefault((pair, base), []).append(arm)
+    found: dict[Key, FitComparison] = {}
+    for (pair, base), arms in families.items():
+        reference = fits[pair, base]
+        apart = {arm: runs.stands_for(pair, arm) for arm in arms if runs.stands_for(pair, arm) != runs.stands_for(pair, base)}
+        able = [fits[pair, one] for one in dict.fromkeys(apart.values()) if _able(fits[pair, one]) and one != base]
+        share = is_share(metrics[pair])
+        told = _compared(reference, able, margin if share else None, alpha) if able and _able(reference) else {}
+        for arm in arms:
+            leader = apart.get(arm, base)
+            if leader in told:
+                found[pair, arm, base] = FitComparison(pair, arm, base, *told[leader])
+            else:
+                same = "their logs are identical" if arm not in apart else _why_not(fits[pair, arm], reference)
+                found[pair, arm, base] = FitComparison(pair, arm, base, why_not=same)
+    return StudyFits(axis, metrics, fits, found)
+
+
+def _able(one: ArmFit) -> bool:
+    return one.fit is not None and len(one.seeds) > 1
