@@ -21,6 +21,9 @@ AXES = {
     "hours": "hours",
 }
 
+# Figures and tables over all factors, Running-Results/plot_<name>.py: no factor can have such a name.
+OVERVIEWS = ("table", "forest", "frontier", "fits", "generalisation")
+
 
 @dataclass(frozen=True)
 class Cell:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from Verl import REPO_ROOT
-from Verl.design.cells import AXES, Cell, Factor, Pair
+from Verl.design.cells import AXES, OVERVIEWS, Cell, Factor, Pair
 from Verl.errors import UserError
 from Verl.trainer import settings
 from Verl.trainer.ppo.estimators import EXTRA, WINDOW, estimators, usable
@@ -189,6 +189,8 @@ def _check_factor(factor: Factor, cells: dict[str, Cell], where: str) -> None:
         raise UserError(f"{where}: factor {factor.name} has no keys: name the settings that its cells may differ in")
     if not isinstance(factor.source, str):  # an arXiv number without quotes is a number, and loses its zeros
         raise UserError(f"{where}: factor {factor.name} has the source {factor.source}: put it in quotes")
+    if factor.name in OVERVIEWS:
+        raise UserError(f"{where}: factor {factor.name} has the name of a plot script over all factors: rename it")
     for axis in factor.axes:
         if axis not in AXES:
             raise UserError(f"{where}: factor {factor.name} names the axis {axis!r}{_hint(axis, AXES)}")

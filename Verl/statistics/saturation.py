@@ -6,13 +6,14 @@ with x the steps or another budget (arXiv 2510.13786, equation 1, there with x i
 asymptote, M the midpoint, at which half of the curve's own gain is reached, and B the exponent: at the midpoint B / 4 of the
 gain comes with each factor of e in x. "Ends higher" is a larger A, "learns faster" a smaller M.
 
-Least squares through the mean over seeds; the noise over seeds from the fits that leave one seed out (docs/statistics.md).
+Least squares through the mean over seeds. What a parameter owes to each seed and point stands in ``influence``, a table like
+one of scores by seed and question, from which its noise is judged as that of scores is (docs/statistics.md).
 Shapes: ``_S`` seeds, ``_X`` points of the curve, ``_G`` nodes of the grid over midpoint and exponent, ``_C`` candidates of A.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +21,8 @@ FEWEST = 6  # points after the start; four parameters through fewer leave nothin
 _EXPONENTS = (0.5, 8.0)
 _MIDPOINTS = 48  # nodes of the grid, from a third of the first budget to ten times the last
 _WIDEST = 1 / 3  # of the gain; an interval of the asymptote that is wider says nothing about the end
+_REACHED = 2 / 3  # of the gain at the last point; an end that is further off is extrapolated
+_REACHED_AT_LIMIT = 0.95  # where the best asymptote is the limit itself, which the data then did not choose
 _FALL = 0.35  # of the largest rise; a curve that loses more after its peak does not saturate
 
 
@@ -31,8 +34,7 @@ class Fit:
         start, asymptote, midpoint, exponent: R0, A, M and B; the midpoint in the unit of x.
         low, high: profile interval (95 %) of the asymptote from the points' scatter about the curve.
         noise: standard deviation of the points of the mean curve about the fit.
-        asymptote_S, log_midpoint_S, log_exponent_S: the seeds' values (``pseudo_values``), whose mean is the parameter;
-            empty with one seed.
+        asymptote_SX, log_midpoint_SX, log_exponent_SX: ``influence`` of each seed and point; their mean is the parameter.
     """
 
     start: float
@@ -42,9 +44,9 @@ class Fit:
     low: float
     high: float
     noise: float
-    asymptote_S: np.ndarray = field(default_factory=lambda: np.array([]))
-    log_midpoint_S: np.ndarray = field(default_factory=lambda: np.array([]))
-    log_exponent_S: np.ndarray = field(default_factory=lambda: np.array([]))
+    asymptote_SX: np.ndarray
+    log_midpoint_SX: np.ndarray
+    log_exponent_SX: np.ndarray
 
     def at(self, x) -> np.ndarray:
         """The curve at budgets x >= 0."""
@@ -129,13 +131,22 @@ class _Grid:
         return float(kept[0]), float(kept[-1])
 
 
-def pseudo_values(whole: np.ndarray, without_SP: np.ndarray) -> np.ndarray:
-    """Tukey's pseudo-values S whole - (S - 1) without_s, moved to have the mean ``whole``; shape (S, parameters).
+def influence(x_X: np.ndarray, y_SX: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+    """What each seed and point say of R0, A, log M and log B, shape (4, S, X); the mean over both is the parameter.
 
-    Of a mean they are the seeds' own values; of a smooth function of it they carry the same noise.
+    The fit to first order: parameters + X W_px (y_sx - fitted_x) with W = (J^T J)^-1 J^T and J the curve's derivatives at
+    the X points. Of a mean these would be the values themselves.
     """
-    seeds = len(without_SP)
-    return whole + (seeds - 1) * (without_SP.mean(axis=0) - without_SP)
+    r0, a, log_m, log_b = parameters
+    share_X = _share(x_X, log_m, np.exp(log_b))
+    with np.errstate(divide="ignore"):
+        distance_X = np.where(x_X > 0, log_m - np.log(x_X), 0.0)
+    slope_X = -(a - r0) * share_X * (1.0 - share_X) * np.exp(log_b)
+    derivatives_X4 = np.column_stack([1.0 - share_X, share_X, slope_X, slope_X * distance_X])
+    weight_4X = np.linalg.pinv(derivatives_X4, rcond=1e-8)
+    fitted_X = r0 + (a - r0) * share_X
+    own = x_X.size * weight_4X[:, None, :] * (y_SX - fitted_X)
+    return parameters[:, None, None] + own - own.mean(axis=(1, 2), keepdims=True)
 
 
 def _peak_and_fall(y_X: np.ndarray) -> tuple[int, float, float]:
@@ -192,11 +203,14 @@ def fit_curve(
         return Refusal(reason)
     low, high = grid.profile(y_X)
     low, high = min(low, a), max(high, a)
-    if high - low > _WIDEST * (a - r0):
+    reached = float((curve_X[-1] - r0) / (a - r0))
+    at_limit = limits is not None and a > limits[1] - 1e-3
+    if high - low > _WIDEST * (a - r0) or (at_limit and reached < _REACHED_AT_LIMIT):
         return Refusal(f"its end is open: asymptotes from {low:.3g} to {high:.3g} fit as well")
+    if reached < _REACHED:
+        return Refusal(f"its end is open: at the last point {reached:.0%} of the gain to an asymptote of {a:.3g} is reached")
     if np.exp(log_m) < spent[0]:
         return Refusal(f"half of its gain is there before {spent[0]:,.4g}, its first point: how early can't be told")
-    without = [grid.best(np.delete(y_SX, s, axis=0).mean(axis=0)) for s in range(len(y_SX))] if len(y_SX) > 1 else []
-    own = pseudo_values(whole, np.array(without)).T[1:] if without else np.empty((3, 0))
     noise = float(np.sqrt(((y_X - curve_X) ** 2).sum() / (y_X.size - 4)))
+    own = influence(x_X, y_SX, whole)[1:]
     return Fit(float(r0), float(a), float(np.exp(log_m)), float(np.exp(log_b)), low, high, noise, *own)

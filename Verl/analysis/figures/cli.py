@@ -8,42 +8,35 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
-import pandas as pd
-
 from Verl import FIGURE_DIR, RESULT_DIR
 from Verl.analysis.figures import metrics
-from Verl.analysis.figures.curves import plot_question
+from Verl.analysis.figures.curves import DYNAMICS, DYNAMICS_HEIGHT, dynamics_panels, plot_question
+from Verl.analysis.figures.layout import FORMATS, choose_formats, shown_files, shown_path
 from Verl.analysis.figures.levels import plot_levels
-from Verl.analysis.runs.files import LEDGER, TEST
+from Verl.analysis.figures.overviews import DRAWN, WITHOUT_AXIS
+from Verl.analysis.runs.files import LEDGER
 from Verl.analysis.runs.table import Runs, load_runs
 from Verl.analysis.verdicts.compare import compare, gains, study_verdicts
 from Verl.analysis.verdicts.factors import family_of, pairs_of
-from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, read_margin
-from Verl.analysis.verdicts.summary import summary_table, to_markdown
+from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, Key, Verdict, read_margin
+from Verl.analysis.verdicts.saturation import FITTED
 from Verl.design.declared import AXES, Factor, declared
 from Verl.errors import UserError
 from Verl.trainer.benchmarks import evaluated_sets
 
-TABLE = "table"
 _PLOTTED = {
     "eval/train/pass@1",
-    TEST,
-    "train/reward_mean",
-    "train/response_length_mean",
     "timing_s/step",
+    *FITTED,
+    *(metric for panel in DYNAMICS for metric in panel.metrics),
     *LEDGER.values(),
 }
-
-
-def shown_path(path: Path) -> str:
-    """``path`` as a user would type it: from the current folder if it lies below."""
-    path = Path(path).resolve()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+_JUDGED: dict = {}  # (table, folder, axis, margin): verdicts, worked out before processes are forked off
 
 
 def common_options(description: str) -> argparse.ArgumentParser:
@@ -51,6 +44,7 @@ def common_options(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--result", type=Path, default=RESULT_DIR, metavar="DIR", help="folder of the runs' jsonl")
     parser.add_argument("--figure", type=Path, default=FIGURE_DIR, metavar="DIR", help="folder to draw into")
     parser.add_argument("--margin", type=read_margin, default=MARGIN, metavar="X", help=MARGIN_HELP)
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="of the pictures; default: both")
     parser.add_argument("--pairs", nargs="+", metavar="PAIR", help="model_data pairs, e.g. tiny_arith; default: all")
     return parser
 
@@ -76,6 +70,14 @@ def relevant_problems(runs: Runs, arms: list[str]) -> list[str]:
     return [p for p in runs.problems if any(p.startswith((f"{arm} on ", f"{arm}_")) for arm in arms)]
 
 
+def judged_by(runs: Runs, options: argparse.Namespace, axis: str = "steps") -> Mapping[Key, Verdict]:
+    """The verdicts of the whole study against an axis, worked out once for all figures."""
+    key = (id(runs.table), options.result, axis, options.margin)
+    if key not in _JUDGED:
+        _JUDGED[key] = runs.table, study_verdicts(runs, options.result, axis, margin=options.margin)
+    return _JUDGED[key][1]
+
+
 def factor_lines(name: str, runs: Runs, options: argparse.Namespace) -> list[str]:
     """Draws the factor of this name against each chosen axis; where, what is missing or wrong, and the verdicts."""
     factor = declared().factors[name]
@@ -89,15 +91,19 @@ def factor_lines(name: str, runs: Runs, options: argparse.Namespace) -> list[str
     for axis in options.axis or factor.axes:
         path = options.figure / (name if axis == "steps" else f"{name}_{axis}")
         drawn = plot_question(runs, arms, path, factor.title, axis)
-        lines.append(f"{shown_path(drawn.files[0])}, .png: {factor.title}, against {AXES[axis]}.")
+        lines.append(f"{shown_files(drawn.files)}: {factor.title}, against {AXES[axis]}.")
         lines += [f"  note: {note}" for note in drawn.notes]
-        judged = study_verdicts(runs, options.result, axis, margin=options.margin)
+        judged = judged_by(runs, options, axis)
         lines += [f"  {one.sentence}" for one in compare(runs, family_of(factor, arms), options.result, axis, judged=judged)]
     if factor.level:
         drawn = plot_levels(runs, arms, options.figure / f"{name}_final", factor.title, factor.level)
-        lines.append(f"{shown_path(drawn.files[0])}, .png: {factor.title}, last test Pass@1 of every arm.")
+        lines.append(f"{shown_files(drawn.files)}: {factor.title}, last test Pass@1 of every arm.")
+    if panels := dynamics_panels(runs, arms):
+        path = options.figure / f"{name}_dynamics"
+        drawn = plot_question(runs, arms, path, factor.title, panels=panels, panel_height=DYNAMICS_HEIGHT)
+        lines.append(f"{shown_files(drawn.files)}: {factor.title}, {', '.join(panel.name for panel in panels)}.")
     if factor.from_start:
-        judged = study_verdicts(runs, options.result, margin=options.margin)
+        judged = judged_by(runs, options)
         for pair, of_pair in arms.items():
             lines += [f"  {one.sentence}" for one in gains(runs, of_pair, [pair], options.result, judged=judged)]
     return lines
@@ -114,52 +120,21 @@ def _metric_lines(
     for axis in options.axis or factor.axes:
         path = options.figure / (name if axis == "steps" else f"{name}_{axis}")
         drawn = plot_question(runs, arms, path, factor.title, axis, [panel])
-        lines.append(f"{shown_path(drawn.files[0])}, .png: {factor.title}, {metric} against {AXES[axis]}.")
+        lines.append(f"{shown_files(drawn.files)}: {factor.title}, {metric} against {AXES[axis]}.")
         lines += [f"  note: {note}" for note in drawn.notes]
     if factor.level:
         drawn = plot_levels(runs, arms, options.figure / f"{name}_final", factor.title, factor.level, panel)
-        lines.append(f"{shown_path(drawn.files[0])}, .png: {factor.title}, last {metric} of every arm.")
+        lines.append(f"{shown_files(drawn.files)}: {factor.title}, last {metric} of every arm.")
     rarely = metrics.rarely_logged(runs.table, arms, metric)
     return [*lines, *([f"  note: {rarely}"] if rarely else []), *(f"  {metrics.sentence(row)}" for row in found)]
 
 
-def _write_table(frame: pd.DataFrame, text: str, stem: Path) -> None:
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(f"{stem}.csv", index=False, float_format="%.6f", lineterminator="\n")
-    Path(f"{stem}.md").write_text(text, encoding="utf-8")
-
-
-def _metric_table(metric: str, runs: Runs, options: argparse.Namespace) -> str:
-    """Writes the table of another metric; says where."""
-    arms = {
-        pair: sorted(of_pair.unique(), key=lambda arm: (arm != declared().base_line, arm))
-        for pair, of_pair in runs.table.groupby("pair")["arm"]
-        if options.pairs is None or pair in options.pairs
-    }
-    rows = metrics.ends(runs, metric, arms)
-    if not rows:
-        raise ValueError(f"no run of the pairs asked for logs {metric}; nothing written")
-    stem = options.figure / f"{TABLE}_{metrics.file_part(metric)}"
-    _write_table(pd.DataFrame(rows), metrics.to_markdown(metric, rows), stem)
-    return f"{shown_path(stem)}.md, .csv: {metric} of {len(rows)} arms."
-
-
-def table_lines(runs: Runs, options: argparse.Namespace) -> list[str]:
-    """Writes table.csv and table.md: start, final, best and marginal gain of every arm over the base line."""
-    if options.metric:
-        return [_metric_table(metric, runs, options) for metric in options.metric]
-    summary = summary_table(runs, pairs=options.pairs, result_dir=options.result, margin=options.margin)
-    if summary.empty:
-        raise ValueError("no run has a test evaluation; nothing written")
-    _write_table(summary, to_markdown(summary, options.margin), options.figure / TABLE)
-    problems = [f"problem: {problem}" for problem in runs.problems]
-    return [*problems, f"{shown_path(options.figure / 'table.md')}, .csv: {len(summary)} arms."]
-
-
 def _drawn(name: str, runs: Runs, options: argparse.Namespace) -> tuple[list[str], str | None]:
-    """The lines of one factor or of the table; and why it was not drawn, if it was not."""
+    """The lines of one factor or overview; and why it was not drawn, if it was not."""
     try:
-        return (table_lines(runs, options) if name == TABLE else factor_lines(name, runs, options)), None
+        if name in DRAWN:
+            return DRAWN[name](runs, options, lambda axis: judged_by(runs, options, axis)), None
+        return factor_lines(name, runs, options), None
     except (OSError, ValueError) as error:
         return [], f"{name}: {error}."
 
@@ -177,24 +152,30 @@ def _all_drawn(names: list[str], runs: Runs, options: argparse.Namespace) -> Ite
         yield from (_drawn(name, runs, options) for name in names)
         return
     _SHARED[:] = [runs, options]
+    if not options.metric:
+        judged_by(runs, options)
     with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1), mp_context=get_context("fork")) as pool:
         yield from pool.map(_drawn_from_shared, names)
 
 
 def main(names: Sequence[str] = (), arguments: list[str] | None = None) -> int:
-    """Draws the factors of these names (and the table); without names everything. Returns the exit status."""
+    """Draws the factors and overviews of these names; without names everything. Returns the exit status."""
     try:
         factors = declared().factors
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    names = names or [*factors, TABLE]
-    asks = [factors[name].question if name != TABLE else str(table_lines.__doc__) for name in names]
+    names = names or [*DRAWN, *factors]  # what takes longest first
+    asks = [str(DRAWN[name].__doc__) if name in DRAWN else factors[name].question for name in names]
     parser = common_options(asks[0] if len(names) == 1 else "Draws every figure and table of the study.")
     parser.add_argument("--axis", nargs="+", choices=AXES, help="budget axes; default: the factor's own")
     said = "metrics of the jsonl to draw instead of Pass@1, e.g. response_length/mean"
     parser.add_argument("--metric", nargs="+", metavar="KEY", help=said)
     options = parser.parse_args(arguments)
+    if options.axis and len(names) == 1 and names[0] in WITHOUT_AXIS:
+        print(f"--axis has no meaning for plot_{names[0]}.py: {WITHOUT_AXIS[names[0]]}; leave it out", file=sys.stderr)
+        return 2
+    choose_formats(options.formats)
     wanted = metrics.Watched(options.metric or (), needed)
     runs = load_or_say(names[0] if len(names) == 1 else "make_figures", options.result, wanted)
     if runs is None:

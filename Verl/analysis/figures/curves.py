@@ -47,6 +47,13 @@ class Panel(NamedTuple):
 
 TRAIN_PANEL = Panel("train Pass@1", ("eval/train/pass@1", "train/reward_mean"), "train Pass@1")
 TEST_PANEL = Panel("test Pass@1", (TEST,), "test Pass@1")
+DYNAMICS = (  # what training does beside Pass@1, in every factor's figure of them
+    Panel("response length", ("train/response_length_mean",), "the response length", share=False),
+    Panel("KL to reference", ("actor/kl_loss",), "the KL to the reference", share=False),
+    Panel("entropy", ("actor/entropy",), "the entropy", share=False),
+    Panel("constant groups", ("train/constant_groups",), "constant groups"),
+)
+DYNAMICS_HEIGHT = 0.8  # inches a panel
 _BAND_LIMIT = 3  # more bands than this hide each other: then every arm gets one error bar at its end
 _LOG_FROM = 10.0  # arms whose budgets differ by more than this factor need a logarithmic axis to be seen side by side
 _BAR_ROOM = 0.03  # of the panel's width, for each bar
@@ -264,6 +271,7 @@ def plot_question(
     title: str = "",
     axis: str = "steps",
     panels: Sequence[Panel] = (TRAIN_PANEL, TEST_PANEL),
+    panel_height: float = 1.25,
 ) -> Drawn:
     """Draw the arms' train and test Pass@1, or other ``panels``, against ``axis`` (a key of ``AXES``) to ``path`` + .pdf
     and .png.
@@ -271,7 +279,7 @@ def plot_question(
     One column per pair, the mean over seeds, a 95 % t interval over seeds.
     """
     with our_style():
-        figure, notes = draw_question(runs, arms, title, axis, panels=panels)
+        figure, notes = draw_question(runs, arms, title, axis, panels=panels, panel_height=panel_height)
         return Drawn(save(figure, Path(path)), notes)
 
 
@@ -282,6 +290,7 @@ def draw_question(
     axis: str,
     notes_inside: bool = True,
     panels: Sequence[Panel] = (TRAIN_PANEL, TEST_PANEL),
+    panel_height: float = 1.25,
 ) -> tuple[Figure, list[str]]:
     """The figure of ``plot_question`` and its notes, within ``our_style``; the notes stand in it if they are to."""
     if axis not in AXES:
@@ -309,5 +318,12 @@ def draw_question(
     bars = _BAR_ROOM * len(drawn) if len(drawn) > _BAND_LIMIT else 0.0
     legend = {arm: looks[arm] for of_pair in arms.values() for arm in of_pair if arm in drawn}
     left = max(panel.room for panel in panels)
-    lay_out(figure, legend, title, notes if notes_inside else [], len(panels), bars, narrow, left)
+    lay_out(figure, legend, title, notes if notes_inside else [], len(panels), bars, narrow, left, panel_height)
     return figure, notes
+
+
+def dynamics_panels(runs: Runs, arms: ArmsOfPairs) -> list[Panel]:
+    """Those of ``DYNAMICS`` that a run of these arms logs."""
+    drawn = [arm for of_pair in arms.values() for arm in of_pair]
+    rows = runs.table[runs.table["pair"].isin(list(arms)) & runs.table["arm"].isin(drawn)]
+    return [panel for panel in DYNAMICS if panel.metrics[0] in rows and rows[panel.metrics[0]].notna().any()]

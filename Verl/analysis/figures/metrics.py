@@ -22,6 +22,7 @@ from Verl.analysis.stats import seed_interval
 
 _LABELS = {
     "train/reward_mean": "mean reward",
+    "train/pass@1": "training Pass@1",
     "train/response_length_mean": "response length (tokens)",
     "response_length/mean": "response length (tokens)",
     "actor/kl_loss": "KL to the reference",

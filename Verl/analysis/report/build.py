@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from Verl import RESULT_DIR
-from Verl.analysis.figures.cli import shown_path
+from Verl.analysis.figures.layout import shown_path
 from Verl.analysis.pages import render
 from Verl.analysis.report.declared import declared_part, exploratory
 from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds

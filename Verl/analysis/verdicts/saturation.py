@@ -1,6 +1,6 @@
 """Does an arm learn faster, or does it end higher? Saturating fits of all arms, and their parameters compared.
 
-Asymptotes, and logarithms of midpoints, are compared like scores: by ``compare_with``, paired by seed, all arms that a pair
+Asymptotes, and logarithms of midpoints, are compared like scores: by ``compare_with``, paired by seed and point, all arms that a pair
 compares with one reference as one family (docs/statistics.md). Each of the two has its own alpha.
 """
 
@@ -33,12 +33,18 @@ _LONG_ENOUGH = 0.8  # of the arm's longest run; a run that broke off earlier doe
 
 @dataclass(frozen=True)
 class ArmFit:
-    """One arm's curve and what was fitted to it. ``seeds``: in the order of ``y_SX``; ``found``: the fit, or why not."""
+    """One arm's curve and what was fitted to it.
+
+    Args:
+        seeds: in the order of ``y_SX``. steps_X, x_X: where it was evaluated, in steps and on the axis. found: the fit, or
+            why there is none.
+    """
 
     pair: str
     arm: str
     metric: str
     seeds: tuple[int, ...]
+    steps_X: np.ndarray
     x_X: np.ndarray
     y_SX: np.ndarray
     found: Fit | Refusal
@@ -47,14 +53,18 @@ class ArmFit:
     def fit(self) -> Fit | None:
         return self.found if isinstance(self.found, Fit) else None
 
-    def over_seeds(self, name: str) -> stats.Interval:
-        """A parameter with its t interval over seeds: ``asymptote``, ``midpoint`` or ``exponent``."""
+    def interval(self, name: str) -> stats.Interval:
+        """A parameter, ``asymptote``, ``midpoint`` or ``exponent``, with its 95 % interval for other seeds and points."""
         value = getattr(self.fit, name)
-        own_S = getattr(self.fit, "asymptote_S" if name == "asymptote" else f"log_{name}_S")
-        if own_S.size < 2:
+        own_SX = getattr(self.fit, "asymptote_SX" if name == "asymptote" else f"log_{name}_SX")
+        if len(own_SX) < 2:
             return stats.Interval(value, math.nan, math.nan)
-        low, high = stats.seed_interval(own_S)[1:]
-        return stats.Interval(value, low, high) if name == "asymptote" else stats.Interval(value, math.exp(low), math.exp(high))
+        _, low, high, _ = stats.paired_two_way(own_SX, np.zeros_like(own_SX))
+        return stats.Interval(value, low, high) if name == "asymptote" else stats.Interval(value, _exp(low), _exp(high))
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(value, 50.0))
 
 
 @dataclass(frozen=True)
@@ -94,8 +104,8 @@ def is_share(metric: str) -> bool:
     return bool(_SHARE.search(metric))
 
 
-def _curves(rows: pd.DataFrame, metric: str, axis: str) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]] | None:
-    """Budgets (mean over seeds), values seeds x points, seeds; of the steps at which all runs that got far were evaluated."""
+def _curves(rows: pd.DataFrame, metric: str, axis: str) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, np.ndarray] | None:
+    """Seeds, steps, budgets (mean over seeds), values seeds x points; of the steps at which all runs that got far were evaluated."""
     column = "step" if axis == "steps" else LEDGER[axis]
     if metric not in rows or column not in rows:
         return None
@@ -109,7 +119,8 @@ def _curves(rows: pd.DataFrame, metric: str, axis: str) -> tuple[np.ndarray, np.
     rising = np.r_[True, np.diff(spent) > 0] if spent.size else np.array([], dtype=bool)
     if not rising.any():
         return None
-    return spent[rising], values.to_numpy(dtype=float)[rising].T, tuple(int(seed) for seed in values.columns)
+    seeds, steps = tuple(int(seed) for seed in values.columns), values.index.to_numpy(dtype=float)
+    return seeds, steps[rising], spent[rising], values.to_numpy(dtype=float)[rising].T
 
 
 def arm_fit(rows: pd.DataFrame, pair: str, arm: str, metric: str, axis: str = "steps", margin: float = MARGIN) -> ArmFit:
@@ -117,11 +128,11 @@ def arm_fit(rows: pd.DataFrame, pair: str, arm: str, metric: str, axis: str = "s
     curves = _curves(rows, metric, axis)
     if curves is None:
         none = np.array([])
-        return ArmFit(pair, arm, metric, (), none, none, Refusal(f"it logs no {metric} at steps that its seeds share"))
-    x_X, y_SX, seeds = curves
+        return ArmFit(pair, arm, metric, (), none, none, none, Refusal(f"it logs no {metric} at steps that its seeds share"))
+    seeds, steps_X, x_X, y_SX = curves
     share = is_share(metric)
     found = fit_curve(x_X, y_SX, limits=(0.0, 1.0) if share else None, smallest_gain=margin if share else 0.0)
-    return ArmFit(pair, arm, metric, seeds, x_X, y_SX, found)
+    return ArmFit(pair, arm, metric, seeds, steps_X, x_X, y_SX, found)
 
 
 def fitted_metric(rows: pd.DataFrame) -> str:
@@ -136,18 +147,23 @@ def fitted_metric(rows: pd.DataFrame) -> str:
 
 
 def _table(fits: list[ArmFit], seeds: tuple[int, ...], name: str) -> dict[str, np.ndarray]:
-    """Arm -> its seeds' values of a parameter in the reference's order, NaN where it lacks one."""
+    """Arm -> what the reference's seeds and the points say of a parameter, NaN where the arm lacks a seed.
+
+    Arms evaluated at other points than the reference (the first) are compared by their seeds' means alone.
+    """
+    alike = all(np.array_equal(one.steps_X, fits[0].steps_X) for one in fits)
     found = {}
     for one in fits:
-        own = dict(zip(one.seeds, getattr(one.fit, name)))
-        found[one.arm] = np.array([[own.get(seed, np.nan)] for seed in seeds])
+        own_SX = getattr(one.fit, name) if alike else getattr(one.fit, name).mean(axis=1, keepdims=True)
+        own = dict(zip(one.seeds, own_SX))
+        found[one.arm] = np.array([own.get(seed, np.full(own_SX.shape[1], np.nan)) for seed in seeds])
     return found
 
 
 def _compared(base: ArmFit, fits: list[ArmFit], margin: float | None, alpha: float) -> dict[str, tuple[Found, Found]]:
     """Arm -> what is found of the asymptote and of the log midpoint; of arms that share a seed with the reference."""
     able = [base, *(one for one in fits if set(one.seeds) & set(base.seeds))]
-    tables = [_table(able, base.seeds, name) for name in ("asymptote_S", "log_midpoint_S")]
+    tables = [_table(able, base.seeds, name) for name in ("asymptote_SX", "log_midpoint_SX")]
     judged = [stats.compare_with(table, base.arm, margin=m, alpha=alpha) for table, m in zip(tables, (margin, None))]
     return {one.arm: (judged[0][one.arm], judged[1][one.arm]) for one in able[1:]}
 

@@ -35,8 +35,10 @@ def point(axis: str, at: float) -> str:
 
 
 def _measured(c: Comparison, metric: str) -> str:
-    split, rule = metric.split("/")[1:]
-    return f"{split} {'Pass@1' if rule == 'pass@1' else rule} at {point(c.axis, c.at)}"
+    _, *parts = metric.split("/")
+    if not metric.startswith("eval/") or len(parts) != 2:
+        return f"{metric} at {point(c.axis, c.at)}"
+    return f"{parts[0]} {'Pass@1' if parts[1] == 'pass@1' else parts[1]} at {point(c.axis, c.at)}"
 
 
 def _n(c: Comparison) -> str:

@@ -1,0 +1,8 @@
+"""Draws saturating fits: learns faster or ends higher; --help says more."""
+
+import sys
+
+from Verl.analysis.figures.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["fits"]))
