@@ -176,7 +176,7 @@ STYLE = {
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
     "pdf.fonttype": 42,  # letters stay letters: journals refuse type 3 fonts
-    "savefig.dpi": 300,
+    "savefig.dpi": 200,  # of the png; the pdf is for print
     "figure.dpi": 100,
     "path.simplify": False,
 }

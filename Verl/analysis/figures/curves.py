@@ -318,7 +318,8 @@ def draw_question(
     bars = _BAR_ROOM * len(drawn) if len(drawn) > _BAND_LIMIT else 0.0
     legend = {arm: looks[arm] for of_pair in arms.values() for arm in of_pair if arm in drawn}
     left = max(panel.room for panel in panels)
-    lay_out(figure, legend, title, notes if notes_inside else [], len(panels), bars, narrow, left, panel_height)
+    inside, between = notes if notes_inside else [], 0.14 if all(panel.share for panel in panels) else 0.22  # powers of ten
+    lay_out(figure, legend, title, inside, len(panels), bars, narrow, left, panel_height, between)
     return figure, notes
 
 

@@ -135,8 +135,8 @@ def sentence(one: Slice, name: str) -> str:
     near = f"; within its interval: {listed(beside)}" if beside and np.isfinite(low) else ""
     return (
         f"{one.pair} at {_TOKENS(one.budget)} generated tokens, {len(one.arms)} arms: highest {name} "
-        f"{best.value.estimate:.3f}{interval} with n = {best.rollouts}, {best.queries} queries, {best.steps:.0f} steps{near}. The "
-        "highest of several is too high."
+        f"{best.value.estimate:.3f}{interval} with n = {best.rollouts}, {best.queries} queries, {best.steps:.0f} steps{near}. "
+        "The highest of several is too high."
     )
 
 
@@ -198,10 +198,11 @@ def draw_frontier(
     found = {pair: slices(runs.table, pair, metric) for pair in curves}
     looks, narrow = arm_looks(dict.fromkeys(arm for of_pair in curves.values() for arm in of_pair)), len(curves) > 3
     notes = [
-        "Above: grey, the highest reached by any arm at no more tokens. Below: lines join the best B of each n; bars: its 95 % t "
-        f"interval over seeds. A run within {_NEAR:.0%} of a budget counts as there. The highest of several is too high.",
-        *(f"{pair}: {', '.join(_TOKENS(one.budget) for one in of_pair)} tokens." for pair, of_pair in found.items() if len(found) > 1),
+        "Above: grey, the highest reached by any arm at no more tokens. Below: lines join the best B of each n; bars: its 95 % "
+        f"t interval over seeds. A run within {_NEAR:.0%} of a budget counts as there. The highest of several is too high."
     ]
+    if len(found) > 1:
+        notes += [f"{pair}: {', '.join(_TOKENS(one.budget) for one in of_pair)} tokens." for pair, of_pair in found.items()]
     with our_style():
         width = COLUMN_WIDTH if len(curves) == 1 else min(PAGE_WIDTH, 0.6 + 2.1 * len(curves))
         figure = Figure(figsize=(width, 4.0))

@@ -87,7 +87,7 @@ def lay_out(
 ) -> None:
     """Places everything in inches: panels of one size, and a figure as high as its legend and notes need.
 
-    ``drawn``, ``more``: the legend. ``rows``: of panels. ``bars``: room beside each panel for its error bars, in parts of its width.
+    ``drawn``, ``more``: the legend. ``rows``: of panels. ``bars``: room beside each for its error bars, in parts of its width.
     ``left``: room for the axis label and its numbers. ``panel_height``, ``between`` two panels: in inches too.
     Not matplotlib's automatic layout, which lets legend and notes share one place and changes with its version.
     """

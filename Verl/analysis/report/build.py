@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from Verl import RESULT_DIR
+from Verl.analysis.figures.curves import DYNAMICS
 from Verl.analysis.figures.layout import shown_path
 from Verl.analysis.pages import render
+from Verl.analysis.report import overviews
 from Verl.analysis.report.declared import declared_part, exploratory
 from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
 from Verl.analysis.report.samples import samples
 from Verl.analysis.report.sections import across_pairs, sections, verdict_counts
 from Verl.analysis.report.serve import PORT, Live, serve
 from Verl.analysis.report.taken import steps_taken
+from Verl.analysis.report.svg import share_letters
 from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
 from Verl.analysis.runs.foundations import ground
 from Verl.analysis.runs.table import Runs, load_runs
@@ -30,6 +33,7 @@ from Verl.analysis.verdicts.compare import compare, study_family, study_verdicts
 from Verl.analysis.verdicts.comparison import Comparison
 from Verl.analysis.verdicts.factors import arms_of
 from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, Key, Verdict, read_margin
+from Verl.analysis.verdicts.saturation import FITTED
 from Verl.analysis.verdicts.summary import benchmarks_of, summary_table
 from Verl.analysis.verdicts.text import number, p_text, verdict_words
 from Verl.design.cells import Factor, Pair
@@ -40,7 +44,7 @@ from Verl.signals import raise_on_stop
 
 OUT = RESULT_DIR.with_name("report.html")
 _PREFIXES = ("eval/", "ledger/total_", "reward/", "actor/", "training/rollout_probs_diff")
-_METRICS = {"train/reward_mean", "train/response_length_mean", "timing_s/step"}
+_METRICS = {"timing_s/step", *FITTED, *(metric for panel in DYNAMICS for metric in panel.metrics)}
 _NONE = "\N{EN DASH}"
 
 
@@ -72,6 +76,11 @@ def _count(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / (1e3 if unit == 'k' else limit):.3g} {unit}"
     return f"{value:,.0f}"
+
+
+def _times(log: float) -> str:
+    """A ratio from its logarithm."""
+    return f"{math.exp(min(log, 50.0)):.2f}"
 
 
 def _small(value: float) -> str:
@@ -163,6 +172,10 @@ def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None
         "facts": _facts(runs),
         "design": design,
         "sections": found,
+        "forest": overviews.forest(runs, result_dir, margin, judged),
+        "fits": overviews.fits(runs, margin),
+        "frontier": overviews.frontier(runs),
+        "generalisation": overviews.generalisation(runs, result_dir, margin),
         "margin": margin,
         "declared": part,
         "exploratory": exploratory(compared, part),
@@ -187,8 +200,8 @@ def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None
 def build(result_dir: Path | str, margin: float = MARGIN, frozen: Path | None = None) -> str:
     """The whole page."""
     filters = {"plain": _plain, "signed": _signed, "interval": _interval, "count": _count, "small": _small}
-    filters |= {"label": arm_label, "p": p_text, "verdict": verdict_words}
-    return render("report.html.j2", filters, context(Path(result_dir), margin, frozen))
+    filters |= {"label": arm_label, "p": p_text, "verdict": verdict_words, "times": _times}
+    return share_letters(render("report.html.j2", filters, context(Path(result_dir), margin, frozen)))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,47 +1,24 @@
-"""Figures as SVG within a page: they take its text colour, so that they can be read in light and dark, and need no file."""
+"""The figures of the report's sections, with their captions."""
 
 from __future__ import annotations
 
-import io
-import re
+from collections.abc import Sequence
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from Verl.analysis.figures.curves import ArmsOfPairs, draw_question, our_style
+from Verl.analysis.figures.curves import DYNAMICS_HEIGHT, ArmsOfPairs, draw_question, dynamics_panels, our_style
 from Verl.analysis.figures.levels import draw_levels
+from Verl.analysis.report.svg import to_svg
 from Verl.analysis.runs.table import Runs
 from Verl.design.declared import AXES, Factor
 
-# letters as paths: the same picture whatever fonts a reader has; a fixed salt: the same names of clip paths every time
-_SVG = {"svg.fonttype": "path", "svg.hashsalt": "bandit", "path.simplify": True}
-_COLOURS = {"#000000": "currentColor", "#dddddd": "var(--grid)", "#777777": "var(--grey)", "#555555": "currentColor",
-            "#0072b2": "var(--blue)"}  # fmt: skip
-_ID = re.compile(r'\bid="([^"]+)"')
-_REFERENCE = re.compile(r'(xlink:href="#|url\(#)([^")]+)')
 
-
-def _to_svg(figure: Figure, key: str, description: str) -> str:
-    """The figure as an svg element; ``key`` makes its ids unique within the page."""
-    sink = io.StringIO()
-    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context(_SVG):
-        figure.savefig(sink, format="svg", transparent=True, metadata=metadata)
-    text = sink.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    used = {match[2] for match in _REFERENCE.finditer(text)}
-    text = _ID.sub(lambda match: f'id="{key}-{match[1]}"' if match[1] in used else "", text)
-    text = _REFERENCE.sub(lambda match: f"{match[1]}{key}-{match[2]}", text)
-    for colour, variable in _COLOURS.items():
-        text = text.replace(f": {colour}", f": {variable}")
-    width, height = figure.get_size_inches()
-    escaped = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    opening = (
-        f'<svg role="img" aria-label="{escaped}" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * 72:g} {height * 72:g}">'
-    )
-    return re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1).strip()
+def paged(figures: Sequence[Figure], key: str, caption: str, notes: list[str], said: str, columns: int) -> list[InlineFigure]:
+    """The pages of one figure; caption and notes stand below the last."""
+    with our_style():
+        svgs = [to_svg(figure, f"{key}-{number}", f"{caption} {said}") for number, figure in enumerate(figures)]
+    last = len(svgs) - 1
+    return [InlineFigure(svg, caption if i == last else "", notes if i == last else [], columns) for i, svg in enumerate(svgs)]
 
 
 class InlineFigure:
@@ -62,7 +39,12 @@ def factor_figures(runs: Runs, factor: Factor, arms: ArmsOfPairs, said: str) -> 
         if factor.level:
             figure, notes = draw_levels(runs, arms, "", factor.level, notes_inside=False)
             found.append((figure, "final", "Last test Pass@1 of every arm.", notes))
+        if panels := dynamics_panels(runs, arms):
+            size = {"panels": panels, "panel_height": DYNAMICS_HEIGHT}
+            figure, notes = draw_question(runs, arms, "", "steps", notes_inside=False, **size)
+            names = ", ".join(panel.name.removeprefix("the ") for panel in panels)
+            found.append((figure, "dynamics", f"{names[0].upper()}{names[1:]} against training steps.", notes))
         return [
-            InlineFigure(_to_svg(figure, f"{factor.name}-{key}", f"{caption} {said}"), caption, notes, len(arms))
+            InlineFigure(to_svg(figure, f"{factor.name}-{key}", f"{caption} {said}"), caption, notes, len(arms))
             for figure, key, caption, notes in found
         ]

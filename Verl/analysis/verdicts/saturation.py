@@ -1,7 +1,7 @@
 """Does an arm learn faster, or does it end higher? Saturating fits of all arms, and their parameters compared.
 
-Asymptotes, and logarithms of midpoints, are compared like scores: by ``compare_with``, paired by seed and point, all arms that a pair
-compares with one reference as one family (docs/statistics.md). Each of the two has its own alpha.
+Asymptotes, and logarithms of midpoints, are compared like scores: by ``compare_with``, paired by seed and point, all arms that
+a pair compares with one reference as one family (docs/statistics.md). Each of the two has its own alpha.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def is_share(metric: str) -> bool:
 
 
 def _curves(rows: pd.DataFrame, metric: str, axis: str) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, np.ndarray] | None:
-    """Seeds, steps, budgets (mean over seeds), values seeds x points; of the steps at which all runs that got far were evaluated."""
+    """Seeds, steps, budgets (mean over seeds), values seeds x points; of the steps that all runs that got far have."""
     column = "step" if axis == "steps" else LEDGER[axis]
     if metric not in rows or column not in rows:
         return None
