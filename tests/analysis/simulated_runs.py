@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,11 @@ def write_run(
     parquet: bool = False,
     full: bool = False,
     rng: np.random.Generator | None = None,
+    truth: Callable[[str, float], float] | None = None,
     **identity,
 ) -> str:
-    """One run whose true test Pass@1 rises from 0.5 to 0.5 + gain (+ seed noise); returns its name.
+    """One run whose true test Pass@1 rises from 0.5 to 0.5 + gain (+ seed noise), or is ``truth`` of split and step (+ seed
+    noise of its gain over 0.45); returns its name.
 
     The logged values are sampled from ``questions`` 0/1 answers, and the parquet files (last step) hold those answers.
     ``full``: with the evaluation before training, the answers' texts, health metrics, config.yaml, command and versions.
@@ -45,7 +47,11 @@ def write_run(
         row = {"step": step, "train/reward_mean": 0.5, "actor/grad_norm": 1.0}
         for split, head_start in (("train", 0.02), ("validation", 0.0), ("test", 0.0)):
             rise = (gain + own) * (1 - np.exp(-3 * step / max(steps))) / (1 - np.exp(-3)) if step else 0.0
-            scores = rng.random(questions) < np.clip(0.5 + head_start + difficulty + rise, 0, 1)
+            chance = 0.5 + head_start + difficulty + rise
+            if truth is not None:
+                planted = truth(split, step)
+                chance = np.full(questions, planted + own * (planted - 0.45) / 0.4)
+            scores = rng.random(questions) < np.clip(chance, 0, 1)
             row[f"eval/{split}/pass@1"] = float(scores.mean())
             stored = [max(steps)] * (parquet or full) + [min(steps)] * full
             if split == "test" and step in stored:

@@ -20,6 +20,7 @@ from Verl.analysis.runs.table import load_runs
 from Verl.analysis.style import arm_label, arm_look, arm_looks
 from Verl.analysis.verdicts.factors import arms_of, pairs_of
 from Verl.design import declared as design
+from Verl.design.cells import OVERVIEWS
 from Verl.design.declared import declared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -297,11 +298,13 @@ def test_make_figures_draws_all_from_anywhere_and_twice_the_same(study, tmp_path
         assert done.returncode == 0, done.stderr
         seen.append({path.name: path.read_bytes() for path in (tmp_path / str(number)).iterdir()})
     assert seen[0] == seen[1]
-    assert {script.stem.removeprefix("plot_") for script in SCRIPTS} == {*declared().factors, "table"}
+    assert {script.stem.removeprefix("plot_") for script in SCRIPTS} == {*declared().factors, *OVERVIEWS}
     drawn = [factor for factor in declared().factors.values() if not factor.optional or factor.name == "signal"]  # arpo
     for factor in drawn:
         assert {f"{factor.name}.pdf", f"{factor.name}.png"} <= set(seen[0]), factor.name
         assert bool(factor.level) == (f"{factor.name}_final.pdf" in seen[0])
+        assert f"{factor.name}_dynamics.pdf" not in seen[0]  # these runs log none of it
+    assert {"forest.pdf", "frontier.png", "generalisation.pdf", "fits.csv"} <= set(seen[0])
     assert "controls.pdf" not in seen[0]  # none of them was run
     assert {"table.csv", "table.md"} <= set(seen[0])
     failing = subprocess.run(

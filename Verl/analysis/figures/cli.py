@@ -16,7 +16,7 @@ from pathlib import Path
 from Verl import FIGURE_DIR, RESULT_DIR
 from Verl.analysis.figures import metrics
 from Verl.analysis.figures.curves import DYNAMICS, DYNAMICS_HEIGHT, dynamics_panels, plot_question
-from Verl.analysis.figures.layout import FORMATS, choose_formats, shown_files, shown_path
+from Verl.analysis.figures.layout import FORMATS, NothingToDraw, choose_formats, shown_files, shown_path
 from Verl.analysis.figures.levels import plot_levels
 from Verl.analysis.figures.overviews import DRAWN, WITHOUT_AXIS
 from Verl.analysis.runs.files import LEDGER
@@ -135,6 +135,8 @@ def _drawn(name: str, runs: Runs, options: argparse.Namespace) -> tuple[list[str
         if name in DRAWN:
             return DRAWN[name](runs, options, lambda axis: judged_by(runs, options, axis)), None
         return factor_lines(name, runs, options), None
+    except NothingToDraw as error:
+        return ([], f"{name}: {error}.") if options.alone else ([f"{name}: {error}."], None)
     except (OSError, ValueError) as error:
         return [], f"{name}: {error}."
 
@@ -175,6 +177,7 @@ def main(names: Sequence[str] = (), arguments: list[str] | None = None) -> int:
     if options.axis and len(names) == 1 and names[0] in WITHOUT_AXIS:
         print(f"--axis has no meaning for plot_{names[0]}.py: {WITHOUT_AXIS[names[0]]}; leave it out", file=sys.stderr)
         return 2
+    options.alone = len(names) == 1
     choose_formats(options.formats)
     wanted = metrics.Watched(options.metric or (), needed)
     runs = load_or_say(names[0] if len(names) == 1 else "make_figures", options.result, wanted)

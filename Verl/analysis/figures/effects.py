@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from Verl.analysis.figures.curves import our_style
 from Verl.analysis.figures.forest import Column, Effect, Group, Row, draw_forest
+from Verl.analysis.figures.layout import NothingToDraw
 from Verl.analysis.figures.metrics import label_of
 from Verl.analysis.runs.files import TEST, listed
 from Verl.analysis.runs.table import Runs
@@ -106,7 +107,7 @@ def forest_effects(
 ) -> Forest:
     """Every factor's differences at the last common step or budget, on one page or as many as they need, a column per pair.
 
-    ``judged``: from ``study_verdicts`` of this metric and axis. Raises ValueError if there is nothing to compare.
+    ``judged``: from ``study_verdicts`` of this metric and axis. Raises NothingToDraw if there is nothing to compare.
     """
     of = _pairs(runs, pairs)
     verdict_metric = metric == TEST or bool(re.fullmatch(r"eval/\w+/pass@1", metric))
@@ -118,7 +119,7 @@ def forest_effects(
     found = {(c.pair, c.arm, c.base_line): c for c in compared}
     groups = _groups(runs, of, lambda *key: (effect_of(found.get(key)),))
     if not groups:
-        raise ValueError(f"no two arms can be compared on {metric}; nothing drawn")
+        raise NothingToDraw(f"no two arms can be compared on {metric}; nothing drawn")
     name = "test Pass@1" if metric == TEST else label_of(metric)
     words = {} if verdict_metric else HIGHER
     columns = [

@@ -177,7 +177,7 @@ class _Page:
         self.width, self.most = (PAGE_WIDTH, _LONGEST) if several else (COLUMN_WIDTH, 26)
         beside = 0.86 if len(columns) == 1 else 0.0  # for difference and verdict
         longest = max((len(_short(row.label, self.most)) for group in groups for row in group.rows), default=0)
-        self.left, self.right, self.gap = 0.1 + 0.046 * longest, 0.07 + beside, 0.1
+        self.left, self.right, self.gap = 0.15 + 0.049 * longest, 0.07 + beside, 0.18 if several else 0.12
         self.panel = (self.width - self.left - self.right - self.gap * (len(columns) - 1)) / len(columns)
         handles = self._handles()
         ncols, legend = legend_room([handle.get_label() for handle in handles], self.width)
@@ -208,7 +208,8 @@ class _Page:
     def _draw(self) -> None:
         top = self.height - self.above
         for number, column in enumerate(self.columns):
-            self._text(self._start(number) + self.panel / 2, top + 0.01, column.title, fontsize=6.0, ha="center")
+            if column.title:
+                self._text(self._start(number) + self.panel / 2, top + 0.01, column.title, fontsize=6.0, ha="center")
         for group in self.groups:
             top -= _HEADING
             heading = _short(group.heading, int(self.width * 18.5))
@@ -228,12 +229,12 @@ class _Page:
         ax, last = self.figure.add_axes(place), group is self.groups[-1]
         _draw_rows(ax, group.rows, number, column, self.limits[number])
         _style_axis(ax, column, self.limits[number], last, self.panel > 1.1)
-        if last:
+        if last and (len(self.columns) < 4 or number == len(self.columns) // 2):  # side by side, long labels would touch
             ax.set_xlabel(column.label, fontsize=6.0, labelpad=1.5)
 
     def _write_row(self, row: Row, y: float) -> None:
         label = _short(row.label, self.most)
-        self._text(self.left - 0.05, y, label, fontsize=5.5, ha="right", va="center_baseline")
+        self._text(self.left - 0.08, y, label, fontsize=5.5, ha="right", va="center_baseline")
         for text in _texts(row, self.columns) if len(self.columns) == 1 else ():
             self._text(self.width - self.right + 0.07, y, text, fontsize=5.5, va="center_baseline")
 

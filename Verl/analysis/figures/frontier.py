@@ -18,7 +18,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, MaxNLocator, NullForma
 
 from Verl.analysis import stats
 from Verl.analysis.figures.curves import TEST_PANEL, Panel, our_style
-from Verl.analysis.figures.layout import any_number, lay_out
+from Verl.analysis.figures.layout import NothingToDraw, any_number, lay_out
 from Verl.analysis.runs.files import LEDGER, listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.style import COLUMN_WIDTH, DASHED, DOTTED, GREY, PAGE_WIDTH, SOLID, Look, arm_label, arm_looks
@@ -188,13 +188,13 @@ def _budget_handles(found: Mapping[str, Sequence[Slice]]) -> list[Line2D]:
 def draw_frontier(
     runs: Runs, pairs: Sequence[str], title: str = "", panel: Panel = TEST_PANEL, notes_inside: bool = True
 ) -> tuple[Figure, list[str], list[Slice]]:
-    """The figure, within our style, its notes and its slices. Raises ValueError where no pair has two arms of the family."""
+    """The figure, within our style, its notes and its slices. Raises NothingToDraw where no pair has two arms of the family."""
     metric = panel.metrics[0]
     curves = {pair: curves_of(runs.table, pair, metric) for pair in pairs}
     curves = {pair: of_pair for pair, of_pair in curves.items() if len(of_pair) > 1}
     if not curves:
         wanted = f"{declared().base_line} in queries and rollouts alone have {metric} over tokens"
-        raise ValueError(f"no two arms that differ from {wanted}; nothing drawn")
+        raise NothingToDraw(f"no two arms that differ from {wanted}; nothing drawn")
     found = {pair: slices(runs.table, pair, metric) for pair in curves}
     looks, narrow = arm_looks(dict.fromkeys(arm for of_pair in curves.values() for arm in of_pair)), len(curves) > 3
     notes = [

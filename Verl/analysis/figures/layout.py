@@ -19,6 +19,10 @@ from Verl.analysis.style import STYLE, Look, arm_label
 LEFT, LEFT_WIDE, LINE = 0.46, 0.56, 0.12
 
 
+class NothingToDraw(ValueError):
+    """A figure that these runs, or what was asked for, have nothing for: said, and no fault where others are drawn."""
+
+
 def shown_path(path: Path) -> str:
     """``path`` as a user would type it: from the current folder if it lies below."""
     path = Path(path).resolve()
@@ -127,7 +131,7 @@ def legend_room(labels: Sequence[str], width: float) -> tuple[int, float]:
 
 def note_lines(notes: Sequence[str], width: float) -> list[str]:
     """Notes as the lines that fit into a figure of this width."""
-    return [line for note in notes for line in textwrap.wrap(note, int(width * 24))]
+    return [line for note in notes for line in textwrap.wrap(note, int(width * 23))]
 
 
 def notes_room(lines: Sequence[str]) -> float:

@@ -14,7 +14,7 @@ from Verl.analysis.figures.curves import TEST_PANEL, our_style
 from Verl.analysis.figures.effects import fit_effects, forest_effects, train_test_effects
 from Verl.analysis.figures.fitted import draw_fits
 from Verl.analysis.figures.frontier import draw_frontier, sentence
-from Verl.analysis.figures.layout import save, shown_files, shown_path
+from Verl.analysis.figures.layout import NothingToDraw, save, shown_files, shown_path
 from Verl.analysis.runs.files import TEST
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.verdicts.generalisation import RULES, rule_of, train_and_test
@@ -124,7 +124,7 @@ def generalisation_lines(runs: Runs, options: argparse.Namespace, judged: Judged
         rule = rule_of(metric) if metric else "pass@1"
         if rule is None:
             known = ", ".join(f"eval/test/{rule}" for rule in RULES)
-            raise ValueError(f"{metric} has no meaning here, because it is not scored on both train and test: give {known}")
+            raise NothingToDraw(f"{metric} has no meaning here, because it is not scored on both train and test: give {known}")
         found = train_and_test(runs, options.result, rule, options.margin)
         for pair in pairs:
             forest = train_test_effects(runs, found, pair, options.margin, rule, "Learning or generalisation")

@@ -10,6 +10,7 @@ from Verl.analysis import stats
 from Verl.analysis.figures.effects import fit_effects, forest_effects, train_test_effects
 from Verl.analysis.figures.fitted import draw_fits
 from Verl.analysis.figures.frontier import Reached, draw_frontier
+from Verl.analysis.figures.layout import NothingToDraw
 from Verl.analysis.report.figures import InlineFigure, paged
 from Verl.analysis.report.runs import arms_in_order
 from Verl.analysis.runs.table import Runs
@@ -65,7 +66,7 @@ def forest(runs: Runs, result_dir: Path, margin: float, judged: Mapping[Key, Ver
     """Every factor's effect; empty where nothing can be compared."""
     try:
         found = forest_effects(runs, result_dir, margin, judged=judged)
-    except ValueError:
+    except NothingToDraw:
         return []
     caption = "Differences of test Pass@1, factor by factor."
     columns = 1 if runs.table["pair"].nunique() < 3 else 4
@@ -95,7 +96,7 @@ def frontier(runs: Runs) -> tuple[list[InlineFigure], list[SliceRow]]:
     """The iso-compute frontier and its budgets; empty where no arms differ in queries and rollouts alone."""
     try:
         figure, notes, slices = draw_frontier(runs, sorted(runs.table["pair"].unique()), notes_inside=False)
-    except ValueError:
+    except NothingToDraw:
         return [], []
     rows = []
     for one in slices:

@@ -57,7 +57,8 @@ def _small(text: str, key: str) -> str:
     text = _ungrouped(re.sub(r">\s+<", "><", text))
     text = _MOVED.sub(r'\1 x="\2"', text.replace("xlink:href", "href"))
     styles = Counter(_STYLE.findall(text))
-    names = {style: f"{key}s{number}" for number, style in enumerate(s for s, count in styles.items() if count >= _OFTEN)}
+    often = [style for style, count in styles.items() if count >= _OFTEN]
+    names = {style: f"{key}s{number}" for number, style in enumerate(often)}
     text = _STYLE.sub(lambda match: f' class="{names[match[1]]}"' if match[1] in names else match[0], text)
     rules = "".join(f".{name}{{{style}}}" for style, name in names.items())
     return re.sub(r"(<svg[^>]*>)", lambda match: f"{match[1]}<style>{rules}</style>", text, count=1)
@@ -70,19 +71,20 @@ def to_svg(figure: Figure, key: str, description: str) -> str:
     with matplotlib.rc_context(_SVG):
         figure.savefig(sink, format="svg", transparent=True, metadata=metadata)
     text = sink.getvalue()
-    text = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     for colour, variable in _COLOURS.items():
         text = text.replace(f": {colour}", f": {variable}")
     prefix = f"f{hashlib.sha256(key.encode()).hexdigest()[:6]}"
     used = dict.fromkeys(match[2] for match in _REFERENCE.finditer(text))
-    names = {old: _letter_name(old) if old.startswith("DejaVu") else f"{prefix}-{number}" for number, old in enumerate(used)}
+    names = {old: f"{prefix}-{number}" for number, old in enumerate(used)}
+    names |= {old: _letter_name(old) for old in used if old.startswith("DejaVu")}
     text = _ID.sub(lambda match: f'id="{names[match[1]]}"' if match[1] in names else "", text)
     text = _small(_REFERENCE.sub(lambda match: f"{match[1]}{names[match[2]]}", text), prefix)
     width, height = figure.get_size_inches()
     escaped = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    opening = (
-        f'<svg role="img" aria-label="{escaped}" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * 72:g} {height * 72:g}">'
-    )
+    box = f"0 0 {width * 72:g} {height * 72:g}"
+    opening = f'<svg role="img" aria-label="{escaped}" xmlns="http://www.w3.org/2000/svg" viewBox="{box}">'
     return re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1).strip()
 
 
