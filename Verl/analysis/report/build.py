@@ -23,8 +23,8 @@ from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs,
 from Verl.analysis.report.samples import samples
 from Verl.analysis.report.sections import across_pairs, sections, verdict_counts
 from Verl.analysis.report.serve import PORT, Live, serve
-from Verl.analysis.report.taken import steps_taken
 from Verl.analysis.report.svg import share_letters
+from Verl.analysis.report.taken import steps_taken
 from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
 from Verl.analysis.runs.foundations import ground
 from Verl.analysis.runs.table import Runs, load_runs
