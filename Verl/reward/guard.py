@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from enum import Enum
 
-from Verl import REPO_ROOT
+from Verl import REPO_ROOT, cores
 
 logger = logging.getLogger(__name__)
 
@@ -238,6 +238,6 @@ def shared_guard() -> MathVerifyGuard:
     global _shared
     with _shared_lock:
         if _shared is None or _shared.owner != os.getpid():
-            _shared = MathVerifyGuard(workers=min(_MOST_CHILDREN, os.cpu_count() or 1))
+            _shared = MathVerifyGuard(workers=min(_MOST_CHILDREN, cores.usable()))
             atexit.register(_shared.close)
         return _shared

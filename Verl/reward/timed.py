@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
-from Verl import REPO_ROOT
+from Verl import REPO_ROOT, cores
 
 DEFAULT_SECONDS = 30.0
 _START_SECONDS = 300.0  # to import what the function's file imports
@@ -116,7 +116,7 @@ class TimedFunction:
     def __init__(self, path: str, name: str, fixed: Mapping[str, Any], seconds: float, workers: int | None = None):
         self._function = pickle.dumps((path, name, dict(fixed), seconds))
         self._seconds = seconds
-        self._workers = workers or max(4, min(8, os.cpu_count() or 1))
+        self._workers = workers or max(4, min(8, cores.usable()))
         self._idle: list[_Child] = []  # last in, first out: a further child is started only where it is needed
         self._children: set[_Child] = set()
         self._slots: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None

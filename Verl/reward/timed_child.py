@@ -25,6 +25,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from Verl import cores
+
 _HEADER = struct.Struct("!Q")
 _SPARE_SECONDS = 10.0  # beyond what a living parent waits for
 
@@ -105,7 +107,7 @@ def main() -> None:
         try:
             if function is None:
                 path, name, fixed, seconds = message
-                processor_seconds = (seconds + _SPARE_SECONDS) * (os.cpu_count() or 1)
+                processor_seconds = (seconds + _SPARE_SECONDS) * cores.usable()
                 function = load(path, name)
                 reply = pickle.dumps(("value", None))
             else:

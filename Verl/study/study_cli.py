@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from Verl import RESULT_DIR
+from Verl import RESULT_DIR, cores
 from Verl.analysis.verdicts import deciding
 from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, read_margin
 from Verl.design import declared as design
@@ -173,7 +173,7 @@ def _carry_out(table: jobs.Table, places: Places, result_dir: Path, options: arg
     # A trainer brings a Ray of its own up: it must not join another run's, or the cluster's.
     environment = {"RAY_ADDRESS": "local"}
     if options.jobs > 1 and "BANDIT_THREADS" not in os.environ:
-        environment["BANDIT_THREADS"] = str(max(1, (os.cpu_count() or 1) // options.jobs))
+        environment["BANDIT_THREADS"] = str(max(1, cores.usable() // options.jobs))
 
     def command(job: jobs.Job) -> list[str]:
         script = options.folder.resolve() / job.script

@@ -18,7 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from Verl import REPO_ROOT, provenance
+from Verl import REPO_ROOT, cores, provenance
 from Verl.data.prompt_length import chat_template
 from Verl.errors import UserError
 from Verl.trainer.benchmarks import files_of, splits_of
@@ -196,7 +196,7 @@ def _source(path: str | None) -> Path | None:
 
 
 def _threads() -> str | int:
-    threads = int(os.environ.get("BANDIT_THREADS", os.cpu_count() or 1))
+    threads = cores.threads()
     given = os.environ.get("OMP_NUM_THREADS", str(threads))
     return threads if given == str(threads) else f"{threads}, OMP_NUM_THREADS={given}"
 

@@ -28,6 +28,7 @@ from verl.workers.engine.utils import enable_full_determinism
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
+from Verl import cores
 from Verl.adapter.generation import Completion, Request, end_tokens
 from Verl.adapter.hf.decoder import Decoder
 
@@ -251,11 +252,10 @@ def start_server(config: Any, model_config: Any, replica_rank: int = 0) -> ray.a
     if get_device_name() != "cpu":
         # Ray hides every GPU from an actor that asks for none; this one shares the training worker's.
         options["runtime_env"] = {"env_vars": dict.fromkeys(get_platform().ray_noset_envvars(), "1")}
-    threads = int(os.environ.get("BANDIT_THREADS", os.cpu_count() or 1))
     return (
         ray.remote(HFServer)
         .options(name=server_name(replica_rank), **options)
-        .remote(config, model_config, threads=threads, number=replica_rank)
+        .remote(config, model_config, threads=cores.threads(), number=replica_rank)
     )
 
 

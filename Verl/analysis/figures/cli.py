@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
-from Verl import FIGURE_DIR, RESULT_DIR
+from Verl import FIGURE_DIR, RESULT_DIR, cores
 from Verl.analysis.figures import metrics
 from Verl.analysis.figures.curves import DYNAMICS, DYNAMICS_HEIGHT, dynamics_panels, plot_question
 from Verl.analysis.figures.layout import FORMATS, NothingToDraw, choose_formats, shown_files, shown_path
@@ -156,7 +155,7 @@ def _all_drawn(names: list[str], runs: Runs, options: argparse.Namespace) -> Ite
     _SHARED[:] = [runs, options]
     if not options.metric:
         judged_by(runs, options)
-    with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1), mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(min(len(names), cores.usable()), mp_context=get_context("fork")) as pool:
         yield from pool.map(_drawn_from_shared, names)
 
 
