@@ -34,12 +34,14 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.utils.padding import response_from_nested
 
+from Verl import cores
 from Verl.adapter import lora, own_log_probs
 from Verl.adapter.interface import replaced
 from Verl.adapter.nested import nested, places, rows_of
 from Verl.adapter.worker import PolicyWorker
 from Verl.cpu import one_process, shared_prefix
 from Verl.cpu.batch_fields import FOR_THE_LOSS, complete
+from Verl.trainer import own_ray
 
 logger = logging.getLogger(__name__)
 
@@ -189,18 +191,25 @@ def _in_sequences(value_T: torch.Tensor, micro_batch: TensorDict) -> torch.Tenso
     return torch.nested.nested_tensor_from_jagged(whole, offsets)
 
 
+def _store(size: int) -> torch.distributed.Store | None:
+    """Where the processes of a group find each other. torch's own (None) listens on every interface, without a password."""
+    if size == 1:
+        return torch.distributed.HashStore()
+    folder = own_ray.private_folder()
+    return torch.distributed.FileStore(str(folder / f"group-{os.environ['MASTER_PORT']}"), size) if folder else None
+
+
 class CPUWorker(PolicyWorker):
     """Actor, reference and rollout adapter in one process, as on a GPU."""
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self):
-        torch.set_num_threads(int(os.environ.get("BANDIT_THREADS", os.cpu_count() or 1)))
         if not gc.get_freeze_count():  # once in a process: what a host's later runs leave is garbage
             gc.freeze()
+        torch.set_num_threads(cores.threads())
         if not torch.distributed.is_initialized():
-            torch.distributed.init_process_group(
-                "gloo", rank=int(os.environ.get("RANK", 0)), world_size=int(os.environ.get("WORLD_SIZE", 1))
-            )
+            rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+            torch.distributed.init_process_group("gloo", rank=rank, world_size=size, store=_store(size))
         super().init_model()
         for part in (self.actor, self.ref):
             if part is not None:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from Verl import REPO_ROOT, provenance
+from Verl import REPO_ROOT, cores, provenance
 from Verl.errors import RunStopped, UserError, last_line
 from Verl.files import write_atomic
-from Verl.trainer import full_disk, identity, preparation, published, run_folder
+from Verl.trainer import full_disk, identity, own_ray, preparation, published, run_folder
 from Verl.trainer.best import VALIDATION
 from Verl.trainer.console import Console
 from Verl.trainer.data_checks import copies_in_words, count_copies
@@ -55,6 +55,7 @@ def main(algorithm: str, arguments: list[str] | None = None) -> None:
         if missing:
             raise UserError(missing[0])
         check_prompts(config)
+        own_ray.check_start(config)
         status = _run(config, algorithm, user)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -205,7 +206,8 @@ def _greet(config: DictConfig, console: Console) -> None:
     extra = f" + {data.extra_sampling_size} extra" if data.get("extra_sampling_size") else ""
     console.say(
         f"{config.run.name}: {config.algorithm.adv_estimator}, {data.train_batch_size} queries x {rollout.n}{extra} rollouts "
-        f"a step, lr {config.actor_rollout_ref.actor.optim.lr}, on {config.trainer.device} ({rollout.name})"
+        f"a step, lr {config.actor_rollout_ref.actor.optim.lr}, on {config.trainer.device} ({rollout.name}"
+        f"{f', {cores.threads()} threads' if config.trainer.device == 'cpu' else ''})"
     )
     console.say(f"log {_short(config.run.dir)}.log, metrics {_short(config.run.dir)}.jsonl")
     for line in (*published.lines(config), *copies_in_words(count_copies(config)), *notes(config)):
@@ -243,7 +245,7 @@ def _trained(config: DictConfig, algorithm: str, run_log: RunLog) -> tuple[str, 
             return "interrupted", f"stopped by {REQUEST.by}"
         if full_disk.is_full(error, Path(config.run.result_dir)):
             return "failed", full_disk.sentence(Path(config.run.result_dir))
-        return "failed", f"{type(error).__name__}: {last_line(error)}"
+        return "failed", own_ray.why(error) or f"{type(error).__name__}: {last_line(error)}"
 
 
 def _farewell(config: DictConfig, console: Console, status: str, reason: str | None, seconds: float) -> int:

@@ -7,30 +7,29 @@ costs a process and ten seconds here, and would put a second process between Ctr
 import importlib
 import os
 import random
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from Verl import REPO_ROOT
+from Verl import REPO_ROOT, cores
 from Verl.adapter.balance import plain_workloads
 from Verl.adapter.device import device_for
 from Verl.seeds import derive
-from Verl.trainer import determinism, trackers
+from Verl.trainer import determinism, own_ray, trackers
 from Verl.trainer.interruption import REQUEST
 from Verl.trainer.ppo.estimators import TRAINERS
 from Verl.trainer.run_log import RunLog
+from Verl.trainer.start_watch import StartWatch
 from Verl.trainer.verl_checks import check_with_verl
 
 
 def set_environment(config: DictConfig) -> None:
     """What this process and, through Ray, every worker must know before verl is imported."""
-    threads = str(os.environ.get("BANDIT_THREADS", os.cpu_count() or 1))
     path = os.pathsep.join(filter(None, [str(REPO_ROOT), os.environ.get("PYTHONPATH")]))
     os.environ.update(
         PYTHONPATH=path,
-        BANDIT_THREADS=threads,
+        BANDIT_THREADS=str(cores.threads()),
         VERL_FILE_LOGGER_PATH=str(Path(config.run.dir) / "verl_file_logger.jsonl"),
     )
     defaults = {
@@ -45,14 +44,14 @@ def set_environment(config: DictConfig) -> None:
     }
     for key, value in defaults.items():
         os.environ.setdefault(key, value)
+    own_ray.set_environment(config)
     os.environ.update(determinism.environment(config))
     device_for(config.trainer.device).set_environment()
 
 
 def stop_ray() -> None:
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        ray.shutdown()
+    """End what `Runner` has started of Ray."""
+    own_ray.stop()
 
 
 class Runner:
@@ -61,14 +60,22 @@ class Runner:
     def __init__(self, config: DictConfig, algorithm: str, run_log: RunLog):
         self.config, self.algorithm, self.run_log = config, algorithm, run_log
         self.device = device_for(config.trainer.device)
+        self.watch = StartWatch(run_log.console.say, lambda reason: run_log.describe(status="failed", reason=reason))
 
     def run(self) -> None:
         check_with_verl(self.config)
+        with self.watch:
+            self._run()
+
+    def _run(self) -> None:
+        self.watch.stage("Ray's processes")
         # Ray comes up in other processes and the imports go on in this one: side by side they take three seconds less.
         with ThreadPoolExecutor(1) as background:
             imports = background.submit(self._trainer_class)
             self._start_ray()
+            self.watch.stage("the imports")
             trainer_class = imports.result()
+        self.watch.stage("Ray's workers, which load the model", needs_workers=True)
         config = OmegaConf.create(OmegaConf.to_container(self.config, resolve=True))
         config.transfer_queue.enable = True
         server = self.device.start_server(config)  # held: Ray ends an actor that nobody holds
@@ -87,6 +94,7 @@ class Runner:
             try:
                 trainer = chosen(config, self.run_log)
                 trainer.init()
+                self.watch.done()
                 self.run_log.use_tokenizer(trainer.tokenizer)
                 trackers.prepare(config, self.run_log)
                 self.run_log.after_line = trainer.after_line
@@ -99,19 +107,9 @@ class Runner:
                 self.run_log.finish(exit_code=0 if succeeded else 1)
 
     def _start_ray(self) -> None:
-        import ray
         from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
-        options = OmegaConf.to_container(self.config.ray_kwargs.ray_init, resolve=True)
-        asked = options.pop("runtime_env", None) or {}
-        runtime = get_ppo_ray_runtime_env(self.config)
-        runtime["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1"} | asked.get("env_vars", {})
-        ray.init(
-            **self.device.ray_options(options, self.config.trainer.n_gpus_per_node),
-            runtime_env={key: value for key, value in runtime.items() if value is not None},
-            include_dashboard=False,
-            logging_level="warning",
-        )
+        own_ray.start(self.config, self.device, get_ppo_ray_runtime_env(self.config))
         REQUEST.install()  # ray.init has its own handler of SIGTERM
 
     def _seed(self) -> None:
@@ -125,7 +123,9 @@ class Runner:
     def _agent_loop(self, trainer, config):
         from verl.utils.import_utils import load_class_from_fqn
 
-        manager = load_class_from_fqn(config.actor_rollout_ref.rollout.agent.agent_loop_manager_class, "AgentLoopManager")
+        manager = load_class_from_fqn(
+            config.actor_rollout_ref.rollout.agent.agent_loop_manager_class, "AgentLoopManager"
+        )
         return manager.create(
             config=config,
             llm_client=trainer.get_llm_client(),

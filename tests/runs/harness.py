@@ -102,9 +102,9 @@ class Mini:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": self.ray, "BANDIT_THREADS": "1"}
 
-    def start(self, algorithm: str, name: str, *overrides: str) -> subprocess.Popen:
+    def start(self, algorithm: str, name: str, *overrides: str, **environment: str) -> subprocess.Popen:
         return subprocess.Popen(
-            self.command(algorithm, name, *overrides), cwd=ROOT, env=self.environment(), text=True,
+            self.command(algorithm, name, *overrides), cwd=ROOT, env=self.environment() | environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
@@ -143,6 +143,17 @@ class Mini:
         process.send_signal(how)
         process.communicate(timeout=120)
         return process.returncode
+
+    @staticmethod
+    def listening(process: subprocess.Popen) -> set[str]:
+        """Addresses on which a process and all below it listen."""
+        found = set()
+        for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            try:
+                found |= {c.laddr.ip for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+            except psutil.NoSuchProcess:
+                continue
+        return found
 
     def leftovers(self) -> list[str]:
         """Processes that still belong to a run of this pair: they carry its RAY_TMPDIR."""

@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.runs.harness import STEPS, Result
@@ -40,13 +42,47 @@ def ended(process: subprocess.Popen, seconds: float = 25.0) -> str:
     return output
 
 
+# Somebody's cluster and token, a home that can't be written, a proxy: nothing of a run's.
+FOREIGN = {
+    "RAY_ADDRESS": "127.0.0.1:1", "RAY_AUTH_TOKEN": "somebody's", "HOME": "/proc/nowhere", "HTTP_PROXY": "http://127.0.0.1:1",
+    "ALL_PROXY": "socks5h://127.0.0.1:1",
+}  # fmt: skip
+
+
+@dataclass
+class Seen:
+    """What could be seen of a run while it went on."""
+
+    listening: set[str]
+    priorities: set[int]
+    waits: set[str]
+    private: list[int]  # permissions of the folder of its Ray, and of the token
+
+
 @pytest.fixture(scope="module")
-def stopped(mini) -> Result:
+def seen() -> list[Seen]:
+    return []
+
+
+def look_at(mini, process: subprocess.Popen) -> Seen:
+    workers = [one for one in psutil.Process(process.pid).children(recursive=True) if "ray::" in one.cmdline()[0]]
+    assert workers
+    environments = [one.environ() for one in workers]
+    token = Path(environments[0]["RAY_AUTH_TOKEN_PATH"])
+    return Seen(
+        mini.listening(process), {one.nice() for one in workers}, {one["OMP_WAIT_POLICY"] for one in environments},
+        [path.stat().st_mode & 0o777 for path in (token.parent, token)],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stopped(mini, seen) -> Result:
     """A run without an evaluation before training and without regular checkpoints, that SIGTERM met after step 3."""
     settings = ["trainer.val_before_train=False", "trainer.save_freq=-1", "seed=0"]
-    process = mini.start("grpo", "stopped", *settings)
+    process = mini.start("grpo", "stopped", *settings, **FOREIGN)
     jsonl = mini.folder / "result/stopped_seed0.jsonl"
     wait_for(lambda: jsonl.is_file() and '"step": 3,' in jsonl.read_text(), process)
+    seen.append(look_at(mini, process))
     process.send_signal(signal.SIGTERM)
     result = mini.result("stopped", process.wait(timeout=25), ended(process))
     assert not mini.wait_until_clean(), "processes were left behind"
@@ -61,6 +97,14 @@ def test_a_preempted_run_saves_its_step_and_says_so(mini, stopped):
     assert f"the same command goes on from step {last}" in stopped.output
     assert record(stopped.folder)["status"] == "interrupted"
     assert not (mini.folder / "result/.stopped_seed0.lock").exists()
+
+
+def test_a_run_listens_on_this_machine_only_and_waits_in_its_sleep(mini, stopped, seen):
+    """In an environment in which Ray would join a foreign cluster, or find no place for its token."""
+    assert seen[0].listening and seen[0].listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert seen[0].private == [0o700, 0o600]
+    assert seen[0].priorities == {os.nice(0)} and seen[0].waits == {"passive"}
+    assert not list(Path(mini.ray).glob("bandit-*"))
 
 
 def test_the_same_command_goes_on_and_no_evaluation_is_lost(mini, stopped, base_line):
