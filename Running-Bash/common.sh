@@ -10,9 +10,9 @@
 #   --print-args      print the command's arguments, one a line, and stop (for tests and tools)
 
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(dirname "$here")
-script=$(basename "$0")
+unset CDPATH # exported, it makes cd print a folder of its own
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+script=$(basename -- "$0")
 export BANDIT_CWD=$PWD # relative paths that a user types begin here, those of the settings at the repository's root
 
 required="algorithm adv_estimator train_batch_size rollout_n model data"
@@ -21,6 +21,7 @@ settings="$required extra_sampling_size window_size variant own_arguments"
 unset $settings # what the caller's environment happens to hold is no setting
 
 refuse() { trap - EXIT && echo "error: $script: $1" >&2 && exit 2; }
+! grep -q $'\r' -- "$0" || refuse "it has Windows' line ends, which bash reads as part of each value: sed -i 's/\\r\$//' $0"
 trap '[[ $? != 0 ]] || refuse "it must end with: run \"\$@\""' EXIT
 
 check_settings() { # a slip in a name is an error, not a default that runs in silence
@@ -37,7 +38,7 @@ check_settings() { # a slip in a name is an error, not a default that runs in si
 run() {
     trap - EXIT
     check_settings
-    local flags=() user=() background=no print_args=no typed=
+    local flags=() user=() background=no print_args=no typed= root python home
     while (($#)); do
         case $1 in
             --dry-run) flags+=("$1") ;;
@@ -75,10 +76,9 @@ run() {
         exit 0
     fi
 
-    bash "$here/setup.sh" || exit $?
-    export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+    # shellcheck source-path=SCRIPTDIR source=enter.sh
+    source "$here/enter.sh"
     export BANDIT_COMMAND="bash Running-Bash/$script$typed" # recorded with the run
-    local python=${BANDIT_VENV:-$root/.venv}/bin/python
     local command=("$python" -m "$module" ${flags[@]+"${flags[@]}"} "${arguments[@]}" @ ${user[@]+"${user[@]}"})
     cd "$root"
     if [[ $background == yes ]]; then

@@ -6,10 +6,10 @@
 #   bash Running-Bash/eval.sh --help
 #
 # Paths are taken from where you are. An interrupted evaluation goes on when the same command is given again.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$root/Running-Bash/setup.sh"
-export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+# shellcheck source-path=SCRIPTDIR source=enter.sh
+source "$(dirname "${BASH_SOURCE[0]}")/enter.sh"
 BANDIT_COMMAND="bash Running-Bash/eval.sh$(printf ' %q' "$@")" # recorded with the result
 export BANDIT_COMMAND
-exec "${BANDIT_VENV:-$root/.venv}/bin/python" -m Verl.trainer.main_eval "$@"
+exec "$python" -m Verl.trainer.main_eval "$@"

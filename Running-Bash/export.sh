@@ -6,8 +6,8 @@
 #   bash Running-Bash/export.sh --help
 #
 # Paths are taken from where you are; a run is named as its jsonl is.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$root/Running-Bash/setup.sh"
-export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-exec "${BANDIT_VENV:-$root/.venv}/bin/python" -m Verl.trainer.main_export "$@"
+# shellcheck source-path=SCRIPTDIR source=enter.sh
+source "$(dirname "${BASH_SOURCE[0]}")/enter.sh"
+exec "$python" -m Verl.trainer.main_export "$@"

@@ -7,8 +7,8 @@
 #   bash Running-Bash/run_study.sh --pair tiny_arith --base grpo_0032_8 --vary actor_rollout_ref.rollout.n=2,8 --seeds 0 1 2
 #   bash Running-Bash/run_study.sh --pair tiny_arith --factor all --seeds 0 1 2 --until-decided --margin 0.02 --max-seeds 10
 
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$root/Running-Bash/setup.sh"
-export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-exec "${BANDIT_VENV:-$root/.venv}/bin/python" -m Verl.study.study_cli "$@"
+# shellcheck source-path=SCRIPTDIR source=enter.sh
+source "$(dirname "${BASH_SOURCE[0]}")/enter.sh"
+exec "$python" -m Verl.study.study_cli "$@"

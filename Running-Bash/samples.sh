@@ -5,8 +5,8 @@
 #   bash Running-Bash/samples.sh <run> --eval test --reward 0     answers of the evaluations, not those of training
 #   bash Running-Bash/samples.sh <run> --against <run2>           side by side: same step, question and rollout
 #   bash Running-Bash/samples.sh <run> --html page.html           a page that needs no network
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$root/Running-Bash/setup.sh"
-export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-exec "${BANDIT_VENV:-$root/.venv}/bin/python" -m Verl.analysis.samples.cli "$@"
+# shellcheck source-path=SCRIPTDIR source=enter.sh
+source "$(dirname "${BASH_SOURCE[0]}")/enter.sh"
+exec "$python" -m Verl.analysis.samples.cli "$@"

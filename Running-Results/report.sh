@@ -2,7 +2,8 @@
 # Writes the whole study as one self-contained page, Running-Results/report.html: report.sh [--result DIR] [--out FILE]
 # report.sh --serve [PORT]: instead in a browser on this machine, made anew while runs go on, until Ctrl-C
 set -eu
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+unset CDPATH
+root="$(cd "$(dirname "$0")/.." && pwd)"
 python="${BANDIT_VENV:-$root/.venv}/bin/python"
 [ -x "$python" ] || python="$(command -v python3)"
 export OMP_NUM_THREADS=1

@@ -1,6 +1,7 @@
 """Bandit reinforcement fine-tuning: what differs from verl 0.9.1, and nothing else."""
 
 import os
+import sys
 from pathlib import Path
 
 # numpy's linear algebra in one thread: our arrays are small, and a second thread that waits by spinning made the statistics
@@ -10,3 +11,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 REPO_ROOT = Path(__file__).resolve().parents[1]
 RESULT_DIR = REPO_ROOT / "Running-Results" / "result"
 FIGURE_DIR = REPO_ROOT / "Running-Results" / "Figure"
+
+
+def _behind(folders: str, began_in: str) -> None:
+    """Append the folders of a PYTHONPATH to the module search path: found there is what the environment does not have."""
+    for folder in filter(None, folders.split(os.pathsep)):
+        place = os.path.join(began_in, folder)
+        if place not in sys.path:
+            sys.path.append(place)
+
+
+_behind(os.environ.get("BANDIT_PYTHONPATH", ""), os.environ.get("BANDIT_CWD", ""))

@@ -27,6 +27,7 @@ from Verl.trainer.ppo.estimators import estimators
 from Verl.trainer.settings import compose
 
 MARK = "# Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says."
+_SH = '[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh'
 PLOT_MARK = "Written by Running-Bash/generate_scripts.py: one for each factor of study.yaml."
 
 
@@ -46,7 +47,7 @@ def text(study: Study, cell: Cell, pair: Pair, folder: Path = BASH) -> str:
 
 
 def _body(cell: Cell, pair: Pair, common: str) -> list[str]:
-    return [f"source {common}", *_settings(cell, pair), 'run "$@"']
+    return [_SH, f"source {common} # and what it does with them", *_settings(cell, pair), 'run "$@"']
 
 
 def _settings(cell: Cell, pair: Pair) -> list[str]:
@@ -139,7 +140,7 @@ def arguments(cell: Cell, pair: Pair, folder: Path = BASH) -> tuple[str, list[st
     """(algorithm, overrides) of a cell's script on a pair, whether the script is there or not."""
     with TemporaryDirectory() as scratch:
         draft = Path(scratch) / script_name(cell.name, pair.name)
-        draft.write_text("\n".join([*_body(cell, pair, f'"{folder.resolve()}/common.sh"'), ""]))
+        draft.write_text("\n".join([*_body(cell, pair, shlex.quote(f"{folder.resolve()}/common.sh")), ""]))
         algorithm, overrides, own = print_args(draft.name, folder=draft.parent)
     return algorithm, [*overrides, *own]
 

@@ -63,6 +63,16 @@ def _parsed(text: str) -> Override:
         raise UserError(f"can't read the override {text!r}: write key=value ({reason})") from None
 
 
+def quoted(text: str) -> str:
+    """A text as Hydra reads it back whatever it holds: bare where that will do, since a run is named by what was typed."""
+    plain = all((letter.isascii() and letter.isalnum()) or letter in "/._-+" for letter in text)
+    if plain:
+        return text
+    # A backslash counts only before a quotation mark: doubled there, and at the end.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), text)
+    return f"'{escaped}'"
+
+
 def keys_of(config: DictConfig, prefix: str = "") -> Iterable[str]:
     """Every dotted key of a config, those of groups of keys too."""
     for key in config:

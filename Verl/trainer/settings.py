@@ -15,6 +15,7 @@ is a list of settings each, put on top in order.
 from __future__ import annotations
 
 import importlib.util
+import os
 import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -57,8 +58,10 @@ class Layer:
 
 
 def gpu_present() -> bool:
-    """Whether this machine has an NVIDIA GPU, asked of the driver's device files: importing torch takes seconds."""
-    return any(Path("/dev").glob("nvidia[0-9]*"))
+    """Whether there is an NVIDIA GPU that this process may use, asked of the driver's device files: importing torch takes
+    seconds. `CUDA_VISIBLE_DEVICES=` (or -1) hides all of them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").split(",")[0].strip()
+    return visible not in ("", "-1", "NoDevFiles") and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 # ---- layers 1 and 2 -----------------------------------------------------------------------------------------------
@@ -67,7 +70,8 @@ def gpu_present() -> bool:
 @cache
 def defaults(algorithm: str, device: str) -> DictConfig:
     """verl's defaults and ours. One object for all callers: copy it before changing it."""
-    return _hydra(CONFIG_DIR, algorithm, [f"hydra.searchpath=[file://{_verl_config_dir()}]", f"device={device}"])
+    verls = overrides.quoted(f"file://{_verl_config_dir()}")
+    return _hydra(CONFIG_DIR, algorithm, [f"hydra.searchpath=[{verls}]", f"device={device}"])
 
 
 @cache

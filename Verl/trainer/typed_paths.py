@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from Verl import REPO_ROOT
+from Verl.trainer.overrides import quoted
 
 READ = (
     "data.train_files", "data.val_files", "data.test_files", "data.chat_template", "data.custom_cls.path",
@@ -43,13 +44,15 @@ def _resolved(text: str, folder: Path) -> str:
     group = next((one for one in GROUPS if name == one or name.startswith(f"{one}.")), None)
     if not value or (name not in (*READ, *WRITTEN) and group is None):
         return text
-    if value.startswith("~"):  # which Hydra can't read
+    if value.startswith("~"):
         value = str(Path(value).expanduser())
-        text = f"{key}={_quoted(value)}"
+        text = f"{key}={quoted(value)}"
     try:
-        given = OverridesParser.create().parse_override(text).value()
-    except HydraException:
-        return text  # not to be read: composing the config says so
+        given = OverridesParser.create().parse_override(f"{key}={value}").value()
+    except HydraException:  # a letter that Hydra wants in quotation marks, of which a shell leaves none
+        if value[0] in "[{'\"":
+            return text  # not to be read: composing the config says so
+        given, text = value, f"{key}={quoted(value)}"
     paths = _paths(given, name, folder)
     return text if paths == given else f"{key}={_written(paths)}"
 
@@ -64,8 +67,8 @@ def _paths(given: Any, name: str, folder: Path) -> Any:
 def _written(paths: Any) -> str:
     """As Hydra reads it."""
     if isinstance(paths, dict):
-        return "{" + ",".join(f"{_quoted(str(name))}:{_written(value)}" for name, value in paths.items()) + "}"
-    return f"[{','.join(map(_written, paths))}]" if isinstance(paths, list) else _quoted(str(paths))
+        return "{" + ",".join(f"{quoted(str(name))}:{_written(value)}" for name, value in paths.items()) + "}"
+    return f"[{','.join(map(_written, paths))}]" if isinstance(paths, list) else quoted(str(paths))
 
 
 def _path(given: Any, name: str, folder: Path) -> Any:
@@ -81,7 +84,3 @@ def _path(given: Any, name: str, folder: Path) -> Any:
         return given
     return str(path.relative_to(REPO_ROOT)) if path.is_relative_to(REPO_ROOT) and path != REPO_ROOT else str(path)
 
-
-def _quoted(path: str) -> str:
-    plain = all(letter.isalnum() or letter in "/._-+" for letter in path)
-    return path if plain else "'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from Verl import REPO_ROOT
+from Verl.trainer import overrides
 from Verl.trainer.typed_paths import resolved
 
 
@@ -47,6 +48,13 @@ def test_a_place_in_the_repository_reads_as_from_its_root():
     typed = ["run.result_dir=results", "actor_rollout_ref.model.path=trainer"]
     assert resolved(typed, REPO_ROOT / "Verl") == ["run.result_dir=Verl/results", "actor_rollout_ref.model.path=Verl/trainer"]
     assert resolved(["data.train_files=Dataset/prepare.py"], REPO_ROOT) == ["data.train_files=Dataset/prepare.py"]
+
+
+def test_a_path_of_any_letters_is_taken_as_it_is(home):
+    """A shell leaves no quotation marks, and Hydra wants them around some letters."""
+    for name in ("ergebnis-ü", "sp ace", "a&b", "d$x", "(1)", "日本", "o'brien", "50%"):
+        [text] = resolved([f"run.result_dir={name}"], home)
+        assert overrides.read(text) == ("run.result_dir", f"{home}/{name}")
 
 
 def test_home_is_the_users(monkeypatch, home):

@@ -1,0 +1,122 @@
+"""The scripts where they are started otherwise than on their authors' machines: by sh, with an exported CDPATH, edited on
+Windows, from a folder of any name, with a PYTHONPATH that would replace packages, and a home that can't be written to.
+
+A copy of the scripts' few files with a python that says what it was started with: no set-up, no training. Whole runs under
+such conditions: tests/runs/test_ends.py.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from Verl import REPO_ROOT
+from Verl.trainer import settings
+
+SCRIPT = "run_grpo_0032_8_tiny_arith.sh"
+PYTHON = """#!/usr/bin/env bash
+printf '%s\\n' "PYTHONPATH=$PYTHONPATH" "BEHIND=$BANDIT_PYTHONPATH" "HOME=$HOME" "FROM=$BANDIT_CWD" "$@"
+"""
+NAMES = ["plain", "sp ace", "d$HOME", "amp&ersand", "ü[x],y", "quo'te"]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Makes a checkout of a given name; every file that a script reads."""
+
+    def make(name: str) -> Path:
+        root = tmp_path / name
+        folder, python = root / "Running-Bash", root / ".venv/bin/python"
+        folder.mkdir(parents=True)
+        python.parent.mkdir(parents=True)
+        for file in ("common.sh", "enter.sh", SCRIPT, "samples.sh"):
+            shutil.copy(REPO_ROOT / "Running-Bash" / file, folder)
+        (folder / "setup.sh").write_text("exit 0\n")
+        python.write_text(PYTHON)
+        python.chmod(0o755)
+        return root
+
+    return make
+
+
+def started(*command: str | Path, shell: str = "bash", folder: Path | None = None, **environment: str):
+    kept = {key: value for key, value in os.environ.items() if key not in ("BANDIT_VENV", "PYTHONPATH", "BANDIT_PYTHONPATH")}
+    return subprocess.run(
+        [shell, *map(str, command)], env=kept | environment, cwd=folder, capture_output=True, text=True, timeout=60
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_checkout_may_have_any_name(copy, name):
+    root = copy(name)
+    done = started(root / "Running-Bash" / SCRIPT, "seed=1")
+    assert done.returncode == 0, done.stderr
+    assert f"PYTHONPATH={root}" in done.stdout and done.stdout.endswith("@\nseed=1\n")
+
+
+@pytest.mark.parametrize("script", [SCRIPT, "samples.sh"])
+def test_sh_does_as_well_as_bash(copy, script):
+    root = copy("plain")
+    done = started(root / "Running-Bash" / script, shell="sh")
+    assert done.returncode == 0 and f"PYTHONPATH={root}" in done.stdout, done.stderr
+
+
+def test_an_exported_cdpath_changes_nothing(copy):
+    root = copy("plain")
+    for script in (SCRIPT, "samples.sh"):
+        done = started(f"Running-Bash/{script}", folder=root, CDPATH=f"{root}:.")
+        assert done.returncode == 0 and f"PYTHONPATH={root}\n" in done.stdout, done.stderr
+
+
+def test_a_script_with_windows_line_ends_says_so(copy):
+    root = copy("plain")
+    path = root / "Running-Bash" / SCRIPT
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    for shell in ("bash", "sh"):
+        done = started(path, shell=shell)
+        assert done.returncode == 2 and "line ends" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_users_pythonpath_goes_behind_the_environments_packages(copy, tmp_path):
+    root = copy("plain")
+    done = started(root / "Running-Bash" / SCRIPT, PYTHONPATH="/shadow:mine")
+    assert f"PYTHONPATH={root}\n" in done.stdout and "BEHIND=/shadow:mine\n" in done.stdout
+    again = started(root / "Running-Bash" / SCRIPT, PYTHONPATH=str(root), BANDIT_PYTHONPATH="/shadow")  # from a study
+    assert "BEHIND=/shadow\n" in again.stdout
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/numpy.py").write_text("raise SystemExit('the environment has its own')\n")
+    (tmp_path / "mine/only_mine.py").touch()
+    done = started(
+        "-c", "import Verl, numpy, only_mine, sys; print(sys.path[-1])", shell=sys.executable, folder=tmp_path,
+        PYTHONPATH=str(REPO_ROOT), BANDIT_PYTHONPATH="mine", BANDIT_CWD=str(tmp_path),
+    )  # fmt: skip
+    assert done.stdout.strip() == str(tmp_path / "mine"), done.stderr
+
+
+def test_a_home_that_cant_be_written_to_is_replaced(copy):
+    root = copy("plain")
+    done = started(root / "Running-Bash" / SCRIPT, HOME="/proc/nowhere")
+    assert done.returncode == 0 and f"HOME={root}/.cache/home\n" in done.stdout and "/proc/nowhere" in done.stderr
+
+
+def test_hydra_reads_its_files_below_a_folder_of_any_name(tmp_path, monkeypatch):
+    place = tmp_path / "ü[x], y&z $HOME o'brien"
+    place.symlink_to(settings._verl_config_dir())
+    expected = settings.defaults("grpo", "cpu")
+    monkeypatch.setattr(settings, "_verl_config_dir", lambda: place)
+    assert settings.defaults.__wrapped__("grpo", "cpu") == expected
+
+
+def test_hidden_gpus_are_none(monkeypatch):
+    monkeypatch.setattr(settings.Path, "glob", lambda self, pattern: iter([Path("/dev/nvidia0")]))
+    for hidden in ("", "-1", "-1,0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert not settings.gpu_present()
+    for visible in ("0", "1,2", "GPU-8a1b"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert settings.gpu_present()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert settings.gpu_present()
