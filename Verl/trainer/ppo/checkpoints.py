@@ -8,15 +8,17 @@ written after the step's line in the jsonl, so that the log is never behind the 
 
 import json
 import os
+import pickle
 import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from Verl.adapter import safe_load  # noqa: F401  numpy's names
 from Verl.errors import RunStopped, UserError
 from Verl.files import write_atomic
 from Verl.trainer import full_disk
@@ -27,7 +29,7 @@ from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 if TYPE_CHECKING:
     from Verl.trainer.ppo.ray_trainer_base import RayTrainer
 
-_RANDOM = "driver_random.pt"
+_RANDOM, _RANDOM_BEFORE = "driver_random.json", "driver_random.pt"
 _TRACKER = "latest_checkpointed_iteration.txt"  # verl's name for "which one is newest"
 
 
@@ -76,10 +78,7 @@ class Checkpoints:
         trainer = self.trainer
         state = {"step": trainer.global_steps, "ledger": trainer.ledger.state_dict(), "algorithm": trainer.algorithm_state()}
         (folder / _STATE).write_text(json.dumps(state))
-        torch.save(
-            {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()},
-            folder / _RANDOM,
-        )
+        write_atomic(folder / _RANDOM, json.dumps(random_states()))
 
     def _prune(self, keep: int | None) -> None:
         """All but the newest, and the best one where it is to be kept."""
@@ -113,12 +112,38 @@ class Checkpoints:
         state = json.loads((folder / _STATE).read_text())
         trainer.ledger.load_state_dict(state["ledger"])
         trainer.load_algorithm_state(state["algorithm"])
-        states = torch.load(folder / _RANDOM, weights_only=False)
-        random.setstate(states["python"])
-        np.random.set_state(states["numpy"])
-        torch.set_rng_state(states["torch"])
+        set_random_states(_read_random_states(folder))
         # verl evaluates before training if val_before_train says so; a run of its own has that evaluation in its log.
         trainer.evaluator.skip_next = settings.val_before_train and trainer.run_log.last_step == step
+
+
+def random_states() -> dict[str, Any]:
+    """The states of this process's `random`, numpy and torch, as plain values."""
+    kind, keys, place, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, keys.tolist(), place, has_gauss, gauss],
+        "torch": torch.get_rng_state().tolist(),
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """As `random_states` gave them, in this process or before they went through JSON."""
+    version, keys, gauss = states["python"]
+    random.setstate((version, tuple(keys), gauss))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, np.asarray(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(torch.as_tensor(states["torch"], dtype=torch.uint8))
+
+
+def _read_random_states(folder: Path) -> dict[str, Any]:
+    """Those of a checkpoint; an older one has them as a pickle, which is read as data."""
+    if (folder / _RANDOM).is_file():
+        return json.loads((folder / _RANDOM).read_text())
+    try:
+        return torch.load(folder / _RANDOM_BEFORE, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{folder / _RANDOM_BEFORE} holds no random states ({str(error).splitlines()[0]})") from None
 
 
 def _flush_to_disk(folder: Path) -> None:
