@@ -34,6 +34,12 @@ TEXT_TOO = ("algorithm.rollout_correction.rollout_is_threshold",)
 
 _MULTIPLE = re.compile(r"(\d+(?:\.\d+)?)x")
 
+# Numbers that may also be none: all checkpoints are kept, an epoch or a budget ends the run, another bound is taken.
+_MAY_BE_NULL = (
+    "trainer.max_actor_ckpt_to_keep", "trainer.max_critic_ckpt_to_keep", "trainer.total_training_steps",
+    "actor_rollout_ref.actor.clip_ratio_low", "actor_rollout_ref.actor.clip_ratio_high",
+)  # fmt: skip
+
 
 def key_of(text: str) -> str:
     """The key of a `key=value` text. Hydra's + (verl's documentation writes some keys so) changes nothing here."""
@@ -131,12 +137,46 @@ def resolve_multiple(key: str, value: Any, config: DictConfig) -> Any:
     return float(f"{float(match[1]) * below:.12g}") if isinstance(below, float) else value
 
 
+# Names of files and folders, which have no default whose type could be asked for.
+PATHS = (
+    "data.train_files", "data.val_files", "data.test_files", "data.chat_template", "data.custom_cls.path",
+    "actor_rollout_ref.model.path",
+    "actor_rollout_ref.model.tokenizer_path", "actor_rollout_ref.model.hf_config_path",
+    "actor_rollout_ref.model.lora_adapter_path", "actor_rollout_ref.rollout.agent.agent_loop_config_path",
+    "reward.custom_reward_function.path", "trainer.resume_from_path", "run.result_dir", "run.figure_dir",
+    "trainer.default_local_dir", "trainer.rollout_data_dir", "trainer.validation_data_dir",
+)  # fmt: skip
+_SEVERAL = ("data.train_files", "data.val_files", "data.test_files")
+_WORDS = ("run.model", "run.data", "run.arm", "run.variant")
+
+
+def as_text(key: str, value: Any) -> Any:
+    """A value that names something, as the text that it is: `run.data=32` and `data.val_files=[1.parquet,2]` are names.
+
+    Raises:
+        UserError: it can't be one.
+    """
+    if value is None or key not in (*PATHS, *_WORDS):
+        return value
+    if isinstance(value, list) and key in _SEVERAL and value:
+        return [as_text("run.data", one) for one in value if one is not None] or _no_name(key, value)
+    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return str(value) if plain and "\n" not in str(value) and "\0" not in str(value) else _no_name(key, value)
+
+
+def _no_name(key: str, value: Any) -> None:
+    several = ", or a list of some" if key in _SEVERAL else ""
+    raise UserError(f"{key}={value!r} has the wrong type: it must be a {'word' if key in _WORDS else 'path'}{several}")
+
+
 def check(key: str, value: Any, defaults: DictConfig) -> None:
     """The key is one of `defaults`, and the value has its type.
 
     Raises:
         UserError: naming the key, the value and the nearest right key.
     """
+    if "???" in str(value):
+        raise UserError(f"{key}={value}: ??? stands for a value that is missing: give one, or leave it out")
     if any(key == root or key.startswith(f"{root}.") for root in OPEN_DICTS):
         return
     node = find(key, defaults)
@@ -149,6 +189,9 @@ def check(key: str, value: Any, defaults: DictConfig) -> None:
 
 
 def _check_type(key: str, given: Any, default: Any) -> None:
+    if given is None and isinstance(default, int | float) and key not in _MAY_BE_NULL:
+        kind = _kind(default)
+        raise UserError(f"{key}=null has the wrong type: it must be {kind} (default: {str(default).lower()}), or be left out")
     if default is None or given is None or (isinstance(given, str) and ("${" in given or key in TEXT_TOO)):
         return
     wanted, got = _kind(default), _kind(given)

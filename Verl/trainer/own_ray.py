@@ -30,7 +30,8 @@ from Verl.errors import UserError
 
 PREFIX = "bandit-"
 _THRESHOLD = "RAY_memory_usage_threshold"  # Ray's name
-_LOCK, _TOKEN = "lock", "token"
+LOCK, _TOKEN = "lock", "token"
+UNSTARTABLE = "'\"\\\n"  # letters in Python's path through which Ray can start no worker
 # A socket's path has at most 107 bytes, of which Ray takes "/session_<date>_<time>_<process>/sockets/plasma_store".
 _LONGEST = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 _OLD_SECONDS = 600.0  # a folder that nobody holds by then is one that a kill left behind
@@ -157,7 +158,7 @@ def check_start(config: DictConfig) -> None:
     if not is_own(config):
         return
     places()
-    if any(letter in sys.executable for letter in "'\"\\\n"):
+    if any(letter in sys.executable for letter in UNSTARTABLE):
         raise UserError(
             f"{sys.executable} has a quotation mark or a backslash in its path, through which Ray can start no worker: move "
             "the repository, or set BANDIT_VENV to an environment elsewhere"
@@ -224,7 +225,7 @@ def _folder() -> Path:
         try:
             place.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
-            handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
             last = error
@@ -251,7 +252,7 @@ def _sweep(place: Path) -> None:
             old = time.time() - about.st_mtime > _OLD_SECONDS
             if not old or about.st_uid != os.getuid() or not stat.S_ISDIR(about.st_mode):
                 continue
-            handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)

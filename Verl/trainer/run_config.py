@@ -8,7 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig, open_dict
 
 from Verl import REPO_ROOT
-from Verl.trainer import effects, settings, typed_paths
+from Verl.errors import UserError
+from Verl.trainer import effects, overrides, settings, typed_paths
 from Verl.trainer.chat_template import settle_template
 from Verl.trainer.checks import check, lacking
 from Verl.trainer.naming import name_run
@@ -48,6 +49,9 @@ def composed(algorithm: str, scripted: Sequence[str], user: Sequence[str]) -> Di
     config = settings.compose(algorithm, scripted, user)
     choices = [text for text in user if settings.is_choice(text)]
     typed = [text for text in user if not settings.is_choice(text)]
+    for key in ("run.name", "run.dir"):
+        if any(overrides.key_of(text) == key for text in typed):
+            raise UserError(f"{key} is made of what a run does: give run.arm or run.variant, or run.result_dir for the place")
     with open_dict(config):
         settle_resume(config)
         settle_template(config)

@@ -170,11 +170,26 @@ def compose(algorithm: str, scripted: Sequence[str], user: Sequence[str] = ()) -
         for key, given in layer.settings:
             value = _checked(layer, key, given, base, config)
             try:
-                OmegaConf.update(config, key, value, merge=True, force_add=True)
+                OmegaConf.update(config, key, overrides.as_text(key, value), merge=True, force_add=True)
             except OmegaConfBaseException as error:
                 raise UserError(f"the settings don't compose: {str(error).splitlines()[0]}") from None
     config.trainer.device = device
+    _check_references(config, found, base)
     return config
+
+
+def _check_references(config: DictConfig, found: Sequence[Layer], base: DictConfig) -> None:
+    """What a value refers to (`${...}`) must be there, and have the type that the key asks for."""
+    for key, value in (setting for layer in found for setting in layer.settings):
+        if "${" not in str(value):
+            continue
+        try:
+            node = OmegaConf.select(config, key)
+            node = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        except (OmegaConfBaseException, RecursionError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{key}={value} refers to something that is not there ({reason}): give a value") from None
+        overrides.check(key, overrides.as_text(key, node), base)
 
 
 def layers(scripted: Sequence[str], user: Sequence[str]) -> list[Layer]:

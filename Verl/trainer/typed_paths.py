@@ -14,18 +14,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from Verl import REPO_ROOT
-from Verl.trainer.overrides import quoted
+from Verl.trainer.overrides import PATHS, quoted
 
-READ = (
-    "data.train_files", "data.val_files", "data.test_files", "data.chat_template", "data.custom_cls.path",
-    "actor_rollout_ref.model.path",
-    "actor_rollout_ref.model.tokenizer_path", "actor_rollout_ref.model.hf_config_path",
-    "actor_rollout_ref.model.lora_adapter_path", "actor_rollout_ref.rollout.agent.agent_loop_config_path",
-    "reward.custom_reward_function.path", "trainer.resume_from_path",
-)  # fmt: skip
 GROUPS = ("data.benchmarks",)  # of files that are read, by name
 WRITTEN = ("run.result_dir", "run.figure_dir", "trainer.default_local_dir", "trainer.rollout_data_dir",
            "trainer.validation_data_dir")  # fmt: skip
+READ = tuple(key for key in PATHS if key not in WRITTEN)
 
 
 def users_folder() -> Path:
@@ -53,6 +47,8 @@ def _resolved(text: str, folder: Path) -> str:
         if value[0] in "[{'\"":
             return text  # not to be read: composing the config says so
         given, text = value, f"{key}={quoted(value)}"
+    if not isinstance(given, str | list | dict):
+        return text
     paths = _paths(given, name, folder)
     return text if paths == given else f"{key}={_written(paths)}"
 
