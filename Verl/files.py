@@ -38,9 +38,12 @@ def locked(path: Path, busy: str | None = None, remove: bool = False) -> Iterato
         remove: whether the file goes with the lock.
 
     Raises:
-        UserError: `busy`, or that the file is another user's. OSError: it can't be made.
+        UserError: `busy`, or that the file or its folder is another user's. OSError: it can't be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except PermissionError:
+        raise _not_ours(path) from None
     while True:
         handle = _open_lock(path)
         try:
@@ -81,7 +84,14 @@ def _open_lock(path: Path) -> int:
     except PermissionError:
         raise UserError(f"{path} was left by another user and can't be opened: have it deleted, then start again") from None
     except FileNotFoundError:
-        raise PermissionError(13, "Permission denied", str(path)) from None
+        raise _not_ours(path) from None
+
+
+def _not_ours(path: Path) -> UserError:
+    return UserError(
+        f"{path.parent} can't be written to: no permission; choose a folder of your own, or ask its owner to make what is "
+        "missing"
+    )
 
 
 def _still_there(path: Path, handle: int) -> bool:

@@ -34,12 +34,17 @@ def build_once(
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file; give a folder that does not exist yet with --out")
     recipe = json.loads(json.dumps(recipe))  # as it will be read back: tuples become lists
+    record = read_record(target)
+    if record is not None and record["recipe"] == recipe:  # before the lock: in another user's checkout there is none to take
+        return record, False
     with locked(target.parent / f".{target.name}.lock"):
         record = read_record(target)
         if record is not None and record["recipe"] == recipe:
             return record, False
         if target.exists() and any(target.iterdir()) and not (target / RECORD).exists():
             raise UserError(f"{target} holds files that are not ours (no {RECORD}); give another folder with --out")
+        if not os.access(target.parent, os.W_OK | os.X_OK):  # another user's: its lock can be held all the same
+            raise UserError(f"{target} can't be made: no permission in {target.parent}; ask its owner, or give --out")
         _remove_leftovers(target)
         partial = Path(tempfile.mkdtemp(prefix=_partial_prefix(target), dir=target.parent))
         try:
