@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from simulated_runs import write_run, write_study
 
+from Verl.analysis.figures import run_figure
 from Verl.analysis.report.build import build, main
 from Verl.analysis.report.runs import costs, health, provenance, speeds
 from Verl.analysis.report.taken import steps_taken
@@ -158,6 +159,18 @@ def test_hostile_texts_stay_texts(tmp_path):
         )
     page = build(tmp_path)
     assert "<script" not in page and "&lt;script&gt;" in page and "<b>" not in page
+
+
+def test_hostile_names_of_files_stay_names(tmp_path, monkeypatch):
+    """A result folder from somebody else: names that a page or a shell would carry out, on the page and in a figure."""
+    monkeypatch.chdir(tmp_path)
+    arm = "grpo_0032_8_x<img src=x onerror=alert(1)>$(touch ran)`touch ran`;touch ran&"
+    write_study(tmp_path / "result", {"grpo_0032_1": 0.1, arm: 0.2}, [0, 1], steps=(0, 100), questions=8, full=True)
+    page = build(tmp_path / "result")
+    assert "<img src=x" not in page and "&lt;img src=x" in page
+    command = ["--result", str(tmp_path / "result"), "--figure", str(tmp_path / "figure")]
+    assert run_figure.main([f"{arm}_tiny_arith_seed0", *command]) == 0
+    assert not list(tmp_path.rglob("ran")) and len(list((tmp_path / "figure").glob("*onerror*.png"))) == 1
 
 
 def test_bad_input_ends_in_a_sentence(tmp_path, capsys, study):
