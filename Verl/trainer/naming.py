@@ -127,8 +127,9 @@ def short_key(key: str, known: Collection[str]) -> str:
     For a key that a run uses, keys of parts that no run has do not count; for a key of such a part all do, so that no two
     keys are ever shortened to one text.
     """
-    others = [other for other in known if other != key and (_unused(key) or not _unused(other))]
     parts = key.split(".")
+    alike = [other for other in known if other != key and other.endswith(f".{parts[-1]}")]
+    others = [other for other in alike if _unused(key) or not _unused(other)]
     for count in range(1, len(parts)):
         suffix = ".".join(parts[-count:])
         if suffix not in known and not any(other.endswith(f".{suffix}") for other in others):

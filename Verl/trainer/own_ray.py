@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,8 @@ def stop() -> None:
     if ray is not None and ray.is_initialized():
         ray.shutdown()
     for folder, handle in list(_held):
+        if os.environ.get("RAY_AUTH_TOKEN_PATH") == str(folder / _TOKEN):
+            del os.environ["RAY_AUTH_TOKEN_PATH"]
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
         _held.remove((folder, handle))
@@ -183,7 +186,7 @@ def memory_used() -> float:
     """The share of main memory that is in use, of the container's where there is one with a limit, as Ray reckons it."""
     machine = psutil.virtual_memory()
     shares = [1 - machine.available / machine.total]
-    for limit, used, kept, cache in (
+    for limit, used, kept, files in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file "),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file "),
     ):
@@ -191,7 +194,7 @@ def memory_used() -> float:
             top = Path("/sys/fs/cgroup")
             most, now = int((top / limit).read_text()), int((top / used).read_text())
             lines = (top / kept).read_text().splitlines()
-            now -= next(int(line.split()[1]) for line in lines if line.startswith(cache))
+            now -= next(int(line.split()[1]) for line in lines if line.startswith(files))
             if most < machine.total:
                 shares.append(now / most)
     return max(shares)
@@ -240,8 +243,14 @@ def _write_token(folder: Path) -> Path:
     path = folder / _TOKEN
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_hex(32))
+        file.write(_secret())
     return path
+
+
+@cache
+def _secret() -> str:
+    """One for all that this process starts: Ray's core reads the token once."""
+    return secrets.token_hex(32)
 
 
 def _sweep(place: Path) -> None:

@@ -189,7 +189,10 @@ def _check_references(config: DictConfig, found: Sequence[Layer], base: DictConf
         except (OmegaConfBaseException, RecursionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{key}={value} refers to something that is not there ({reason}): give a value") from None
-        overrides.check(key, overrides.as_text(key, node), base)
+        text = overrides.as_text(key, node)
+        overrides.check(key, text, base)
+        if text != node:
+            OmegaConf.update(config, key, text)
 
 
 def layers(scripted: Sequence[str], user: Sequence[str]) -> list[Layer]:

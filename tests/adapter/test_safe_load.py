@@ -41,10 +41,16 @@ def test_what_verl_reads_is_read_as_data(tmp_path, monkeypatch):
     assert torch.load(tmp_path / "extra.pt", weights_only=False)["rng"]["random"] == states["random"]
 
 
-def test_every_process_of_a_run_reads_so(monkeypatch):
-    for name, value in {**os.environ}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+@pytest.fixture
+def variables(monkeypatch):
+    before = dict(os.environ)
+    yield monkeypatch
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def test_every_process_of_a_run_reads_so(variables):
+    variables.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     config = SimpleNamespace(run=SimpleNamespace(dir="/x"), trainer=SimpleNamespace(nnodes=1, device="cpu"))
     for _ in range(2):  # and again for the next run of a process
         runner.set_environment(config)

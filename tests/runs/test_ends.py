@@ -65,12 +65,14 @@ def seen() -> list[Seen]:
 
 
 def look_at(mini, process: subprocess.Popen) -> Seen:
-    workers = [one for one in psutil.Process(process.pid).children(recursive=True) if "ray::" in one.cmdline()[0]]
+    tree = psutil.Process(process.pid).children(recursive=True)
+    workers = [one for one in tree if "ray::" in one.cmdline()[0]]
     assert workers
-    environments = [one.environ() for one in workers]
-    token = Path(environments[0]["RAY_AUTH_TOKEN_PATH"])
+    raylet = next(one for one in tree if one.name() == "raylet")
+    environment = raylet.environ()  # as theirs, which their titles have overwritten
+    token = Path(environment["RAY_AUTH_TOKEN_PATH"])
     return Seen(
-        mini.listening(process), {one.nice() for one in workers}, {one["OMP_WAIT_POLICY"] for one in environments},
+        mini.listening(process), {one.nice() for one in workers}, {environment["OMP_WAIT_POLICY"]},
         [path.stat().st_mode & 0o777 for path in (token.parent, token)],
     )  # fmt: skip
 

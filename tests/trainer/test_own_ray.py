@@ -23,9 +23,11 @@ def config(nodes: int = 1):
 
 @pytest.fixture
 def environment(monkeypatch):
-    for name, value in {**os.environ}.items():
-        monkeypatch.setenv(name, value)  # put back whatever is changed
-    return monkeypatch
+    """Variables as they were afterwards, whoever sets them."""
+    before = dict(os.environ)
+    yield monkeypatch
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def test_nobody_elses_cluster_is_joined(environment):
