@@ -5,7 +5,8 @@
 # Compared with what, and what was published: `python Running-Bash/design.py show --pair tiny_arith`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
 # shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh" # and what it does with them
 algorithm=grpo
 adv_estimator=reinforce
 train_batch_size=32
