@@ -4,8 +4,6 @@ Adapters are merged into the weights that the rollout, an evaluation and an expo
 defined for the linear layers of a decoder's blocks.
 """
 
-from typing import Any
-
 from omegaconf import DictConfig, OmegaConf
 
 from Verl.errors import UserError
@@ -24,8 +22,12 @@ def check_lora(config: DictConfig) -> None:
         )
     if not model.lora_rank:
         return
-    if not adapted_layers(config):
-        raise UserError(f"{_MODEL}.exclude_modules={model.exclude_modules} leaves no layer to adapt: exclude fewer")
+    if model.exclude_modules is not None:
+        raise UserError(
+            f"{_MODEL}.exclude_modules={model.exclude_modules} can't be given: verl 0.9.1 takes no list there; name the layers "
+            f"to adapt in {_MODEL}.target_modules"
+        )
+    adapted_layers(config)
 
 
 def adapted_layers(config: DictConfig) -> list[str]:
@@ -34,19 +36,10 @@ def adapted_layers(config: DictConfig) -> list[str]:
     Raises:
         UserError: a name that is none of LAYERS.
     """
-    model = config.actor_rollout_ref.model
-    left_out = _layers("exclude_modules", model.exclude_modules)
-    return [layer for layer in _layers("target_modules", model.target_modules) if layer not in left_out]
-
-
-def _layers(key: str, value: Any) -> tuple[str, ...]:
-    """The names of the linear layers that a setting means."""
-    if value is None:
-        return ()
-    if value == "all-linear" and key == "target_modules":
-        return LAYERS
-    names = list(value) if OmegaConf.is_list(value) or isinstance(value, list | tuple) else None
-    if names is None or not names or not set(names) <= set(LAYERS):
-        choice = "all-linear, or " if key == "target_modules" else ""
-        raise UserError(f"{_MODEL}.{key}={value} is not known here: give {choice}a list of {', '.join(LAYERS)}")
-    return tuple(names)
+    value = config.actor_rollout_ref.model.target_modules
+    if value == "all-linear":
+        return list(LAYERS)
+    names = list(value) if OmegaConf.is_list(value) else []
+    if not names or not set(names) <= set(LAYERS):
+        raise UserError(f"{_MODEL}.target_modules={value} is not known here: give all-linear, or a list of {', '.join(LAYERS)}")
+    return names

@@ -26,7 +26,7 @@ def prepared(*typed):
         ([f"{MODEL}.target_modules=[q_proj]"], "lora_rank above 0"),
         ([RANK, f"{MODEL}.target_modules=[lm_head]"], "all-linear, or a list"),
         ([RANK, f"{MODEL}.target_modules=q_proj"], "all-linear, or a list"),
-        ([RANK, f"{MODEL}.exclude_modules=[{','.join(LAYERS)}]"], "exclude fewer"),
+        ([RANK, f"{MODEL}.exclude_modules=q_proj"], "target_modules"),
         ([RANK, f"{MODEL}.lora_adapter_path=/adapter"], "merge_and_unload"),
         ([RANK, f"{MODEL}.lora.merge=false"], "merged"),
         ([f"{MODEL}.lora.rank=8"], "lora_rank"),
@@ -39,8 +39,7 @@ def test_refused(typed, says):
 
 def test_what_is_adapted():
     assert adapted_layers(prepared(RANK)) == list(LAYERS)
-    some = prepared(RANK, f"{MODEL}.target_modules=[q_proj,v_proj]", f"{MODEL}.exclude_modules=[v_proj]")
-    assert adapted_layers(some) == ["q_proj"]
+    assert adapted_layers(prepared(RANK, f"{MODEL}.target_modules=[q_proj,v_proj]")) == ["q_proj", "v_proj"]
 
 
 def test_adapters_by_hand():
