@@ -80,7 +80,7 @@ def start(config: DictConfig, device: Device, runtime: dict[str, Any]) -> None:
     runtime["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1"} | asked.get("env_vars", {})
     # Ray starts a worker through a line of bash, into which it puts Python's path as it is: a space there splits it.
     runtime["py_executable"] = shlex.quote(sys.executable)
-    options = device.ray_options(options, config.trainer.n_gpus_per_node)
+    options = device.ray_options(options)
     if is_own(config):
         folder = _folder()
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(_write_token(folder))
