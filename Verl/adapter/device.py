@@ -63,8 +63,15 @@ class Device:
 
         return Decoder(model, end_tokens, max_rows)
 
+    def can_host(self, config: DictConfig) -> bool:
+        """Whether runs like this one may share processes: whether a run's state can't be told from a fresh process's then.
+
+        On a GPU this has not been shown: what an earlier run leaves in vLLM, CUDA and its allocator may change a byte.
+        """
+        return False
+
     def host(self) -> Any:
-        """Processes that carry out short runs one after another (`train`, `close`)."""
+        """Processes that carry out runs one after another (`run`, `train`, `renew`, `close`)."""
         raise NotImplementedError("several runs share their processes on a CPU only")
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from Verl.adapter.device import Device
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
+_BATCHED = "Verl.cpu.batched_loop.BatchedAgentLoopManager"
 
 
 class CPU(Device):
@@ -59,6 +60,11 @@ class CPU(Device):
         from Verl.cpu.vllm_server import CPUHttpServer
 
         return CPUHttpServer
+
+    def can_host(self, config: DictConfig) -> bool:
+        alone = config.trainer.nnodes * config.trainer.n_gpus_per_node == 1
+        rollout = config.actor_rollout_ref.rollout  # others start further processes, which Ray would have to end
+        return alone and rollout.name == "hf" and rollout.agent.agent_loop_manager_class == _BATCHED
 
     def host(self) -> Any:
         from Verl.cpu.host import Host

@@ -1,16 +1,22 @@
-"""Many short runs in the processes of the first: what the effect check and the effect table train with.
+"""Many runs in the processes of the first: Python with its imports, Ray, worker and rollout server are started once.
 
-Of a run of two steps, nine tenths of the time go into Python's imports, Ray and the processes of worker and rollout
-server. A host starts these once. Each run gets a trainer, a data loader, models, optimizer and random states of its own;
-what is shared are the processes.
+Each run gets a trainer, a data loader, models, optimizer and random states of its own, and finds its processes as they were
+before the first (`process_state.py`). What a library replaces for good in a process, by a run's settings, is not undone: a
+run that differs in one of `MARKS` gets worker processes of its own.
 
-tests/runs/test_equivalence.py compares a run here, after others, with the same run in processes of its own: the same metrics,
-samples and weights, on the mini pair.
+The study runner (Verl/study/host_process.py), the effect check and the effect table train here. tests/runs/test_host.py and
+test_equivalence.py compare a run here, after others, with the same run in processes of its own: the same bytes in metrics,
+samples and weights.
 """
 
 from __future__ import annotations
 
+import copy
+import json
+import os
 import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,48 +24,110 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from Verl.adapter.interface import replaced
+from Verl.adapter.process_state import ProcessState
+from Verl.trainer.ppo.estimators import TRAINERS
 from Verl.trainer.run_log import RunLog
 from Verl.trainer.runner import Runner, set_environment, stop_ray
+from Verl.trainer.verl_checks import check_with_verl
 
-_WORKERS_AT_MOST = 8  # logical GPUs: a worker group for each set of roles that the runs need
+_WORKERS_AT_MOST = 8  # logical GPUs: a worker group for each set of roles and marks that the runs need
+_ANSWERS_WITHIN = 60.0  # seconds
+# Settings by which verl replaces what it finds in a worker's process (verl 0.9.1: workers/engine/fsdp/transformer_impl.py,
+# models/transformers/monkey_patch.py, workers/engine/utils.py), or by which the process itself is started.
+MARKS = (
+    "actor_rollout_ref.model", "actor_rollout_ref.actor.fsdp_config", "actor_rollout_ref.ref.fsdp_config",
+    "actor_rollout_ref.actor.strategy", "actor_rollout_ref.actor.profiler", "actor_rollout_ref.ref.profiler",
+    "actor_rollout_ref.rollout.profiler", "actor_rollout_ref.rollout.quantization", "global_profiler",
+)  # fmt: skip
+_NO_MARKS = ("seed", "path")  # of these: numbers and names that each run's models are made with
+_OF_RAY = ("ray_kwargs",)
 
 
 @dataclass
 class Host:
     """Processes that run after run is carried out in, until `close`. CPU only (`rollout.name=hf`)."""
 
-    groups: dict[tuple[str, ...], Any] = field(default_factory=dict)  # roles: verl's worker group
+    groups: dict[tuple[str, ...], Any] = field(default_factory=dict)  # roles and marks: verl's worker group
     server: Any = None  # held: Ray ends an actor that nobody holds
-    started: bool = False
+    fresh: ProcessState | None = None  # of this process, once everything is imported
+    imported: Mapping[str, str] = field(default_factory=dict)  # variables that the imports have set
+    ray: str | None = None  # the settings that Ray was started with
 
     def close(self) -> None:
         """End the processes."""
         self.groups.clear()
-        self.server, self.started = None, False
+        self.server, self.ray = None, None
         stop_ray()
 
-    def train(self, config: DictConfig, algorithm: str, run_log: RunLog) -> str:
-        """Carry out one run; the SHA-256 of the actor's weights at its end.
+    def takes(self, config: DictConfig) -> bool:
+        """Whether this run's Ray would be the one that is there."""
+        return self.ray is None or self.ray == _settings(config, _OF_RAY)
+
+    def is_well(self) -> bool:
+        """Whether its processes are still there."""
+        if self.ray is None:
+            return True
+        import ray
+
+        workers = [worker for group in self.groups.values() for worker in group.workers]
+        try:
+            ray.get([one.__ray_ready__.remote() for one in filter(None, (self.server, *workers))], timeout=_ANSWERS_WITHIN)
+        except Exception:  # any of Ray's, or Ray itself is gone
+            return False
+        return True
+
+    def renew(self) -> None:
+        """This process as it was before its first run, the variables and the folder apart: they are the caller's."""
+        if self.fresh is not None:
+            self.fresh.restore(environment=False)
+            os.environ.update({name: value for name, value in self.imported.items() if name not in os.environ})
+
+    def run(self, config: DictConfig, algorithm: str, run_log: RunLog) -> None:
+        """Carry out one run, in an environment that is set.
 
         Raises:
             whatever the run raises; what it did to the processes is then not known: close the host.
         """
-        runner = _HostedRunner(config, algorithm, run_log, self)
+        self._carry_out(_HostedRunner(config, algorithm, run_log, self))
+
+    def train(self, config: DictConfig, algorithm: str, run_log: RunLog) -> str:
+        """`run`, and the SHA-256 of the actor's weights at its end."""
+        self.renew()
         set_environment(config)
-        if not self.started:
-            with open_dict(config):
-                config.ray_kwargs.ray_init.num_gpus = _WORKERS_AT_MOST
-            runner._start_ray()
-            self.started = True
-        with self._groups_kept(), _no_fingerprints():
-            runner.run()
+        runner = _DigestingRunner(config, algorithm, run_log, self)
+        self._carry_out(runner)
         return runner.weights
 
-    def _groups_kept(self) -> AbstractContextManager:
+    def _carry_out(self, runner: _HostedRunner) -> None:
+        if not self.takes(runner.config):
+            self.close()
+        if self.ray is None:
+            self._start(runner)
+        with self._groups_kept(runner.config), _no_fingerprints():
+            runner.run()
+
+    def _start(self, runner: _HostedRunner) -> None:
+        """Ray comes up in other processes, and the imports go on in this one."""
+        self.ray = _settings(runner.config, _OF_RAY)
+        given, runner.config = runner.config, copy.deepcopy(runner.config)
+        with open_dict(runner.config):
+            runner.config.ray_kwargs.ray_init.num_gpus = _WORKERS_AT_MOST
+        before = dict(os.environ)
+        with ThreadPoolExecutor(1) as background:
+            imports = background.submit(runner.load)
+            runner._start_ray()
+            imports.result()
+        runner.config = given
+        if self.fresh is None:
+            self.imported = {name: value for name, value in os.environ.items() if before.get(name) != value}
+            self.fresh = ProcessState.now()
+
+    def _groups_kept(self, config: DictConfig) -> AbstractContextManager:
         """verl's trainer asks for a new worker group: it gets the one that is there, with new workers in its processes."""
         from verl.single_controller.ray import RayWorkerGroup, create_colocated_worker_cls
 
         asked: list[dict[str, Any]] = []
+        marks = _settings(config, MARKS)
 
         def colocated(class_dict: dict[str, Any]) -> Any:
             asked.append(class_dict)
@@ -67,19 +135,32 @@ class Host:
 
         def group(resource_pool: Any, ray_cls_with_init: Any, **kwargs: Any) -> Any:
             parts = asked.pop()
-            roles = tuple(parts)
-            if roles in self.groups:
+            key = (*parts, marks)
+            if key in self.groups:
                 for role, part in parts.items():
-                    getattr(self.groups[roles], f"{role}_renew")(**part.kwargs)
-                return self.groups[roles]
+                    getattr(self.groups[key], f"{role}_renew")(**part.kwargs)
+                return self.groups[key]
             resource_pool.name_prefix += f"{len(self.groups)}_"  # Ray knows a placement group by its name
             # verl names actors at random, but every run sets the random states to the same.
             kwargs["name_prefix"] = f"host{len(self.groups)}"
             made = RayWorkerGroup(resource_pool=resource_pool, ray_cls_with_init=ray_cls_with_init, **kwargs)
-            self.groups[roles] = made
+            self.groups[key] = made
             return made
 
         return replaced(create_colocated_worker_cls=colocated, RayWorkerGroup=group)
+
+
+def _settings(config: DictConfig, keys: tuple[str, ...]) -> str:
+    """The settings below these keys as one text."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(part) for name, part in value.items() if name not in _NO_MARKS}
+        return value
+
+    chosen = {key: OmegaConf.select(config, key) for key in keys}
+    found = {key: OmegaConf.to_container(one, resolve=True) if OmegaConf.is_config(one) else one for key, one in chosen.items()}
+    return json.dumps(plain(found), sort_keys=True, default=str)
 
 
 def _no_fingerprints() -> AbstractContextManager:
@@ -93,9 +174,15 @@ class _HostedRunner(Runner):
 
     def __init__(self, config: DictConfig, algorithm: str, run_log: RunLog, host: Host):
         super().__init__(config, algorithm, run_log)
-        self.host, self.weights = host, ""
+        self.host = host
+
+    def load(self) -> None:
+        """Import what any run may need, whichever is first."""
+        for algorithm in TRAINERS:
+            self._trainer_class(algorithm)
 
     def run(self) -> None:
+        check_with_verl(self.config)
         trainer_class = self._trainer_class()
         config = OmegaConf.create(OmegaConf.to_container(self.config, resolve=True))
         config.transfer_queue.enable = True
@@ -106,10 +193,18 @@ class _HostedRunner(Runner):
     def _start_server(self, config: DictConfig) -> Any:
         import ray
 
+        asked = config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
         if self.host.server is None:
             self.host.server = self.device.start_server(config)
-        ray.get(self.host.server.renew.remote(config.actor_rollout_ref.rollout, config.actor_rollout_ref.model))
+        else:
+            ray.get(self.host.server.renew.remote(*asked))
         return self.host.server
+
+
+class _DigestingRunner(_HostedRunner):
+    """Also takes the SHA-256 of the weights."""
+
+    weights = ""
 
     def _train(self, trainer_class: type, config: DictConfig) -> None:
         runner = self

@@ -38,6 +38,7 @@ from Verl import cores
 from Verl.adapter import lora, own_log_probs
 from Verl.adapter.interface import replaced
 from Verl.adapter.nested import nested, places, rows_of
+from Verl.adapter.process_state import ProcessState
 from Verl.adapter.worker import PolicyWorker
 from Verl.cpu import one_process, shared_prefix
 from Verl.cpu.batch_fields import FOR_THE_LOSS, complete
@@ -48,6 +49,7 @@ logger = logging.getLogger(__name__)
 # What a micro batch is made of: the rest of a step's fields would only be copied along.
 _FIELDS = (*FOR_THE_LOSS, "input_ids", "loss_mask")
 REFERENCE_SECONDS = "seconds of the reference's pass"
+_DISABLED = "DISABLE_WORKER_INIT"  # verl's: a worker within a worker's process leaves the process as it is
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp2"], device=["cpu"])
@@ -202,6 +204,13 @@ def _store(size: int) -> torch.distributed.Store | None:
 class CPUWorker(PolicyWorker):
     """Actor, reference and rollout adapter in one process, as on a GPU."""
 
+    _fresh: ProcessState | None = None  # of the process, before its first run
+
+    def __init__(self, *args: Any, **settings: Any):
+        if CPUWorker._fresh is None:
+            CPUWorker._fresh = ProcessState.now()
+        super().__init__(*args, **settings)
+
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self):
         if not gc.get_freeze_count():  # once in a process: what a host's later runs leave is garbage
@@ -218,9 +227,12 @@ class CPUWorker(PolicyWorker):
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def renew(self, **settings: Any) -> None:
         """Become the worker of another run: as if constructed with `settings`, in this process (host.py)."""
-        with temp_env_var("DISABLE_WORKER_INIT", "1"):
-            self.__init__(**settings)
+        self.actor = self.ref = self.rollout = None  # the models of the run before go first
         gc.collect()
+        CPUWorker._fresh.restore()
+        os.environ.pop(_DISABLED, None)  # was there when the process made its first worker
+        with temp_env_var(_DISABLED, "1"):
+            self.__init__(**settings)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def weights_digest(self) -> str:

@@ -48,6 +48,11 @@ class StopRequest:
     def made(self) -> bool:
         return self.by is not None
 
+    def forget(self) -> None:
+        """As in a process that was never asked."""
+        self.done()
+        self.__init__()
+
     def install(self) -> None:
         """Set the handlers; again after whatever may have replaced them."""
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -88,8 +88,8 @@ class Runner:
         self._train(trainer_class, config)
         del server
 
-    def _trainer_class(self) -> type:
-        module, name = TRAINERS[self.algorithm]
+    def _trainer_class(self, algorithm: str | None = None) -> type:
+        module, name = TRAINERS[algorithm or self.algorithm]
         self.device.load()
         return getattr(importlib.import_module(module), name)
 

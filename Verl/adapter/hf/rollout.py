@@ -31,6 +31,7 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 from Verl import cores
 from Verl.adapter.generation import Completion, Request, end_tokens
 from Verl.adapter.hf.decoder import Decoder
+from Verl.adapter.process_state import ProcessState
 
 _QUIET_SECONDS = 0.005  # requests outside a declared batch wait this long for company
 _STALLED_SECONDS = 30.0  # a declared batch that stops growing for this long is decoded as it is
@@ -78,6 +79,7 @@ class HFServer:
     """
 
     def __init__(self, config: RolloutConfig, model_config: dict, threads: int, number: int = 0):
+        self._fresh = ProcessState.now()
         self._device = torch.device(get_device_name(), number) if get_device_name() != "cpu" else torch.device("cpu")
         # All that computes does so in this one thread: OpenMP keeps a team of threads for each thread that ever called it,
         # and with more of them than cores it lets them sleep between two operations, 40 microseconds a time.
@@ -225,6 +227,7 @@ class HFServer:
         the run's first weight sync writes all of its weights."""
         if self._loop is not None:
             self._loop.cancel()
+        self._fresh.restore()
         self._set_up(config, model_config)
 
     async def set_global_steps(self, global_steps: int) -> None:
