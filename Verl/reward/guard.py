@@ -241,3 +241,13 @@ def shared_guard() -> MathVerifyGuard:
             _shared = MathVerifyGuard(workers=min(_MOST_CHILDREN, cores.usable()))
             atexit.register(_shared.close)
         return _shared
+
+
+def close_shared() -> None:
+    """End the children of this process's guard; who asks for it next gets a new one."""
+    global _shared
+    with _shared_lock:
+        if _shared is not None and _shared.owner == os.getpid():
+            _shared.close()
+            atexit.unregister(_shared.close)
+        _shared = None

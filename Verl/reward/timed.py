@@ -198,6 +198,7 @@ _ALL: "weakref.WeakSet[TimedFunction]" = weakref.WeakSet()
 
 
 @atexit.register
-def _close_all() -> None:
+def close_all() -> None:
+    """End the children of all functions."""
     for function in list(_ALL):
         function.close()

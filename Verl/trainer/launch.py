@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,9 +36,28 @@ from Verl.trainer.verl_checks import check_with_verl
 from Verl.trainer.where import where
 from Verl.wording import duration
 
+BAD_INPUT = 2  # exit status
 
-def main(algorithm: str, arguments: list[str] | None = None) -> None:
-    """Entry point of main_ppo_<algorithm>. Exits with 0, 1 (the run stopped), 2 (bad input) or 130 (interrupted)."""
+
+class Within(Protocol):
+    """What a run is carried out in, where that is not a process of its own (Verl/study/host_process.py)."""
+
+    def begin(self, config: DictConfig) -> None:
+        """Called before the run is opened; may leave by SystemExit."""
+
+    def run(self, config: DictConfig, algorithm: str, run_log: RunLog) -> None:
+        """As `Runner(...).run`; Ray goes on after a run that finished."""
+
+    def draw(self, run: str, result_dir: str, figure_dir: str) -> tuple[str, str]:
+        """(what the figure shows, or what went wrong)."""
+
+
+def main(algorithm: str, arguments: list[str] | None = None, within: Within | None = None) -> None:
+    """Entry point of main_ppo_<algorithm>. Exits with 0, 1 (the run stopped), 2 (bad input) or 130 (interrupted).
+
+    Args:
+        within: where the run is carried out, if its process is not its own.
+    """
     parser = argparse.ArgumentParser(prog=f"Verl.trainer.main_ppo_{algorithm}", allow_abbrev=False)
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the config, start nothing")
     parser.add_argument("--where", metavar="KEY", help="say where the value of a key comes from, and stop")
@@ -56,10 +77,12 @@ def main(algorithm: str, arguments: list[str] | None = None) -> None:
             raise UserError(missing[0])
         check_prompts(config)
         own_ray.check_start(config)
-        status = _run(config, algorithm, user)
+        if within is not None:
+            within.begin(config)
+        status = _run(config, algorithm, user, within)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         print("interrupted before the run began", file=sys.stderr)
         sys.exit(STATUS)
@@ -144,7 +167,7 @@ def _open_run(config: DictConfig) -> bool:
 # ---- running --------------------------------------------------------------------------------------------------
 
 
-def _run(config: DictConfig, algorithm: str, user: list[str]) -> int:
+def _run(config: DictConfig, algorithm: str, user: list[str], within: Within | None) -> int:
     with contextlib.ExitStack() as held:
         console, folder = None, Path(config.run.dir)
         began = time.monotonic()
@@ -159,8 +182,8 @@ def _run(config: DictConfig, algorithm: str, user: list[str]) -> int:
         except OSError as error:
             return _cant_write(config, error, console)
         REQUEST.tell(console.say_from_handler, lambda: run_log.describe(status="interrupted", reason=f"{REQUEST.by}, cut off"))
-        status, reason = _train(config, algorithm, run_log, began)
-        return _farewell(config, console, status, reason, time.monotonic() - began)
+        status, reason = _train(config, algorithm, run_log, began, within)
+        return _farewell(config, console, status, reason, time.monotonic() - began, within.draw if within else _draw)
 
 
 def _cant_write(config: DictConfig, error: OSError, console: Console | None) -> int:
@@ -215,24 +238,30 @@ def _greet(config: DictConfig, console: Console) -> None:
     console.say("starting verl and Ray ...")
 
 
-def _train(config: DictConfig, algorithm: str, run_log: RunLog, began: float) -> tuple[str, str | None]:
+def _train(
+    config: DictConfig, algorithm: str, run_log: RunLog, began: float, within: Within | None
+) -> tuple[str, str | None]:
     """Runs the trainer and records how it ended: ("finished", None), or how and why else."""
     try:
-        status, reason = _trained(config, algorithm, run_log)
+        status, reason = _trained(config, algorithm, run_log, within)
         REQUEST.leave()  # an end under way is not begun again
     except KeyboardInterrupt:  # a second signal in the instant before
         status, reason = "interrupted", f"stopped by {REQUEST.by}"
     run_log.describe(status=status, reason=reason, seconds=round(time.monotonic() - began, 1))
-    stop_ray()
+    if within is None or status != "finished":
+        stop_ray()
     REQUEST.done()
     return status, reason
 
 
-def _trained(config: DictConfig, algorithm: str, run_log: RunLog) -> tuple[str, str | None]:
+def _trained(config: DictConfig, algorithm: str, run_log: RunLog, within: Within | None) -> tuple[str, str | None]:
     try:
         _greet(config, run_log.console)
         set_environment(config)
-        Runner(config, algorithm, run_log).run()
+        if within is None:
+            Runner(config, algorithm, run_log).run()
+        else:
+            within.run(config, algorithm, run_log)
         return "finished", None
     except KeyboardInterrupt:
         return "interrupted", f"stopped by {REQUEST.by}"
@@ -248,12 +277,20 @@ def _trained(config: DictConfig, algorithm: str, run_log: RunLog) -> tuple[str, 
         return "failed", own_ray.why(error) or f"{type(error).__name__}: {last_line(error)}"
 
 
-def _farewell(config: DictConfig, console: Console, status: str, reason: str | None, seconds: float) -> int:
+def _farewell(
+    config: DictConfig, console: Console, status: str, reason: str | None, seconds: float, draw: Callable[..., tuple[str, str]]
+) -> int:
     if status == "finished":
         console.say(f"done in {duration(seconds)}")
         if best := run_folder.recorded(Path(config.run.dir)).get("best"):
             console.say(_best_in_words(config, best))
-        _draw(config, console)
+        said, why = draw(config.run.name, config.run.result_dir, config.run.figure_dir)
+        if said:
+            console.say(said)
+        else:  # the run is done and written: a figure that fails must not make it look failed
+            print(why, file=sys.stderr)
+            last = (why.splitlines() or ["no reason given"])[-1]
+            console.say(f"the figure could not be drawn ({last}); the run itself is whole")
         return 0
     console.say(f"{status} after {duration(seconds)}: {reason}")
     if status == "interrupted":
@@ -279,21 +316,16 @@ def _how_to_go_on(config: DictConfig) -> str:
     return f"the same command {where}"
 
 
-def _draw(config: DictConfig, console: Console) -> None:
+def _draw(run: str, result_dir: str, figure_dir: str) -> tuple[str, str]:
     """Has the figure of the run drawn by a process of its own: the trainer depends on nothing that reads its results."""
-    folders = ["--result", config.run.result_dir, "--figure", config.run.figure_dir]
-    command = [sys.executable, "-m", "Verl.analysis.figures.run_figure", config.run.name, *folders]
+    folders = ["--result", result_dir, "--figure", figure_dir]
+    command = [sys.executable, "-m", "Verl.analysis.figures.run_figure", run, *folders]
     path = os.pathsep.join(filter(None, (str(REPO_ROOT), os.environ.get("PYTHONPATH"))))
     try:
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-        said, why = done.stdout.strip(), done.stderr.strip()
     except OSError as error:
-        said, why = "", str(error)
-    if said:
-        console.say(said)
-    else:  # the run is done and written: a figure that fails must not make it look failed
-        print(why, file=sys.stderr)
-        console.say(f"the figure could not be drawn ({why.splitlines()[-1] if why else command}); the run itself is whole")
+        return "", str(error)
+    return done.stdout.strip(), done.stderr.strip()
 
 
 def _short(path: str) -> str:
