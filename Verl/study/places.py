@@ -46,9 +46,13 @@ class Places(Protocol):
 
 
 class Process:
-    """A run as a process group of this machine; `console` gets what it says."""
+    """A run as a process group of this machine; `console` gets what it says.
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], console: Path):
+    Args:
+        keep: a file descriptor that it inherits; then it also reads what `write` gives it.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], console: Path, keep: int | None = None):
         console.parent.mkdir(parents=True, exist_ok=True)
         parent, self._asked = os.getpid(), False
 
@@ -63,11 +67,23 @@ class Process:
                 list(command),
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if keep is None else subprocess.PIPE,
+                pass_fds=() if keep is None else (keep,),
                 env={**os.environ, **environment},
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
+
+    def write(self, text: str) -> None:
+        """To its standard input; a process that has ended reads nothing, and `poll` says so."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(text.encode())
+            self._process.stdin.flush()
+
+    def close_input(self) -> None:
+        """Nothing more will be written."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
 
     def poll(self) -> int | None:
         status = self._process.poll()

@@ -19,6 +19,7 @@ from Verl.design import declared as design
 from Verl.errors import UserError
 from Verl.signals import raise_on_stop
 from Verl.study import asking, budgets, effect, jobs, plan, shipped, starting
+from Verl.study.hosts import HostedPlaces
 from Verl.study.places import LocalPlaces, Places, RayPlaces
 from Verl.study.runner import Runner
 from Verl.study.vary import Arm, Asked
@@ -73,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--margin", type=read_margin, metavar="X", help=MARGIN_HELP)
     add("--max-seeds", type=int, default=None, metavar="N", help="the most that an arm gets (default: 10)")
     add("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
+    add("--host", action=argparse.BooleanOptionalAction, default=False,
+        help="on a CPU, keep Python, Ray and its workers from run to run; --no-host (default): a process per run")  # fmt: skip
     add("--ray", nargs="?", const="auto", metavar="ADDRESS", help="one run per GPU of the Ray cluster (default: auto)")
     add("--dry-run", action="store_true", help="check everything, list the runs, start nothing")
     add("--result", type=Path, help="folder of results; default: Running-Results/result")
@@ -111,7 +114,7 @@ def _study(options: argparse.Namespace) -> int:
             _refuse_inert(asked.study, asked.pair, queue, options.overrides)
         if options.save:
             _say(asking.save(study, asked, options))
-        places = RayPlaces(options.ray) if options.ray else LocalPlaces(options.jobs)
+        places = _places(options)
         raise_on_stop()  # ray.init has its own handler of SIGTERM
         path = result_dir / f"study_{name}.json"
         try:
@@ -124,6 +127,13 @@ def _study(options: argparse.Namespace) -> int:
     if asking.is_asked(options):
         _say("\n".join(asking.outcome_lines(asked, {one.cell.name: one.arm for one in chosen}, name, options, result_dir)))
     return status
+
+
+def _places(options: argparse.Namespace) -> Places:
+    if options.ray:
+        return RayPlaces(options.ray)
+    hosted = options.host and not options.command
+    return HostedPlaces(options.jobs, _say) if hosted else LocalPlaces(options.jobs)
 
 
 def _rule(asked: Asked, options: argparse.Namespace, chosen: list[Chosen]) -> deciding.Rule | None:
