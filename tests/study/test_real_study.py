@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.slow
 def test_two_cells_on_two_seeds(tmp_path: Path, root: Path):
     command = ["bash", str(root / "Running-Bash/run_study.sh"), "--pair", "tiny_arith", "--cells", "grpo_0032_1",
-               "onerpo_0032_1_7", "--seeds", "0", "1", "--steps", "2", "--result", str(tmp_path), "--",
+               "onerpo_0032_1_7", "--seeds", "0", "1", "--steps", "2", "--host", "--result", str(tmp_path), "--",
                f"run.figure_dir={tmp_path / 'Figure'}", "evaluation.train_questions=16", "evaluation.val_questions=16",
                "evaluation.test_questions=16"]  # fmt: skip
     # Not this process's platform settings: the scripts make their own.
