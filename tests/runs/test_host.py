@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.study_throughput import tensors
 from tests.runs.harness import Mini
 from Verl.study.hosts import HostedPlaces
 from Verl.study.jobs import Job, Table
@@ -36,7 +37,8 @@ def written(folder: Path) -> dict[str, object]:
     for path in sorted(folder.rglob("*")):
         # extra_state has Python's and numpy's random states of a worker, which draws from neither: never the same twice.
         if path.suffix in (".parquet", ".pt") and "extra_state" not in path.name:
-            found[str(path.relative_to(folder))] = path.read_bytes()
+            content = path.read_bytes() if path.suffix == ".parquet" else tensors(path)
+            found[str(path.relative_to(folder))] = content
     return found
 
 
