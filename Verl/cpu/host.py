@@ -15,7 +15,6 @@ import copy
 import json
 import os
 import uuid
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -50,7 +49,7 @@ class Host:
     groups: dict[tuple[str, ...], Any] = field(default_factory=dict)  # roles and marks: verl's worker group
     server: Any = None  # held: Ray ends an actor that nobody holds
     fresh: ProcessState | None = None  # of this process, once everything is imported
-    imported: Mapping[str, str] = field(default_factory=dict)  # variables that the imports have set
+    imported: dict[str, str] = field(default_factory=dict)  # variables that the imports and Ray's start have set
     ray: str | None = None  # the settings that Ray was started with
 
     def close(self) -> None:
@@ -118,8 +117,9 @@ class Host:
             runner._start_ray()
             imports.result()
         runner.config = given
+        # Ray's token among them, which is another one when Ray was started again.
+        self.imported |= {name: value for name, value in os.environ.items() if before.get(name) != value}
         if self.fresh is None:
-            self.imported = {name: value for name, value in os.environ.items() if before.get(name) != value}
             self.fresh = ProcessState.now()
 
     def _groups_kept(self, config: DictConfig) -> AbstractContextManager:
