@@ -64,7 +64,7 @@ _LOOKS = {
     "banditpo_0032_8_32": Look(VERMILLION, DASHED, "D"),
     # factors of estimators: nine baselines in one figure
     "reinforce_0032_8": Look(BLACK, DASHED, "X"),
-    "grpo_0032_8_nostd": Look(BLUE, DASHED, "s"),
+    "grpo_0032_8_nostd": Look(BLUE, DASHED, "p"),
     "rloo_0032_8": Look(SKY, SOLID, "^"),
     "batchmean_0032_8": Look(ORANGE, SOLID, "D"),
     "onerpo_0032_8_7_nostd": Look(VERMILLION, DASH_DOT, "8"),

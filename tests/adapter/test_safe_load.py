@@ -51,7 +51,8 @@ def variables(monkeypatch):
 
 def test_every_process_of_a_run_reads_so(variables):
     variables.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    config = SimpleNamespace(run=SimpleNamespace(dir="/x"), trainer=SimpleNamespace(nnodes=1, device="cpu"))
+    trainer = SimpleNamespace(nnodes=1, device="cpu")
+    config = SimpleNamespace(run=SimpleNamespace(dir="/x"), trainer=trainer, determinism=None)
     for _ in range(2):  # and again for the next run of a process
         runner.set_environment(config)
     assert os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1" and "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ

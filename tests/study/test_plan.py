@@ -170,7 +170,8 @@ def test_a_packed_study_has_its_pace_too(root):
 
 def test_evaluation_has_a_pace_of_its_own(tmp_path):
     """1,024 responses of an evaluation with 8 answers to each of 512 questions at its last step, and 256 others."""
-    record = {"step": 20, "timing_s/testing": 2.56, "eval/test/questions": 512.0, "eval/test/samples": 1.0}
+    record = {"step": 20, "timing_s/testing": 2.56, "eval/test/questions": 512.0, "eval/test/samples": 1.0,
+              "eval/test/pass@1": 0.5, "eval/train/pass@1": 0.5}
     last = record | {"step": 40, "timing_s/testing": 4352 * 0.01, "eval/test/avg@8": 0.5, "eval/test/avg@8/failures": 0.0,
                      "eval/train/questions": 256.0, "eval/train/samples": 1.0}  # fmt: skip
     (tmp_path / "a_tiny_arith_seed0.jsonl").write_text("\n".join(map(json.dumps, [record, last, last])))

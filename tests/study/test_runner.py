@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from study_helpers import alive, calls, job, started, wait_for
 
 from Verl.errors import UserError
 from Verl.study.jobs import Table, finished, only_one
 from Verl.study.places import LocalPlaces, Process
 from Verl.study.runner import Runner
+from Verl.trainer import run_folder
 
 ONE, EIGHT = "grpo_0032_1", "grpo_0032_8"
 
@@ -132,9 +134,7 @@ def test_a_finished_run_with_another_budget_is_not_done(tmp_path):
     (tmp_path / f"{one.run}.jsonl").write_text('{"step": 4}\n')
     config = tmp_path / one.run / "config.yaml"
     end = "trainer: {total_training_steps: null, total_epochs: null}\nbudget: {hours: %s}\n"
-    one.ends |= dict.fromkeys(
-        ("trainer.total_training_steps", "trainer.total_epochs", "budget.generated_tokens", "budget.gradient_samples")
-    )
+    one.ends |= dict.fromkeys(run_folder.ends_of(OmegaConf.create())) | {"budget.hours": 2.0}
     config.write_text(end % 1.0)
     assert not finished(tmp_path, one)
     config.write_text(end % 2.0)

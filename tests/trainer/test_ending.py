@@ -206,8 +206,8 @@ request.tell(lambda text: os.write(1, (text + chr(10)).encode()), lambda: os.wri
 how = sys.argv[1]
 if how != "before training":
     request.wait_for_step_end()
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     if how == "stuck":  # in a way that no exception ends
         while True:
             try:

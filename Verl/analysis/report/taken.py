@@ -33,6 +33,8 @@ def steps_taken(result_dir: Path, table: pd.DataFrame) -> list[Taken]:
             record = json.loads(read_text(result_dir / str(run) / "run.json"))
         except (OSError, ValueError):
             continue
+        if not isinstance(record, dict):
+            continue
         best, why = record.get("best"), record.get("ended_by") or ""
         if not best and not why:
             continue
