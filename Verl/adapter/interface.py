@@ -58,6 +58,8 @@ REPLACED = {
     "update_fingerprint": Replaced(
         ("datasets.arrow_dataset:update_fingerprint", "datasets.fingerprint:update_fingerprint"),
         "seconds of hashing for a cached result that is not wanted", _HOST, "datasets 5.2.0"),
+    "load": Replaced(
+        ("torch:load",), "verl reads checkpoints in a way that runs code from them", "every process of a run", "torch 2.11.0"),
     "dispatch_cpu_unquantized_gemm": Replaced(
         ("vllm.model_executor.layers.utils:dispatch_cpu_unquantized_gemm",), "layers keep the weights that verl writes to",
         "a vLLM worker on a CPU", "vllm 0.24.0"),

@@ -29,7 +29,8 @@ from Verl.trainer.run_log import RunLog
 from Verl.trainer.runner import Runner, set_environment, stop_ray
 from Verl.trainer.verl_checks import check_with_verl
 
-_WORKERS_AT_MOST = 8  # logical GPUs: a worker group for each set of roles and marks that the runs need
+_WORKERS_AT_MOST = 8  # worker groups, one for each set of roles and marks that the runs need; then the host begins anew
+_LOGICAL = {"num_gpus": 16, "num_cpus": 256}  # of Ray: a group asks for a GPU and three CPUs, whatever the machine has
 _ANSWERS_WITHIN = 60.0  # seconds
 # Settings by which verl replaces what it finds in a worker's process (verl 0.9.1: workers/engine/fsdp/transformer_impl.py,
 # models/transformers/monkey_patch.py, workers/engine/utils.py), or by which the process itself is started.
@@ -98,19 +99,24 @@ class Host:
         return runner.weights
 
     def _carry_out(self, runner: _HostedRunner) -> None:
-        if not self.takes(runner.config):
+        if not self.takes(runner.config) or self._is_full(runner.config):
             self.close()
         if self.ray is None:
             self._start(runner)
         with self._groups_kept(runner.config), _no_fingerprints():
             runner.run()
 
+    def _is_full(self, config: DictConfig) -> bool:
+        """Whether the run would need one worker group more than there may be: each holds its models and 0.6 GB."""
+        marks = _settings(config, MARKS)
+        return len(self.groups) >= _WORKERS_AT_MOST and not any(key[-1] == marks for key in self.groups)
+
     def _start(self, runner: _HostedRunner) -> None:
         """Ray comes up in other processes, and the imports go on in this one."""
         self.ray = _settings(runner.config, _OF_RAY)
         given, runner.config = runner.config, copy.deepcopy(runner.config)
         with open_dict(runner.config):
-            runner.config.ray_kwargs.ray_init.num_gpus = _WORKERS_AT_MOST
+            runner.config.ray_kwargs.ray_init.update(_LOGICAL)
         before = dict(os.environ)
         with ThreadPoolExecutor(1) as background:
             imports = background.submit(runner.load)

@@ -48,8 +48,8 @@ def set_environment(config: DictConfig) -> None:
     os.environ.update(determinism.environment(config))
     device_for(config.trainer.device).set_environment()
     # Checkpoints are read as data, in every process (Verl/adapter/safe_load.py).
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # the two exclude each other
+    for name in ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):  # both override what is asked for
+        os.environ.pop(name, None)
     modules = ["Verl.adapter.safe_load", *filter(None, os.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(","))]
     os.environ["VERL_USE_EXTERNAL_MODULES"] = ",".join(dict.fromkeys(modules))
 
