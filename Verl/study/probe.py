@@ -120,6 +120,7 @@ def _config(job: Job, folder: Path) -> Any:
     """Compose and check, as a run does before Ray starts."""
     from omegaconf import open_dict
 
+    from Verl.trainer.chat_template import settle_template
     from Verl.trainer.checks import check, lacking
     from Verl.trainer.runner import set_environment
     from Verl.trainer.settings import compose
@@ -129,6 +130,7 @@ def _config(job: Job, folder: Path) -> Any:
     with open_dict(config):
         config.run.result_dir, config.run.figure_dir = str(folder), str(folder)
         config.run.name, config.run.dir = "run", str(folder / "run")
+        settle_template(config)
     set_environment(config)  # before anything imports verl
     check(config, job.algorithm)
     missing = lacking(config)

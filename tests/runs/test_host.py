@@ -85,8 +85,8 @@ def test_each_run_has_its_own_log_and_error(hosted):
     assert "division by zero" in jobs["failing_seed0"].reason and jobs["failing_seed0"].attempts == 2
     for run in jobs:
         log = (folder / f"{run}.log").read_text()
-        assert f"metrics {folder}/{run}.jsonl" in log
+        assert f"/{folder.name}/{run}.jsonl" in log
         assert ("return 1 / len([])" in log) == (run == "failing_seed0")
         others = [other for other in jobs if other != run]
-        assert not any(f"{folder}/{other}.jsonl" in log for other in others)
+        assert not any(f"/{folder.name}/{other}.jsonl" in log for other in others)
     assert sum("its host ended with it" in line for line in said) == 2

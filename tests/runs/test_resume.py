@@ -14,7 +14,8 @@ ARMS = {
     "onerpo": ("bandit", ["algorithm.adv_estimator=onerpo", "data.extra_sampling_size=2"]),
     # Its state holds windows, averages and Beta trackers, whichever is read; test_features.py has the window.
     "beta": ("replay", ["algorithm.replay.baseline=beta", "algorithm.replay.include_current=False", "data.window_size=4",
-                        "actor_rollout_ref.rollout.n=2", "algorithm.norm_adv_by_std_in_grpo=False"]),
+                        "actor_rollout_ref.rollout.n=2", "algorithm.norm_adv_by_std_in_grpo=False",
+                        "evaluation.final_samples=3"]),
 }  # fmt: skip
 
 
@@ -37,6 +38,7 @@ def test_resumed_is_uninterrupted(mini, uninterrupted, arm):
     assert resumed.metrics() == whole.metrics()
     assert resumed.samples().equals(whole.samples())
     assert resumed.state() == whole.state()
+    assert resumed.evaluation(STEPS).equals(whole.evaluation(STEPS))  # the last one, of several answers each with "beta"
     ours, theirs = resumed.weights(), whole.weights()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
