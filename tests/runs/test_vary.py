@@ -64,7 +64,7 @@ def test_three_factors_end_to_end_and_after_kill_9(mini):
     assert all(steps_of(folder, run) == list(range(STEPS + 1)) for run in runs)
     hashes = [json.loads((folder / run / "run.json").read_text())["config_hash"] for run in runs]
     assert len(set(hashes)) == 4
-    arms = ("grpo_0032_8", "grpo_0032_8_norm_adv_by_std_in_grpo-false", "grpo_0032_8_kl_loss_coef-0.1", "grpo_0032_2")
+    arms = ("grpo_0032_8", "grpo_0032_8_nostd", "grpo_0032_8_kl_loss_coef-0.1", "grpo_0032_2")
     assert all(f"\n{arm} " in second.stdout for arm in arms)
     assert {path.suffix for path in (folder / "study_three").glob("three.*")} == {".md", ".pdf", ".png"}
     after = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
