@@ -1,8 +1,8 @@
 """Many runs in the processes of the first: Python with its imports, Ray, worker and rollout server are started once.
 
 Each run gets a trainer, a data loader, models, optimizer and random states of its own, and finds its processes as they were
-before the first (`process_state.py`). What a library replaces for good in a process, by a run's settings, is not undone: a
-run that differs in one of `MARKS` gets worker processes of its own.
+before the first (Verl/adapter/process_state.py). What a library replaces for good in a process, by a run's settings, is not
+undone: a run that differs in one of `MARKS` gets worker processes of its own.
 
 The study runner (Verl/study/host_process.py), the effect check and the effect table train here. tests/runs/test_host.py and
 test_equivalence.py compare a run here, after others, with the same run in processes of its own: the same bytes in metrics,

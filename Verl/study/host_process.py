@@ -2,7 +2,7 @@
 
 What does not depend on the run stays: imports, Ray, worker processes, the loaded model, what draws the figure. What does is
 made anew, in the order of a fresh process: environment, folder, arguments, standard output, request to stop, and what
-Verl/cpu/process_state.py lists. A run that does not finish ends the process with the run's own status.
+Verl/adapter/process_state.py lists. A run that does not finish ends the process with the run's own status.
 
     python -m Verl.study.host_process ANSWERS     requests on standard input, a status a line on file descriptor ANSWERS
 """

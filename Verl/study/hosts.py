@@ -15,7 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from Verl import REPO_ROOT
+from Verl.adapter.device import device_for
+from Verl.errors import UserError
 from Verl.study.host_process import ANEW
 from Verl.study.places import GRACE_SECONDS, Process
 
@@ -27,6 +31,20 @@ def _sources() -> int:
     """Another number where a source file has changed: a process keeps what it has imported."""
     files = [path for path in (REPO_ROOT / "Verl").rglob("*") if path.suffix in _SOURCES]
     return hash(tuple((str(path), *(path.stat().st_mtime_ns, path.stat().st_size)) for path in sorted(files)))
+
+
+def check(configs: Mapping[str, DictConfig]) -> None:
+    """Refuse hosts where a run can't share processes. Args: configs: of each arm.
+
+    Raises:
+        UserError: the first such arm.
+    """
+    for arm, config in configs.items():
+        if not device_for(config.trainer.device).can_host(config):
+            raise UserError(
+                f"--host: {arm} can't share processes: it takes trainer.device=cpu, rollout hf, the batched agent loop and one "
+                "device; leave --host out"
+            )
 
 
 class HostedPlaces:

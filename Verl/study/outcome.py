@@ -24,8 +24,9 @@ from Verl.statistics.crossed import Effect, crossed
 from Verl.study import tuned as tuning
 from Verl.study.report import table
 from Verl.study.vary import Asked
+from Verl.trainer.best import VALIDATION
 
-_ALSO = {tuning.VALIDATION}
+_ALSO = {VALIDATION}
 
 
 def runs_of(result_dir: Path, pair: str, arms: Sequence[str], seeds: Sequence[int]) -> Runs:

@@ -18,8 +18,7 @@ from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, read_margin
 from Verl.design import declared as design
 from Verl.errors import UserError
 from Verl.signals import raise_on_stop
-from Verl.study import asking, budgets, effect, jobs, plan, shipped, starting
-from Verl.study.hosts import HostedPlaces
+from Verl.study import asking, budgets, effect, hosts, jobs, plan, shipped, starting
 from Verl.study.places import LocalPlaces, Places, RayPlaces
 from Verl.study.runner import Runner
 from Verl.study.vary import Arm, Asked
@@ -97,6 +96,10 @@ def _study(options: argparse.Namespace) -> int:
     asked = asking.read(study, study.pair(options.pair), options, _shared(options, result_dir))
     name = options.name or asking.name_of(asked, options)
     chosen = _chosen(asked, options, result_dir)
+    if options.host:
+        if options.ray:
+            raise UserError("--host keeps processes on this machine, --ray starts runs on a cluster: leave one of them out")
+        hosts.check({one.arm: one.prepared.config for one in chosen})
     rule = _rule(asked, options, chosen)
     queue = _jobs(chosen, dict.fromkeys([one.arm for one in chosen], options.seeds))
     if asking.is_asked(options):
@@ -132,8 +135,7 @@ def _study(options: argparse.Namespace) -> int:
 def _places(options: argparse.Namespace) -> Places:
     if options.ray:
         return RayPlaces(options.ray)
-    hosted = options.host and not options.command
-    return HostedPlaces(options.jobs, _say) if hosted else LocalPlaces(options.jobs)
+    return hosts.HostedPlaces(options.jobs, _say) if options.host else LocalPlaces(options.jobs)
 
 
 def _rule(asked: Asked, options: argparse.Namespace, chosen: list[Chosen]) -> deciding.Rule | None:

@@ -18,9 +18,9 @@ from Verl.design.cells import Factor
 from Verl.errors import UserError
 from Verl.study import vary
 from Verl.study.report import table
+from Verl.trainer.best import VALIDATION
 from Verl.wording import duration
 
-VALIDATION = "eval/validation/pass@1"
 _COSTS = {"steps": "step", "tokens": "ledger/total_tokens_generated", "hours": "ledger/total_hours"}
 
 

@@ -12,6 +12,7 @@ import pytest
 from study_helpers import alive, calls, job, started, wait_for
 
 from Verl.design.declared import BASH
+from Verl.study import study_cli
 from Verl.study.hosts import HostedPlaces
 from Verl.study.jobs import Table
 from Verl.study.runner import Runner
@@ -85,6 +86,7 @@ from pathlib import Path
 from study_helpers import job
 from test_hosts import HOST, run_jobs
 from Verl.signals import raise_on_stop
+from Verl.study import study_cli
 from Verl.study.hosts import HostedPlaces
 raise_on_stop()
 folder = Path(sys.argv[1])
@@ -105,3 +107,13 @@ def test_no_host_outlives_its_runner(tmp_path, how):
     if how == signal.SIGTERM:
         records = [json.loads(path.read_text()) for path in tmp_path.glob("*/run.json")]
         assert [record["status"] for record in records] == ["interrupted"] * 2
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [(["--ray"], "--ray starts runs on a cluster"), (["--", "actor_rollout_ref.rollout.name=vllm"], "can't share processes")],
+)
+def test_a_host_that_no_run_would_use_is_refused(more, said, capsys):
+    command = ["--pair", "qwen0.5b_gsm", "--cells", "grpo_0032_1", "--seeds", "0", "--dry-run", "--host", *more]
+    assert study_cli.main(command) == 2
+    assert said in capsys.readouterr().err

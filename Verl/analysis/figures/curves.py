@@ -21,8 +21,8 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, NullLoca
 
 from Verl.analysis.figures.layout import LEFT, LEFT_WIDE, LINE, any_number, lay_out, save, settings
 from Verl.analysis.runs import identical
-from Verl.analysis.runs.files import LEDGER, TEST, listed
-from Verl.analysis.runs.table import Runs
+from Verl.analysis.runs.files import TEST, listed
+from Verl.analysis.runs.table import Runs, points_of
 from Verl.analysis.stats import seed_interval
 from Verl.analysis.style import COLUMN_WIDTH, PAGE_WIDTH, Look, arm_looks
 from Verl.design.declared import AXES
@@ -83,12 +83,10 @@ def mean_curve(rows: pd.DataFrame, metric: str, axis: str, share: bool = True) -
     Seeds meet at steps; on another axis a point stands at their mean budget at that step. ``share``: the interval is cut
     off at 0 and 1.
     """
-    column = "step" if axis == "steps" else LEDGER[axis]
-    if metric not in rows or column not in rows:
+    found = points_of(rows, metric, axis)
+    if found is None:
         return None
-    rows = rows[np.isfinite(rows[metric].astype(float)) & rows[column].notna()]
-    if rows.empty:
-        return None
+    rows, column = found
     points = []
     for _, group in rows.groupby("step"):
         values = group[metric].to_numpy(dtype=float)

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from Verl.analysis.runs import identical, packed
-from Verl.analysis.runs.files import TEST, RunFile, as_table, listed, read_run
+from Verl.analysis.runs.files import LEDGER, TEST, RunFile, as_table, listed, read_run
 
 
 class Runs(NamedTuple):
@@ -123,6 +123,19 @@ def load_runs(result_dir: Path | str, wanted: Callable[[str], bool] = lambda key
     same_as, repeated = _repeated_logs(kept)
     problems += twice + _mixed_configs(kept) + _missing_seeds(kept) + repeated
     return Runs(as_table(kept), problems, broken, same_as)
+
+
+def points_of(rows: pd.DataFrame, metric: str, axis: str) -> tuple[pd.DataFrame, str] | None:
+    """The rows where a metric is a number and the axis is known, and the axis's column; None if there are none.
+
+    Args:
+        axis: `steps`, or a budget of `LEDGER`.
+    """
+    column = "step" if axis == "steps" else LEDGER[axis]
+    if metric not in rows or column not in rows:
+        return None
+    rows = rows[np.isfinite(rows[metric].astype(float)) & rows[column].notna()]
+    return None if rows.empty else (rows, column)
 
 
 def evaluation_files(result_dir: Path | str, run: str) -> dict[int, Path]:

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.runs.files import LEDGER, TEST
-from Verl.analysis.runs.table import Runs
+from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.table import Runs, points_of
 from Verl.analysis.verdicts.compare import study_family
 from Verl.analysis.verdicts.judge import MARGIN, Key
 from Verl.analysis.verdicts.pairing import START
@@ -106,12 +106,10 @@ def is_share(metric: str) -> bool:
 
 def _curves(rows: pd.DataFrame, metric: str, axis: str) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, np.ndarray] | None:
     """Seeds, steps, budgets (mean over seeds), values seeds x points; of the steps that all runs that got far have."""
-    column = "step" if axis == "steps" else LEDGER[axis]
-    if metric not in rows or column not in rows:
+    found = points_of(rows, metric, axis)
+    if found is None:
         return None
-    rows = rows[np.isfinite(rows[metric].astype(float)) & rows[column].notna()]
-    if rows.empty:
-        return None
+    rows, column = found
     ends = rows.groupby("seed")["step"].max()
     rows = rows[rows["seed"].isin(ends[ends >= _LONG_ENOUGH * ends.max()].index)]
     values = rows.pivot_table(index="step", columns="seed", values=metric).dropna()
