@@ -16,8 +16,6 @@ fi
 bash "$root/Running-Bash/setup.sh" || exit $?
 python=${BANDIT_VENV:-$root/.venv}/bin/python
 
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY-passive} # threads that wait sleep: docs/speed.md
-
 # The user's PYTHONPATH goes behind the environment's own packages (Verl/__init__.py): before them it would replace them.
 if [[ ${PYTHONPATH:-} != "$root"* ]]; then
     export BANDIT_PYTHONPATH=${PYTHONPATH:-}

@@ -8,6 +8,11 @@ from pathlib import Path
 # six times as slow beside another job. One thread also adds in one order, whatever the number of cores. torch has its own.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# OpenMP's threads (torch's) sleep after a short spin. By default they spin on, and beside any other work hold the cores that
+# the others would compute on: a step of 1 s took 16. Asleep at once, a step alone takes a quarter longer (docs/speed.md).
+if not os.environ.get("OMP_WAIT_POLICY"):
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
 REPO_ROOT = Path(__file__).resolve().parents[1]
 RESULT_DIR = REPO_ROOT / "Running-Results" / "result"
 FIGURE_DIR = REPO_ROOT / "Running-Results" / "Figure"

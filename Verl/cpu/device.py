@@ -26,9 +26,6 @@ class CPU(Device):
         defaults = {
             "VERL_PLATFORM": "cpu",
             "OMP_NUM_THREADS": os.environ["BANDIT_THREADS"],  # Ray would give each worker one thread
-            # OpenMP's threads sleep while they wait. They spin by default, and beside any other work hold the cores that
-            # the others would compute on: a step of 1 s took 16 (docs/speed.md).
-            "OMP_WAIT_POLICY": "passive",
             "RAY_num_workers_soft_limit": "0",  # end workers that idle: Ray starts three that none of ours can use
             **keep_freed_memory(),
         }

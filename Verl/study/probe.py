@@ -69,8 +69,7 @@ def run(jobs: Iterable[Job], log: Path) -> Iterator[tuple[Job, Trace]]:
         return
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(REPO_ROOT), "BANDIT_THREADS": "1", "RAY_ADDRESS": "local"}
-    # The child is often not alone on the machine: threads that wait do not spin, and Ray's workers get their share.
-    environment |= {"OMP_WAIT_POLICY": "passive", "RAY_worker_niceness": "0"}
+    environment["RAY_worker_niceness"] = "0"  # the child is often not alone on the machine
     child = subprocess.Popen(
         [sys.executable, "-m", __name__, str(log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=environment, cwd=REPO_ROOT,

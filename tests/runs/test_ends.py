@@ -72,7 +72,7 @@ def look_at(mini, process: subprocess.Popen) -> Seen:
     environment = raylet.environ()  # as theirs, which their titles have overwritten
     token = Path(environment["RAY_AUTH_TOKEN_PATH"])
     return Seen(
-        mini.listening(process), {one.nice() for one in workers}, {environment["OMP_WAIT_POLICY"]},
+        mini.listening(process), {one.nice() for one in workers}, {environment["GOMP_SPINCOUNT"]},
         [path.stat().st_mode & 0o777 for path in (token.parent, token)],
     )  # fmt: skip
 
@@ -105,18 +105,18 @@ def test_a_run_listens_on_this_machine_only_and_waits_in_its_sleep(mini, stopped
     """In an environment in which Ray would join a foreign cluster, or find no place for its token."""
     assert seen[0].listening and seen[0].listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert seen[0].private == [0o700, 0o600]
-    assert seen[0].priorities == {os.nice(0)} and seen[0].waits == {"passive"}
+    assert seen[0].priorities == {os.nice(0)} and seen[0].waits == {"3000"}
     assert not list(Path(mini.ray).glob("bandit-*"))
 
 
 def test_the_same_command_goes_on_and_no_evaluation_is_lost(mini, stopped, base_line):
     shutil.copytree(stopped.folder, mini.folder / "elsewhere/stopped_seed0")
-    resumed = mini.run("grpo", "stopped", "trainer.val_before_train=False", "trainer.save_freq=-1")
+    resumed = mini.hosted("grpo", "stopped", "trainer.val_before_train=False", "trainer.save_freq=-1")
     assert resumed.status == 0, resumed.output
     # The same as the run that was never stopped, but for the evaluation before training: those at steps 5 and 10 are there.
     assert resumed.metrics() == base_line.metrics()[1:]
     assert record(resumed.folder)["status"] == "finished"
-    again = mini.run("grpo", "stopped", "trainer.val_before_train=False", "trainer.save_freq=-1")
+    again = mini.hosted("grpo", "stopped", "trainer.val_before_train=False", "trainer.save_freq=-1")
     assert again.status == 0 and "finished already" in again.output
 
 
@@ -143,7 +143,7 @@ def test_a_fresh_start_sets_aside_what_was_there(mini, stopped, base_line):
     """The last of this file's tests on that run, which it moves away."""
     before = mini.result("stopped", 0, "")
     steps = steps_saved(before.folder)
-    result = mini.run("grpo", "stopped", "trainer.total_training_steps=1", "trainer.resume_mode=disable", *NO_EVALUATION)
+    result = mini.hosted("grpo", "stopped", "trainer.total_training_steps=1", "trainer.resume_mode=disable", *NO_EVALUATION)
     assert result.status == 0, result.output
     assert steps and steps_saved(result.folder) == [1]
     expected = {key: value for key, value in base_line.metrics()[1].items() if not key.startswith("eval/")}
