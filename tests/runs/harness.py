@@ -6,6 +6,7 @@ first token, by a custom reward function, which also tests that path.
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from Verl.study import probe
+from Verl.study.hosts import HostedPlaces
 from Verl.trainer.run_log import TIMING_PREFIXES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,6 +84,8 @@ class Mini:
         (folder / "reward.py").write_text(REWARD)
         # Short, because Ray's sockets lie below it and a socket's path has at most 107 characters.
         self.ray = tempfile.mkdtemp(prefix="r", dir="/tmp")
+        self._host_ray = tempfile.mkdtemp(prefix="h", dir="/tmp")  # not the same: its processes stay from run to run
+        self._host = HostedPlaces(1, lambda text: None)
 
     def command(self, algorithm: str, name: str, *overrides: str) -> list[str]:
         f = self.folder
@@ -113,20 +116,29 @@ class Mini:
         output, _ = process.communicate(timeout=600)
         return self.result(name, process.returncode, output, seed)
 
-    def together(self, runs: dict[str, tuple[str, list[str]]]) -> dict[str, Result]:
-        """Many runs in the processes of one (Verl/cpu/host.py): a tenth of the time. For what a run computes and writes,
-        not for how it starts and ends. test_equivalence.py says that both compute the same."""
-        jobs = []
-        for name, (algorithm, overrides) in runs.items():
-            settings = self.command(algorithm, name, "seed=0", *overrides)[3:]
-            settings = tuple(text for text in settings if text != "@" and not text.startswith("run."))
-            jobs.append(probe.Job(name, algorithm, settings, str(self.folder / "together" / name)))
-        found = {}
-        for job, trace in probe.run(jobs, self.folder / "together.log"):
-            folder = Path(job.folder) / "run"
-            found[job.name] = _result(int(not trace.weights), trace.refused or trace.failed, folder)
-            found[job.name].output += folder.with_name("run.log").read_text() if trace.weights else ""
-        return found
+    def script(self, name: str, algorithm: str, *overrides: str) -> Path:
+        """What `bash` prints of it is what a run's script prints for the study runner."""
+        _, _, module, *settings = self.command(algorithm, name, *overrides)
+        path = self.folder / f"run_{name}.sh"
+        path.write_text(f"printf '%s\\n' {shlex.join([module, *settings])}\n")
+        return path
+
+    def hosted(self, algorithm: str, name: str, *overrides: str, seed: int = 0) -> Result:
+        """`run` in processes that stay from run to run (Verl/study/hosts.py), as the study runner starts it: a tenth of the
+        time. For what a run computes and writes, not for how it starts and ends; test_host.py says that it is the same."""
+        script, console = self.script(name, algorithm, *overrides, f"seed={seed}"), self.folder / f"{name}.console"
+        environment = self.environment() | {"RAY_TMPDIR": self._host_ray, "PYTHONPATH": ""}
+        console.unlink(missing_ok=True)
+        run = self._host.start(["bash", str(script)], environment, console)
+        deadline = time.monotonic() + 600
+        while (status := run.poll()) is None:
+            assert time.monotonic() < deadline, console.read_text()
+            time.sleep(0.02)
+        return self.result(name, status, console.read_text(), seed)
+
+    def together(self, group: str, runs: dict[str, tuple[str, list[str]]]) -> dict[str, Result]:
+        """`hosted`, each of them, by name; the run's own name has the group before it."""
+        return {name: self.hosted(algorithm, f"{group}-{name}", *overrides) for name, (algorithm, overrides) in runs.items()}
 
     def result(self, name: str, status: int, output: str, seed: int = 0) -> Result:
         return _result(status, output, self.folder / "result" / f"{name}_seed{seed}")
@@ -173,7 +185,9 @@ class Mini:
         return left
 
     def close(self) -> None:
-        shutil.rmtree(self.ray, ignore_errors=True)
+        self._host.close()
+        for folder in (self.ray, self._host_ray):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build_model(folder: Path) -> None:

@@ -85,10 +85,10 @@ def runs(mini):
             asked[f"{shape}-{name}-gpu"] = [*SHORT, model, *as_on_a_gpu(), *settings]
     asked["recompute"] = [*SHORT, *as_on_a_gpu(), RECOMPUTE]
     asked["lora"] = LONGER
-    checkpoint = mini.folder / "together/lora/run/checkpoints/global_step_2"
+    checkpoint = mini.folder / "result/engine-lora_seed0/checkpoints/global_step_2"
     asked["lora-resumed"] = [*LONGER, "trainer.resume_mode=resume_path", f"trainer.resume_from_path={checkpoint}"]
     asked["lora-gpu"] = [*SHORT, *as_on_a_gpu(), *LORA]
-    found = mini.together({name: ("grpo", settings) for name, settings in asked.items()})
+    found = mini.together("engine", {name: ("grpo", settings) for name, settings in asked.items()})
     for name, result in found.items():
         assert result.status == 0, f"{name}: {result.output}"
     return found

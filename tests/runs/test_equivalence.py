@@ -23,7 +23,6 @@ OTHERS = {
     "unshared": ("grpo", UNSHARED),
     "verls": ("grpo", [*UNSHARED, "actor_rollout_ref.old_log_probs=recompute"]),
     "extra": ("bandit", EXTRA),
-    "another-seed": ("grpo", ["seed=1"]),
     "base-again": ("grpo", []),  # the base line once more, after all others
 }
 
@@ -31,7 +30,8 @@ OTHERS = {
 @pytest.fixture(scope="module")
 def hosted(mini):
     """TWINS and OTHERS in the processes of one run."""
-    runs = mini.together({**{name.replace(" ", "-"): run for name, run in TWINS.items()}, **OTHERS})
+    runs = {"another-seed": mini.hosted("grpo", "another-seed", seed=1)}
+    runs |= mini.together("equivalence", {**{name.replace(" ", "-"): run for name, run in TWINS.items()}, **OTHERS})
     for result in runs.values():
         assert result.status == 0, result.output
     return runs

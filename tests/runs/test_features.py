@@ -22,7 +22,7 @@ AGENT_LOOP = [
 ]
 
 
-FEATURES = [*SHORT, N2, FILTER, *SOFT, "algorithm.mask_truncated=true"]
+FEATURES = [*SHORT, N2, FILTER, *SOFT, "algorithm.mask_truncated=true", "trainer.test_freq=3", "evaluation.final_samples=3"]
 HALF = [*SHORT, N2, "actor_rollout_ref.rollout.dtype=bfloat16"]
 CORRECTED = [f"algorithm.rollout_correction.{setting}" for setting in (
     "rollout_is=token", "rollout_rs=token_k1", "rollout_rs_threshold='0.9995_1.0005'"
@@ -63,7 +63,7 @@ def asked(mini) -> list[str]:
 @pytest.fixture(scope="module")
 def runs(mini):
     """All of RUNS, by name, and "asked"."""
-    found = mini.together({name: ("grpo", overrides) for name, overrides in {**RUNS, "asked": asked(mini)}.items()})
+    found = mini.together("features", {name: ("grpo", overrides) for name, overrides in {**RUNS, "asked": asked(mini)}.items()})
     return {name: finished(result) for name, result in found.items()}
 
 
@@ -83,6 +83,7 @@ def test_all_of_them_on_both_rollout_paths(mini, runs):
     looped = finished(mini.run("grpo", "features-loop", *FEATURES, *AGENT_LOOP))
     assert looped.metrics() == batched.metrics() and looped.samples().equals(batched.samples())
     assert same(looped, batched) and not same(batched, runs["plain"])
+    assert looped.evaluation(3).equals(batched.evaluation(3)) and set(batched.evaluation(3)["sample"]) == {0, 1, 2}
     samples = batched.samples()
     for record in batched.records[1:]:
         step = samples[samples.step == record["step"]]
@@ -126,10 +127,10 @@ def test_a_budget_is_spent_on_what_dynamic_sampling_throws_away_too(runs):
 def test_a_resumed_run_has_drawn_what_the_uninterrupted_one_drew(mini):
     """Dynamic sampling with replay: data position, and the history of queries that were thrown away, after kill -9."""
     overrides = ["algorithm.adv_estimator=asyttgrpo", "data.window_size=4", N2, FILTER]
-    whole = finished(mini.run("replay", "refill-whole", *overrides))
+    whole = finished(mini.hosted("replay", "refill-whole", *overrides))
     assert mini.kill_after("replay", "refill-cut", 6, *overrides) == -signal.SIGKILL
     assert not mini.wait_until_clean(), "kill -9 left Ray processes behind"
-    resumed = finished(mini.run("replay", "refill-cut", *overrides))
+    resumed = finished(mini.hosted("replay", "refill-cut", *overrides))
     assert [record["step"] for record in resumed.records] == list(range(STEPS + 1))
     assert resumed.metrics() == whole.metrics() and resumed.samples().equals(whole.samples())
     assert resumed.state() == whole.state()
@@ -143,7 +144,7 @@ def test_a_resumed_run_has_drawn_what_the_uninterrupted_one_drew(mini):
 def test_extra_rollouts_and_records_for_people(mini):
     """onerpo: a group is one trained and two extra responses. Its evaluations go to tensorboard and to verl's jsonl."""
     folder = mini.folder / "generations"
-    result = finished(mini.run(
+    result = finished(mini.hosted(
         "bandit", "refill-onerpo", *SHORT, "algorithm.adv_estimator=onerpo", "data.extra_sampling_size=2", FILTER,
         "trainer.logger=[console,tensorboard]", "trainer.log_val_generations=3", f"trainer.validation_data_dir={folder}",
     ))  # fmt: skip

@@ -45,7 +45,7 @@ def test_data_exchanged_between_kill_and_resume(mini, tmp_path):
     assert refused.status == 2 and f"data.train_files/{path}" in refused.output, refused.output
     assert refused.output.strip().count("\n") == 0 and len(refused.records) == 4
 
-    resumed = mini.run("grpo", "exchanged", *overrides, "run.resume_changed=true")
+    resumed = mini.hosted("grpo", "exchanged", *overrides, "run.resume_changed=true")
     assert resumed.status == 0, resumed.output
     told = json.loads((resumed.folder / "run.json").read_text())
     assert [list(change["entries"]) for change in told["changed"]] == [[f"data.train_files/{path}"]]

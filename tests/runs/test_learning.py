@@ -1,12 +1,12 @@
 """The default pair learns where it should and does not where it must not. A few dozen steps each, on the real scripts."""
 
 import json
-import os
-import subprocess
+import time
 
 import pytest
 
 from tests.runs.harness import ROOT
+from Verl.study.hosts import HostedPlaces
 
 pytestmark = pytest.mark.slow
 
@@ -23,11 +23,24 @@ MUST_NOT = {
 }
 
 
-def run(script: str, steps: int, folder) -> list[dict]:
-    settings = [f"trainer.total_training_steps={steps}", f"run.result_dir={folder}", f"run.figure_dir={folder}"]
-    command = ["bash", str(ROOT / "Running-Bash" / script), *settings, "evaluation.val_freq=-1", "samples.enable=False"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env={**os.environ, "BANDIT_THREADS": "1"})
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def host():
+    places = HostedPlaces(1, print)
+    yield places
+    places.close()
+
+
+def run(host: HostedPlaces, script: str, steps: int, folder) -> list[dict]:
+    settings = [f"trainer.total_training_steps={steps}", f"run.result_dir={folder}", f"run.figure_dir={folder}",
+                "evaluation.val_freq=-1", "evaluation.final_samples=1", "samples.enable=False"]  # fmt: skip
+    console = folder / "console"
+    environment = {"BANDIT_THREADS": "1", "PYTHONPATH": ""}
+    place = host.start(["bash", str(ROOT / "Running-Bash" / script), *settings], environment, console)
+    deadline = time.monotonic() + 900
+    while (status := place.poll()) is None:
+        assert time.monotonic() < deadline, console.read_text()
+        time.sleep(0.1)
+    assert status == 0, console.read_text()
     jsonl = next(folder.glob("*.jsonl"))
     return [json.loads(line) for line in jsonl.read_text().splitlines()]
 
@@ -37,16 +50,16 @@ def gain(records: list[dict]) -> float:
 
 
 @pytest.mark.parametrize("script", LEARNS)
-def test_learns(script, tmp_path):
-    records = run(script, LEARNS[script], tmp_path)
+def test_learns(script, host, tmp_path):
+    records = run(host, script, LEARNS[script], tmp_path)
     assert gain(records) > 0.15
     # It learns to write the steps: responses grow.
     assert records[-1]["train/response_length_mean"] > 1.5 * records[1]["train/response_length_mean"]
 
 
 @pytest.mark.parametrize("script", MUST_NOT)
-def test_does_not_learn(script, tmp_path):
-    records = run(script, MUST_NOT[script], tmp_path)
+def test_does_not_learn(script, host, tmp_path):
+    records = run(host, script, MUST_NOT[script], tmp_path)
     assert gain(records) < 0.1
     if "lr0" in script:
         assert all(abs(record["actor/kl_loss"]) < 1e-9 for record in records[1:])

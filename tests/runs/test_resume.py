@@ -21,7 +21,7 @@ ARMS = {
 
 @pytest.fixture(scope="module")
 def uninterrupted(mini):
-    return mini.together(ARMS)
+    return mini.together("whole", ARMS)
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -32,7 +32,7 @@ def test_resumed_is_uninterrupted(mini, uninterrupted, arm):
     # Killed right after line 6: its checkpoint is being written, or not yet, or done. Epochs end at 3, 6 and 9.
     assert mini.kill_after(algorithm, f"{arm}-cut", 6, *overrides) == -signal.SIGKILL
     assert not mini.wait_until_clean(), "kill -9 left Ray processes behind"
-    resumed = mini.run(algorithm, f"{arm}-cut", *overrides)
+    resumed = mini.hosted(algorithm, f"{arm}-cut", *overrides)
     assert resumed.status == 0, resumed.output
     assert [record["step"] for record in resumed.records] == list(range(STEPS + 1))
     assert resumed.metrics() == whole.metrics()
@@ -54,7 +54,7 @@ def test_a_checkpoint_cut_short_is_not_resumed_from(mini):
     torn.mkdir(parents=True)
     (torn / "model_world_size_1_rank_0.pt").write_bytes(b"half")
     (checkpoints / "global_step_8").mkdir()  # a folder without the file that is written last
-    resumed = mini.run(algorithm, "partial", *overrides)
+    resumed = mini.hosted(algorithm, "partial", *overrides)
     assert resumed.status == 0, resumed.output
     assert [record["step"] for record in resumed.records] == list(range(STEPS + 1))
     assert len(list(checkpoints.glob("global_step_*"))) == 3  # max_actor_ckpt_to_keep

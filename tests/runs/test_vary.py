@@ -29,7 +29,7 @@ def command(mini) -> list[str]:
     ]  # fmt: skip
     vary = [text for one in VARY for text in ("--vary", one)]
     study = ["--pair", "tiny_arith", "--base", "grpo_0032_8", *vary, "--seeds", "0", "--steps", str(STEPS), "--name", "three"]
-    place = ["--result", str(mini.folder / "vary"), "--poll", "0.1"]
+    place = ["--result", str(mini.folder / "vary"), "--poll", "0.1", "--host"]
     return [sys.executable, "-m", "Verl.study.study_cli", *study, *place, "--", *settings]
 
 
