@@ -34,9 +34,10 @@ def test_nobody_elses_cluster_is_joined(environment):
     for name in ("RAY_ADDRESS", "RAY_REDIS_ADDRESS", "RAY_AUTH_TOKEN"):
         environment.setenv(name, "10.0.0.1:6379")
     environment.setenv("no_proxy", "example.org")
+    environment.setenv("RAY_AUTH_MODE", "disabled")
     own_ray.set_environment(config())
     assert not {"RAY_ADDRESS", "RAY_REDIS_ADDRESS", "RAY_AUTH_TOKEN"} & os.environ.keys()
-    assert os.environ["no_proxy"] == "example.org,127.0.0.1,localhost"
+    assert os.environ["no_proxy"] == "example.org,127.0.0.1,localhost" and os.environ["RAY_AUTH_MODE"] == "token"
 
 
 def test_a_run_on_several_nodes_joins_the_cluster_it_is_told_of(environment):
