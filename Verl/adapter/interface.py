@@ -58,6 +58,12 @@ REPLACED = {
     "update_fingerprint": Replaced(
         ("datasets.arrow_dataset:update_fingerprint", "datasets.fingerprint:update_fingerprint"),
         "seconds of hashing for a cached result that is not wanted", _HOST, "datasets 5.2.0"),
+    "start_monitor": Replaced(
+        ("ray._private.node:Node.start_monitor",), "an autoscaler for one machine: a process of 2 s", "a run's own Ray starts",
+        "ray 2.60.0"),
+    "start_api_server": Replaced(
+        ("ray._private.node:Node.start_api_server",), "the dashboard's server, which include_dashboard=False starts too",
+        "a run's own Ray starts", "ray 2.60.0"),
     "load": Replaced(
         ("torch:load",), "verl reads checkpoints in a way that runs code from them", "every process of a run", "torch 2.11.0"),
     "dispatch_cpu_unquantized_gemm": Replaced(

@@ -17,7 +17,7 @@ import stat
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from Verl import cores
 from Verl.adapter.device import Device
+from Verl.adapter.interface import replaced
 from Verl.errors import UserError
 
 PREFIX = "bandit-"
@@ -85,12 +86,17 @@ def start(config: DictConfig, device: Device, runtime: dict[str, Any]) -> None:
         folder = _folder()
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(_write_token(folder))
         options |= {"address": "local", "_temp_dir": str(folder / "ray")}  # which Ray opens to all: not `folder`
-    ray.init(
-        **options,
-        runtime_env={key: value for key, value in runtime.items() if value is not None},
-        include_dashboard=False,
-        logging_level="error" if is_own(config) else "warning",  # its warnings tell of the token that is on
-    )
+    with replaced(start_monitor=_left_out, start_api_server=_left_out) if is_own(config) else nullcontext():
+        ray.init(
+            **options,
+            runtime_env={key: value for key, value in runtime.items() if value is not None},
+            include_dashboard=False,
+            logging_level="error" if is_own(config) else "warning",  # its warnings tell of the token that is on
+        )
+
+
+def _left_out(node: Any, **settings: Any) -> None:
+    """In place of what starts a process that a run on one machine does not need."""
 
 
 def private_folder() -> Path | None:

@@ -127,7 +127,8 @@ class Mini:
         """`run` in processes that stay from run to run (Verl/study/hosts.py), as the study runner starts it: a tenth of the
         time. For what a run computes and writes, not for how it starts and ends; test_host.py says that it is the same."""
         script, console = self.script(name, algorithm, *overrides, f"seed={seed}"), self.folder / f"{name}.console"
-        environment = self.environment() | {"RAY_TMPDIR": self._host_ray, "PYTHONPATH": ""}
+        # A host is for one environment, and the name of the test is in it.
+        environment = self.environment() | {"RAY_TMPDIR": self._host_ray, "PYTHONPATH": "", "PYTEST_CURRENT_TEST": ""}
         console.unlink(missing_ok=True)
         run = self._host.start(["bash", str(script)], environment, console)
         deadline = time.monotonic() + 600

@@ -34,7 +34,7 @@ def run(host: HostedPlaces, script: str, steps: int, folder) -> list[dict]:
     settings = [f"trainer.total_training_steps={steps}", f"run.result_dir={folder}", f"run.figure_dir={folder}",
                 "evaluation.val_freq=-1", "evaluation.final_samples=1", "samples.enable=False"]  # fmt: skip
     console = folder / "console"
-    environment = {"BANDIT_THREADS": "1", "PYTHONPATH": ""}
+    environment = {"BANDIT_THREADS": "1", "PYTHONPATH": "", "PYTEST_CURRENT_TEST": ""}
     place = host.start(["bash", str(ROOT / "Running-Bash" / script), *settings], environment, console)
     deadline = time.monotonic() + 900
     while (status := place.poll()) is None:
