@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from Verl.design.declared import Cell, Factor, Pair, Study
+from Verl.design.declared import Arm, Factor, Pair, Study
 
 _NAMES_ONLY = ("actor_rollout_ref.rollout.trace.experiment_name",)  # the run's name
 _ABSENT = "(not there)"
@@ -45,8 +45,8 @@ def undeclared(found: list[Difference], factor: Factor) -> list[Difference]:
     return [one for one in found if not _covered(one.source or one.key, factor.keys)]
 
 
-def explaining(study: Study, found: list[Difference], a: Cell, b: Cell, pair: Pair) -> list[Factor]:
-    """The factors that compare these two cells and account for all of their difference."""
+def explaining(study: Study, found: list[Difference], a: Arm, b: Arm, pair: Pair) -> list[Factor]:
+    """The factors that compare these two arms and account for all of their difference."""
     asked = {a.name, b.name}
     return [
         factor
@@ -56,7 +56,7 @@ def explaining(study: Study, found: list[Difference], a: Cell, b: Cell, pair: Pa
 
 
 def single_key(study: Study, found: list[Difference]) -> str | None:
-    """The one key that all of a difference comes from, if it is one (for cells that no factor compares)."""
+    """The one key that all of a difference comes from, if it is one (for arms that no factor compares)."""
     roots = {one.source or one.key for one in found}
     return roots.pop() if len(roots) == 1 else None
 
@@ -72,7 +72,7 @@ def check_factors(study: Study, prepared: Callable[[str, str], Prepared], pairs:
     """Every comparison of every factor on the given pairs.
 
     Args:
-        prepared: (cell, pair) -> the script's config.
+        prepared: (arm, pair) -> the script's config.
 
     Returns:
         how many comparisons there are, and a sentence for each that differs in more than it declares.

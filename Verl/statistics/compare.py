@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from Verl.statistics import VERDICTS  # noqa: F401  part of this module's interface
-from Verl.statistics.data import Arm, Differences, differences, read_scores
+from Verl.statistics.data import ArmScores, Differences, differences, read_scores
 from Verl.statistics.joint import Family
 from Verl.statistics.model import posterior
 
@@ -73,7 +73,7 @@ def selected(data: Differences, arms: np.ndarray) -> Differences:
     )
 
 
-def _without_noise(data: Differences, i: int, arm: Arm, base: Arm) -> str | None:
+def _without_noise(data: Differences, i: int, arm: ArmScores, base: ArmScores) -> str | None:
     """What is to be said of an arm that has no noise to judge it by: "twin", "constant", or None for all others."""
     rows = np.flatnonzero(data.used_AS[i])
     if data.sampling_A[i] == 0.0 and np.ptp(data.difference_AS[i, rows]) == 0.0:
@@ -82,7 +82,7 @@ def _without_noise(data: Differences, i: int, arm: Arm, base: Arm) -> str | None
     return "twin" if rows.size > 1 and np.ptp(base_SQ) > 0.0 and np.array_equal(own_SQ, base_SQ) else None
 
 
-def _untested(data: Differences, arms: list[Arm], base: Arm, margin: float | None) -> dict[int, Comparison]:
+def _untested(data: Differences, arms: list[ArmScores], base: ArmScores, margin: float | None) -> dict[int, Comparison]:
     """The comparisons that need no model, or for which there is none."""
     found: dict[int, Comparison] = {}
     for i, arm in enumerate(arms):

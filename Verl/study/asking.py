@@ -1,4 +1,4 @@
-"""What a study is asked on the command line: cells and factors of study.yaml, or `--vary`, and `--tune` over either."""
+"""What a study is asked on the command line: arms and factors of study.yaml, or `--vary`, and `--tune` over either."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from Verl import FIGURE_DIR
 from Verl.analysis.verdicts.judge import MARGIN
-from Verl.design.cells import Cell
+from Verl.design.arms import Arm
 from Verl.design.declared import Pair, Study
 from Verl.errors import UserError
 from Verl.study import budgets, report, saved, tuned, vary
@@ -17,7 +17,7 @@ from Verl.study.shipped import Prepared
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--base", metavar="CELL", help="with --vary: the cell that everything else is as in")
+    add("--base", metavar="ARM", help="with --vary: the arm that everything else is as in")
     add("--vary", action="append", default=[], metavar="KEY=V,V,...",
         help="a factor: the base at each of these values of a setting (repeatable: one factor at a time)")  # fmt: skip
     add("--cross", action="store_true", help="every combination of the --vary levels; main effects and interactions")
@@ -40,28 +40,28 @@ def read(study: Study, pair: Pair, options: argparse.Namespace, shared: Sequence
         UserError: options that do not go together, or a factor that cannot be one.
     """
     _refuse_combinations(options)
-    arms = vary.Arms(study, pair, shared, options.folder)
+    maker = vary.ArmMaker(study, pair, shared, options.folder)
     varied, values = vary.parse(options.vary), vary.parse(options.tune, "--tune")
     vary.refuse_same_key([*varied, *values], shared, study.derived)
     if options.vary:
-        asked = vary.asked(arms, study.cell(options.base, pair), varied, options.cross)
+        asked = vary.asked(maker, study.arm(options.base, pair), varied, options.cross)
     else:
-        cells = study.chosen(pair, options.cells, options.factor)
-        if not cells:
-            raise UserError("no cell to run: give --cells or --factor (design.py show lists them), or --base and --vary")
-        names = [cell.name for cell in cells]
+        arms = study.chosen(pair, options.arms, options.factor)
+        if not arms:
+            raise UserError("no arm to run: give --arms or --factor (design.py show lists them), or --base and --vary")
+        names = [arm.name for arm in arms]
         reference = study.base_line if study.base_line in names or not options.tune else names[0]
-        of_cells = tuple(vary.Arm(cell, cell) for cell in cells)
-        asked = vary.Asked(study, pair.with_cells(names), of_cells, reference, arms, {})
+        of_arms = tuple(vary.VariedArm(arm, arm) for arm in arms)
+        asked = vary.Asked(study, pair.with_arms(names), of_arms, reference, maker, {})
     asked = vary.against(asked, options.against, among_arms=is_asked(options))
-    return tuned.with_values(asked, arms, values[0]) if values else asked
+    return tuned.with_values(asked, maker, values[0]) if values else asked
 
 
 def _refuse_combinations(options: argparse.Namespace) -> None:
-    if options.vary and (options.cells or options.factor):
-        raise UserError("--vary makes its own arms: leave --cells and --factor out")
+    if options.vary and (options.arms or options.factor):
+        raise UserError("--vary makes its own arms: leave --arms and --factor out")
     if options.vary and not options.base:
-        raise UserError("--vary needs --base CELL: what the arms are as, but for the key (design.py show lists the cells)")
+        raise UserError("--vary needs --base ARM: what the arms are as, but for the key (design.py show lists the arms)")
     for name in ("base", "cross", "save"):
         if getattr(options, name) and not options.vary:
             raise UserError(f"--{name} is for --vary: add that, or leave it out")
@@ -80,12 +80,12 @@ def name_of(asked: vary.Asked, options: argparse.Namespace) -> str:
         return options.save or options.pair
     words = [text.partition("=")[0].rpartition(".")[2] for text in options.vary]
     words += [f"tune-{text.partition('=')[0].rpartition('.')[2]}" for text in options.tune]
-    base = [options.base] if options.base else options.factor or options.cells
+    base = [options.base] if options.base else options.factor or options.arms
     return "_".join([options.pair, *base, *words])[:120]
 
 
 def plan_lines(
-    asked: vary.Asked, rows: Sequence[tuple[Cell, Prepared]], options: argparse.Namespace, result_dir: Path
+    asked: vary.Asked, rows: Sequence[tuple[Arm, Prepared]], options: argparse.Namespace, result_dir: Path
 ) -> list[str]:
     """What the study costs and what it will be able to show, as `design.py plan` says it.
 
@@ -100,7 +100,7 @@ def plan_lines(
     })  # fmt: skip
     if small := plan.too_small():
         raise UserError(small[0])
-    return [f"{len(rows)} arms: {', '.join(cell.name for cell, _ in rows)}", "", *plan.lines(), ""]
+    return [f"{len(rows)} arms: {', '.join(arm.name for arm, _ in rows)}", "", *plan.lines(), ""]
 
 
 def save(study: Study, asked: vary.Asked, options: argparse.Namespace) -> str:

@@ -49,7 +49,7 @@ def axis(texts: Sequence[str]) -> str:
     return next((_AXES[name] for name in read(texts)), "steps")
 
 
-def refuse_out_of_reach(texts: Sequence[str], cell: str, work: Workload, config: DictConfig, questions: int) -> None:
+def refuse_out_of_reach(texts: Sequence[str], arm: str, work: Workload, config: DictConfig, questions: int) -> None:
     """Refuse a budget that an arm's steps end before: it would be compared at less than the others spend.
 
     Args:
@@ -63,7 +63,7 @@ def refuse_out_of_reach(texts: Sequence[str], cell: str, work: Workload, config:
     name, value = next(iter(asked.items()))
     needed = math.ceil(float(value) * work.steps / most[name])
     raise UserError(
-        f"--budget {_AXES[name]}={value}: {cell} can't spend that in its {work.steps} steps ({most[name]:,.0f} at most), and "
+        f"--budget {_AXES[name]}={value}: {arm} can't spend that in its {work.steps} steps ({most[name]:,.0f} at most), and "
         f"would end at less than the others: give --steps {needed} or more"
     )
 

@@ -44,7 +44,8 @@ class Outcome:
     """The result of a study.
 
     Args:
-        asked: what was run. arm_of: cell -> its runs' arm. seeds: of each arm. axis: what arms are compared at (AXES).
+        asked: what was run. arm_of: declared name -> the arm's name in its runs. seeds: of each arm.
+        axis: what arms are compared at (AXES).
         margin: the largest difference that does not matter.
     """
 
@@ -58,7 +59,7 @@ class Outcome:
         self.chosen: dict[str, tuning.Choice] = {}
         if tuned is not None and not self.runs.table.empty:
             self.chosen = tuning.choose(tuned, self.runs.table, arm_of)
-            self.arm_of = {arm: arm_of[one.cell] for arm, one in self.chosen.items()}
+            self.arm_of = {arm: arm_of[one.arm] for arm, one in self.chosen.items()}
 
     def lines(self, folder: Path, name: str) -> list[str]:
         """Everything that there is to say; the table and the figure are written to `folder`/`name`.md and .pdf, .png."""
@@ -70,7 +71,7 @@ class Outcome:
         if self.asked.reference not in self.arm_of:
             return [*before, f"{self.asked.reference} has no result, and the others are compared with it"]
         found = self.comparisons()
-        rows = [self._row(cell, one) for cell, one in found.items()]
+        rows = [self._row(arm, one) for arm, one in found.items()]
         head = ("arm", "seeds", "start", "final", f"against {self.asked.reference}", "95 % interval", "p", "verdict")
         said = [*before, *table(head, rows), "", conclusion([one for one in found.values() if one is not None])]
         said += [*self._short_of_budget(), *(["", *self.crossed_lines()] if self.asked.grid else [])]
@@ -80,19 +81,19 @@ class Outcome:
         return [*said, f"{shown_path(folder / name)}.md, {', '.join(path.suffix for path in drawn.files)}: table and figure"]
 
     def comparisons(self) -> dict[str, Comparison | None]:
-        """Cell -> its comparison with the reference, None for the reference itself."""
+        """Arm -> its comparison with the reference, None for the reference itself."""
         base = self.arm_of[self.asked.reference]
-        others = {cell: arm for cell, arm in self.arm_of.items() if arm != base}
+        others = {name: arm for name, arm in self.arm_of.items() if arm != base}
         family = [(self.pair, arm, base) for arm in others.values()]
         found = dict(zip(others, compare(self.runs, family, self.result_dir, self.axis, margin=self.margin)))
-        return {cell: found.get(cell) for cell in self.arm_of}
+        return {name: found.get(name) for name in self.arm_of}
 
-    def _row(self, cell: str, one: Comparison | None) -> tuple[str, ...]:
-        rows = self.runs.table[self.runs.table["arm"] == self.arm_of[cell]]
+    def _row(self, arm: str, one: Comparison | None) -> tuple[str, ...]:
+        rows = self.runs.table[self.runs.table["arm"] == self.arm_of[arm]]
         last = last_scores(rows)
         start = rows.loc[rows["step"] == 0, TEST].mean()
-        value = f" at {self.chosen[cell].value}" if cell in self.chosen else ""
-        row = [f"{cell}{value}", str(rows["seed"].nunique()), "-" if np.isnan(start) else f"{start:.3f}"]
+        value = f" at {self.chosen[arm].value}" if arm in self.chosen else ""
+        row = [f"{arm}{value}", str(rows["seed"].nunique()), "-" if np.isnan(start) else f"{start:.3f}"]
         row.append("-" if last is None else f"{last[1].mean():.3f}")
         if one is None:
             return (*row, "reference", "", "", "")
@@ -113,8 +114,8 @@ class Outcome:
             return []
         ends = self.runs.table.groupby("arm")[column].max()
         most = ends.max()
-        ends = {cell: ends[arm] for cell, arm in self.arm_of.items() if arm in ends}
-        short = [f"{cell} ({point(self.axis, end)})" for cell, end in ends.items() if end < 0.9 * most]
+        ends = {name: ends[arm] for name, arm in self.arm_of.items() if arm in ends}
+        short = [f"{name} ({point(self.axis, end)})" for name, end in ends.items() if end < 0.9 * most]
         return [f"ended before the others' {point(self.axis, most)}: {', '.join(short)}"] if short else []
 
     # ---- every combination ----------------------------------------------------------------------------------------
@@ -122,7 +123,7 @@ class Outcome:
     def effects(self) -> list[Effect]:
         """Main effects and interactions; empty where a combination has no scores."""
         table_ = self._scores()
-        scores = {levels: table_.get(self.arm_of.get(cell)) for levels, cell in self.asked.grid.items()}
+        scores = {levels: table_.get(self.arm_of.get(arm)) for levels, arm in self.asked.grid.items()}
         return [] if any(one is None for one in scores.values()) else crossed(scores, margin=self.margin)
 
     def _scores(self) -> dict[str, np.ndarray]:

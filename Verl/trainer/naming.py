@@ -53,7 +53,7 @@ _ARM = re.compile(
 
 
 @dataclass(frozen=True)
-class Arm:
+class ArmName:
     """What an arm's name says: `onerpo_0032_1_7` trains on one response to each of 32 queries, beside 7 extra ones."""
 
     estimator: str
@@ -63,13 +63,13 @@ class Arm:
     rest: str  # a variant, or what a user changed
 
 
-def parse_arm(name: str) -> Arm | None:
+def parse_arm(name: str) -> ArmName | None:
     """None if the name is not one that `composed_arm` makes."""
     match = _ARM.fullmatch(name)
     if not match:
         return None
     size = int(match["size"]) if match["size"] else None
-    return Arm(match["estimator"], int(match["queries"]), int(match["rollouts"]), size, match["rest"] or "")
+    return ArmName(match["estimator"], int(match["queries"]), int(match["rollouts"]), size, match["rest"] or "")
 
 
 def composed_arm(config: DictConfig) -> str:

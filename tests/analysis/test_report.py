@@ -90,7 +90,7 @@ def test_every_section_of_the_issue_is_there(read):
     # Of the arms of the paper's grid and of factors that somebody asked; not of factors that nobody ran an arm of.
     found = re.search(r"(\d+) of (\d+) declared arms were not run", told["problems"])
     absent, asked = map(int, found.groups())
-    assert absent == asked - len(GAINS) and len(GAINS) < asked < len(declared().pairs["tiny_arith"].cells)
+    assert absent == asked - len(GAINS) and len(GAINS) < asked < len(declared().pairs["tiny_arith"].arms)
     assert "1 findings" in told["problems"]
 
 

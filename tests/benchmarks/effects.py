@@ -39,7 +39,7 @@ BASE = {
     "evaluation.final_samples": 1,
     "data.max_response_length": 16, "trainer.device": "cpu", "seed": 0,
 }  # fmt: skip
-_CELLS = {"grpo": "grpo_0032_8", "bandit": "onerpo_0032_1_7", "replay": "asyttgrpo_0064_4_8"}
+_ARMS = {"grpo": "grpo_0032_8", "bandit": "onerpo_0032_1_7", "replay": "asyttgrpo_0064_4_8"}
 
 
 def leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -74,7 +74,7 @@ def another(default: Any) -> Any:
 
 def _base(algorithm: str) -> list[str]:
     study = load()
-    name, scripted = scripts.arguments(study.cells[_CELLS[algorithm]], study.pairs[study.smallest])
+    name, scripted = scripts.arguments(study.arms[_ARMS[algorithm]], study.pairs[study.smallest])
     assert name == algorithm
     return [*scripted, *(f"{key}={value}" for key, value in BASE.items())]
 

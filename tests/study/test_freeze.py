@@ -12,7 +12,7 @@ from Verl.errors import UserError
 from Verl.study import design_cli, shipped
 
 ARMS = ["grpo_0032_1", "grpo_0032_8", "grpo_0064_8"]
-FREEZE = ["freeze", "--name", "mine", "--question", "Do more rollouts pay?", "--pair", "tiny_arith", "--cells", *ARMS[1:]]
+FREEZE = ["freeze", "--name", "mine", "--question", "Do more rollouts pay?", "--pair", "tiny_arith", "--arms", *ARMS[1:]]
 
 
 def frozen_study(tmp_path, *more):

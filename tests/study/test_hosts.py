@@ -45,7 +45,7 @@ def hosts(tmp_path) -> list[str]:
 
 
 def test_runs_share_a_process_and_find_it_as_it_was(tmp_path, places):
-    queue = [job(cell, seed, result_dir=tmp_path) for seed in (0, 1) for cell in (ONE, EIGHT)]
+    queue = [job(arm, seed, result_dir=tmp_path) for seed in (0, 1) for arm in (ONE, EIGHT)]
     assert run_jobs(places, tmp_path, *queue)
     assert len(set(hosts(tmp_path))) == 1 and started(tmp_path) == [one.run for one in queue]
     for one in queue:
@@ -114,6 +114,6 @@ def test_no_host_outlives_its_runner(tmp_path, how):
     [(["--ray"], "--ray starts runs on a cluster"), (["--", "actor_rollout_ref.rollout.name=vllm"], "can't share processes")],
 )
 def test_a_host_that_no_run_would_use_is_refused(more, said, capsys):
-    command = ["--pair", "qwen0.5b_gsm", "--cells", "grpo_0032_1", "--seeds", "0", "--dry-run", "--host", *more]
+    command = ["--pair", "qwen0.5b_gsm", "--arms", "grpo_0032_1", "--seeds", "0", "--dry-run", "--host", *more]
     assert study_cli.main(command) == 2
     assert said in capsys.readouterr().err

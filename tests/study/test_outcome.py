@@ -21,7 +21,7 @@ def asked_of(study, *arguments):
 
 
 def outcome_of(asked, folder, seeds=(0, 1, 2, 3), axis="steps"):
-    arm_of = {arm.cell.name: arm.cell.name for arm in asked.arms}
+    arm_of = {arm.name: arm.name for arm in asked.arms}
     return Outcome(asked, arm_of, seeds, folder, axis, margin=0.02)
 
 
@@ -42,7 +42,7 @@ def crossed_study():
 
 def test_cross_runs_every_combination_and_names_each_by_what_it_changes(crossed_study):
     assert crossed_study.grid == GRID and crossed_study.reference == "grpo_0032_8"
-    assert [arm.cell.name for arm in crossed_study.arms] == list(GRID.values())
+    assert [arm.name for arm in crossed_study.arms] == list(GRID.values())
 
 
 def test_a_planted_interaction_is_found_and_a_planted_null_is_not(crossed_study, tmp_path):
@@ -77,7 +77,7 @@ def test_a_combination_without_runs_is_said(crossed_study, tmp_path):
 def test_each_arm_is_compared_at_its_best_on_validation(study, tmp_path):
     """The base is best at its own learning rate, the other arm at another; a value that is best on test alone stays out."""
     asked = asked_of(study, "--base", "grpo_0032_8", "--vary", f"{N}=2", "--tune", f"{LR}=1e-4,3e-5")
-    assert [arm.cell.name for arm in asked.arms] == ["grpo_0032_8", "grpo_0032_8_lr-3e-5", "grpo_0032_2", "grpo_0032_2_lr-3e-5"]
+    assert [arm.name for arm in asked.arms] == ["grpo_0032_8", "grpo_0032_8_lr-3e-5", "grpo_0032_2", "grpo_0032_2_lr-3e-5"]
     gains = {("8", "1e-4"): 0.2, ("8", "3e-5"): 0.0, ("2", "1e-4"): 0.0, ("2", "3e-5"): 0.2}
     write_grid(tmp_path, gains)
     for seed in range(4):  # as if the arm's other value were better on test, and on test alone
@@ -94,7 +94,7 @@ def test_each_arm_is_compared_at_its_best_on_validation(study, tmp_path):
 
 
 def test_values_that_were_not_all_run_choose_nothing(study, tmp_path):
-    asked = asked_of(study, "--cells", "grpo_0032_8", "grpo_0032_1", "--tune", f"{LR}=1e-4,3e-5")
+    asked = asked_of(study, "--arms", "grpo_0032_8", "grpo_0032_1", "--tune", f"{LR}=1e-4,3e-5")
     for arm in ("grpo_0032_8", "grpo_0032_8_lr-3e-5", "grpo_0032_1"):
         write_run(tmp_path, arm, 0, 0.1, steps=(0, 10))
     said = outcome_of(asked, tmp_path, seeds=[0]).lines(tmp_path / "figure", "x")

@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_said_with_the_mend(study):
     assert memory.too_small("x", memory.memory(size, config(), 80.0, 2.0)) is None
 
 
-def test_all_gpu_cells_fit_the_planned_machine(study):
+def test_all_gpu_arms_fit_the_planned_machine(study):
     """With the settings of config/model/*.yaml, at both memory shares."""
     machine = study.machines["a100"]
     for name in ("qwen0.5b", "llama1b", "olmo1b"):
@@ -164,7 +164,7 @@ def test_measured_speed_is_the_median_over_steps_and_runs(tmp_path):
 def test_a_packed_study_has_its_pace_too(root):
     """The README's hours on a CPU are reckoned from the committed study."""
     committed = root / "Running-Results/studies/tiny_arith/result"
-    (seconds, runs), few = (seconds_per_response(committed, "tiny_arith", cell) for cell in ("grpo_0032_8", "none"))
+    (seconds, runs), few = (seconds_per_response(committed, "tiny_arith", arm) for arm in ("grpo_0032_8", "none"))
     assert runs == 3 and 0 < seconds < 0.1 and few is None
 
 
@@ -188,7 +188,7 @@ def test_the_noise_is_measured_where_there_are_runs_and_assumed_where_not(study,
         for seed in range(4):
             chance = np.clip(0.5 + gain + 0.03 * rng.standard_normal(), 0, 1)
             write_final_answers(tmp_path, arm, seed, rng.random((400, 4)) < chance)
-    noise, source = resolution.measured_noise(tmp_path, "tiny_arith", study.pairs["tiny_arith"].cells, "grpo_0032_1")
+    noise, source = resolution.measured_noise(tmp_path, "tiny_arith", study.pairs["tiny_arith"].arms, "grpo_0032_1")
     assert (noise.questions, noise.samples) == (400, 4) and "4 arms" in source and "4 seeds" in source
     assert 0.5 < noise.answers / (2 * 0.24 / 400) < 2 and 0.01 < (noise.seeds / 2) ** 0.5 < 0.08
     size = {"seeds": 4, "samples": 4, "questions": 400}
@@ -209,8 +209,8 @@ def test_where_the_next_hours_pay():
     assert training[1].endswith("about 1") and answers[1].endswith("as many as can be had")
 
 
-def test_a_cell_s_own_runs_come_before_its_pair_s(study, tmp_path):
-    """Two cells of 32 and 256 responses a step; only the first has runs, of 3.2 s a step."""
+def test_an_arm_s_own_runs_come_before_its_pair_s(study, tmp_path):
+    """Two arms of 32 and 256 responses a step; only the first has runs, of 3.2 s a step."""
     from Verl.study import report, shipped
 
     lines = [f'{{"step": {i}, "ledger/responses_generated": 32, "timing_s/step": 3.2}}' for i in range(3)]
@@ -218,8 +218,8 @@ def test_a_cell_s_own_runs_come_before_its_pair_s(study, tmp_path):
     lines = [f'{{"step": {i}, "ledger/responses_generated": 64, "timing_s/step": 19.2}}' for i in range(3)]
     (tmp_path / "asyttgrpo_0064_1_8_tiny_arith_seed0.jsonl").write_text("\n".join(lines))
     pair = study.pairs["tiny_arith"]
-    cells = study.chosen(pair, [], ["advantage"])
-    rows = [(cell, shipped.prepare(f"run_{cell.name}_tiny_arith.sh")) for cell in cells]
+    arms = study.chosen(pair, [], ["advantage"])
+    rows = [(arm, shipped.prepare(f"run_{arm.name}_tiny_arith.sh")) for arm in arms]
     options = {"steps": 100, "seeds": 2, "result_dir": tmp_path, "detectable": study.detectable, "seed_std": False,
                "machine": report.machine_with(study, pair, None, None)}  # fmt: skip
     found = report.Plan(study, pair, rows, options)

@@ -38,7 +38,7 @@ def run_jobs(tmp_path, fake):
 
 
 def grid(tmp_path: Path, seeds=(0, 1), **more):
-    return [job(cell, seed, result_dir=tmp_path, **more) for seed in seeds for cell in (ONE, EIGHT)]
+    return [job(arm, seed, result_dir=tmp_path, **more) for seed in seeds for arm in (ONE, EIGHT)]
 
 
 def states(tmp_path: Path) -> dict[str, str]:

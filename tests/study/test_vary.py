@@ -25,7 +25,7 @@ prepared = functools.cache(starting.prepare)
 @pytest.fixture(autouse=True)
 def prepared_once(monkeypatch):
     """Composing a config takes a fifth of a second, and most tests begin with the same."""
-    once = lambda cell, pair, user=(), folder=design.BASH: prepared(cell, pair, tuple(user), folder)  # noqa: E731
+    once = lambda arm, pair, user=(), folder=design.BASH: prepared(arm, pair, tuple(user), folder)  # noqa: E731
     monkeypatch.setattr(starting, "prepare", once)
 
 
@@ -40,7 +40,7 @@ def asked_of(study, *arguments, pair="tiny_arith"):
 
 
 def names(asked):
-    return [arm.cell.name for arm in asked.arms]
+    return [arm.name for arm in asked.arms]
 
 
 def test_a_level_that_the_base_has_is_the_base(study):
@@ -83,7 +83,7 @@ def test_several_factors_are_one_at_a_time_around_the_base_and_crossed_all_toget
 def test_the_effect_check_trains_the_arms_as_they_would_run(study):
     asked = asked_of(study, *BASE, "--vary", "data.train_batch_size=16")
     [one] = effect.comparisons(asked.study, [asked.pair], names(asked))
-    settings = [dict(text.split("=", 1) for text in effect.trial(cell, asked.pair, one).overrides) for cell in (one.a, one.b)]
+    settings = [dict(text.split("=", 1) for text in effect.trial(arm, asked.pair, one).overrides) for arm in (one.a, one.b)]
     assert {settings[0]["data.train_batch_size"], settings[1]["data.train_batch_size"]} == {"16", "32"}
     asked = asked_of(study, *BASE, "--vary", f"{KL}=0.1")
     [one] = effect.comparisons(asked.study, [asked.pair], names(asked))
@@ -93,9 +93,9 @@ def test_the_effect_check_trains_the_arms_as_they_would_run(study):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--vary", f"{KL}=0"], "--vary needs --base CELL"),
-        ([*BASE, "--cells", "grpo_0032_1"], "--base is for --vary"),
-        ([*BASE, "--vary", f"{KL}=0", "--cells", "grpo_0032_1"], "leave --cells and --factor out"),
+        (["--vary", f"{KL}=0"], "--vary needs --base ARM"),
+        ([*BASE, "--arms", "grpo_0032_1"], "--base is for --vary"),
+        ([*BASE, "--vary", f"{KL}=0", "--arms", "grpo_0032_1"], "leave --arms and --factor out"),
         ([*BASE, "--vary", KL], "write KEY=level,level"),
         ([*BASE, "--vary", f"{KL}=0,,1"], "write KEY=level,level"),
         ([*BASE, "--vary", f"{KL}=0,0"], "has the level 0 twice"),
@@ -116,10 +116,10 @@ def test_the_effect_check_trains_the_arms_as_they_would_run(study):
         ([*BASE, "--vary", "algorithm.adv_estimator=arpo"], "belongs to Verl.trainer.main_ppo_bandit"),
         (["--base", "grpo_0032_8_control_lr0", "--vary", f"{LR}=1e-4"], "is made of its own"),
         ([*BASE, "--vary", f"{KL}=0", "--against", "grpo_0032_1"], "is not among the arms"),
-        (["--cells", "grpo_0032_1", "--tune", f"{LR}=1e-4,1", "--against", "grpo_0032_8"], "is not among the arms"),
+        (["--arms", "grpo_0032_1", "--tune", f"{LR}=1e-4,1", "--against", "grpo_0032_8"], "is not among the arms"),
         ([*BASE, "--vary", f"{KL}=0", "--tune", f"{LR}=1e-4"], "there is nothing to choose from"),
         ([*BASE, "--vary", f"{KL}=0", "--tune", f"{KL}=0.1,1"], "set the same key"),
-        (["--cells", "grpo_0032_8", "--tune", f"{LR}=1e-4,1e-3", "--", "evaluation.val_freq=-1"], "leave evaluation.val_freq"),
+        (["--arms", "grpo_0032_8", "--tune", f"{LR}=1e-4,1e-3", "--", "evaluation.val_freq=-1"], "leave evaluation.val_freq"),
         ([*BASE, "--vary", f"{KL}=0", "--save", "kl", "--", f"{LR}=1e-3"], "leave one of them out"),
     ],
 )  # fmt: skip
@@ -138,15 +138,15 @@ def test_commas_within_brackets_and_quotes_part_no_levels():
     assert vary.split("[1,2],'a,b',{a: 1, b: 2},c") == ["[1,2]", "'a,b'", "{a: 1, b: 2}", "c"]
 
 
-# ---- cells without a script ------------------------------------------------------------------------------------------
+# ---- arms without a script ------------------------------------------------------------------------------------------
 
 
-def test_a_cell_of_study_yaml_runs_on_a_pair_where_it_has_no_script(study, tmp_path, monkeypatch):
+def test_an_arm_of_study_yaml_runs_on_a_pair_where_it_has_no_script(study, tmp_path, monkeypatch):
     monkeypatch.setenv("BANDIT_CWD", str(tmp_path))
     options = options_of("--factor", "controls", "--seeds", "0", "--command", "true", pair="qwen0.5b_gsm")
     pair = study.pair("qwen0.5b_gsm")
-    queue = {job.cell: job for job in study_cli._queue(study, pair, options, tmp_path)}
-    assert "grpo_0032_8_control_random" not in pair.cells and len(queue) == 5
+    queue = {job.arm: job for job in study_cli._queue(study, pair, options, tmp_path)}
+    assert "grpo_0032_8_control_random" not in pair.arms and len(queue) == 5
     job = queue["grpo_0032_8_control_random"]
     assert job.run == "grpo_0032_8_control_random_qwen0.5b_gsm_seed0" and not queue["grpo_0032_8"].unscripted
     start = starting.command(design.BASH / job.script, job.algorithm, job.unscripted, job.overrides)
@@ -156,19 +156,19 @@ def test_a_cell_of_study_yaml_runs_on_a_pair_where_it_has_no_script(study, tmp_p
     assert shlex.split(recorded.partition("=")[2])[1:] == start[start.index(sys.executable) + 1 :]
 
 
-def test_without_a_script_a_cell_has_the_config_that_its_script_gives(study):
-    cell, pair = study.cells["grpo_0032_8_control_random"], study.pair("tiny_arith")
-    algorithm, scripted = scripts.arguments(cell, pair)
-    with_script = prepared(cell, pair, ("seed=3",))
+def test_without_a_script_an_arm_has_the_config_that_its_script_gives(study):
+    arm, pair = study.arms["grpo_0032_8_control_random"], study.pair("tiny_arith")
+    algorithm, scripted = scripts.arguments(arm, pair)
+    with_script = prepared(arm, pair, ("seed=3",))
     config, _ = starting.run_config.prepare(algorithm, scripted, ["seed=3"])
     assert config == with_script.config and with_script.unscripted == ()
 
 
-def test_cells_that_a_pair_cannot_have_stay_refused(study):
+def test_arms_that_a_pair_cannot_have_stay_refused(study):
     with pytest.raises(UserError, match="not declared for smollm135m_gsm"):
         study.chosen(study.pair("smollm135m_gsm"), ["grpo_0032_64"], [])
-    cells = study.chosen(study.pair("smollm135m_gsm"), [], ["rollouts"])
-    assert [cell.name for cell in cells] == ["grpo_0032_1", "grpo_0032_8"]
+    arms = study.chosen(study.pair("smollm135m_gsm"), [], ["rollouts"])
+    assert [arm.name for arm in arms] == ["grpo_0032_1", "grpo_0032_8"]
 
 
 def test_runs_without_a_script_are_compared_and_drawn_as_others(study):
@@ -186,17 +186,17 @@ def test_a_saved_factor_is_as_if_it_had_been_written_by_hand(study, bash_folder)
     path, pair = bash_folder / "study.yaml", study.pair("tiny_arith")
     options = options_of(*BASE, "--vary", f"{KL}=0.1,0.2", "--save", "mine", "--folder", str(bash_folder))
     asked = asking.read(study, pair, options, [])
-    assert "2 new cells and 3 files" in asking.save(study, asked, options)
+    assert "2 new arms and 3 files" in asking.save(study, asked, options)
     after = design.load(path)
     assert scripts.drift(after, bash_folder) == {}
     # its scripts run what --vary ran, under the same names
-    cells = after.factors["mine"].cells
-    ready = {name: prepared(after.cells[name], after.pair(pair.name), ("seed=0",), bash_folder) for name in cells}
+    arms = after.factors["mine"].arms
+    ready = {name: prepared(after.arms[name], after.pair(pair.name), ("seed=0",), bash_folder) for name in arms}
     for arm in asked.arms:
-        scripted, varied = ready[arm.cell.name], asked.maker.prepared(arm.start, arm.levels)
+        scripted, varied = ready[arm.name], asked.maker.prepared(arm.start, arm.levels)
         assert (scripted.name, scripted.hash) == (varied.name, varied.hash) and scripted.unscripted == ()
     alone = design.replace(after, factors={"mine": after.factors["mine"]})
-    assert check_factors(alone, lambda cell, _: ready[cell], [after.pair(pair.name)]) == (3, [])
+    assert check_factors(alone, lambda arm, _: ready[arm], [after.pair(pair.name)]) == (3, [])
     assert "already" in asking.save(after, asked, options)
 
 
@@ -205,13 +205,13 @@ def test_saving_adds_to_study_yaml_and_changes_no_other_line(study, tmp_path, pa
     asked = asked_of(study, *BASE, "--vary", f"{N}=3", "--vary", f"{LR}=3e-5")
     factors = list(asked.study.factors.values())
     before = design.DESIGN_FILE.read_text()
-    text = saved.added(before, [arm.cell for arm in asked.arms[1:]], factors, pair, names(asked)[1:])
+    text = saved.added(before, [arm.declared for arm in asked.arms[1:]], factors, pair, names(asked)[1:])
     (tmp_path / "study.yaml").write_text(text)
     after = design.load(tmp_path / "study.yaml")
-    assert set(after.cells) - set(study.cells) == set(names(asked)[1:]) <= set(after.pair(pair).cells)
-    assert after.factors["lr"].keys == (LR,) and after.factors["rollout_n"].cells == ("grpo_0032_8", "grpo_0032_3")
+    assert set(after.arms) - set(study.arms) == set(names(asked)[1:]) <= set(after.pair(pair).arms)
+    assert after.factors["lr"].keys == (LR,) and after.factors["rollout_n"].arms == ("grpo_0032_8", "grpo_0032_3")
     changes = list(difflib.ndiff(before.splitlines(), text.splitlines()))
-    assert sum(line.startswith("- ") for line in changes) <= 1  # the line that ends the list of the pair's cells
+    assert sum(line.startswith("- ") for line in changes) <= 1  # the line that ends the list of the pair's arms
 
 
 def test_a_name_that_another_factor_has_is_refused(study, bash_folder):
@@ -225,14 +225,14 @@ def test_a_name_that_another_factor_has_is_refused(study, bash_folder):
 
 def test_a_budget_that_an_arm_s_steps_end_before_is_refused(study, tmp_path):
     """One response to each of 32 queries, 32 tokens at most, 100 steps: 102,400 tokens."""
-    cell = ["--cells", "grpo_0032_1", "--command", "true", "--seeds", "0"]
+    options = ["--arms", "grpo_0032_1", "--command", "true", "--seeds", "0"]
     pair = study.pair("tiny_arith")
-    assert study_cli._queue(study, pair, options_of(*cell, "--budget", "tokens=102400"), tmp_path)
+    assert study_cli._queue(study, pair, options_of(*options, "--budget", "tokens=102400"), tmp_path)
     with pytest.raises(UserError, match="give --steps 196 or more"):
-        study_cli._queue(study, pair, options_of(*cell, "--budget", "tokens=200000"), tmp_path)
+        study_cli._queue(study, pair, options_of(*options, "--budget", "tokens=200000"), tmp_path)
     with pytest.raises(UserError, match=r"--budget gradient_samples=3201.*3,200 at most"):
-        study_cli._queue(study, pair, options_of(*cell, "--budget", "gradient_samples=3201"), tmp_path)
-    assert study_cli._queue(study, pair, options_of(*cell, "--budget", "tokens=200000", "--budget", "hours=1"), tmp_path)
+        study_cli._queue(study, pair, options_of(*options, "--budget", "gradient_samples=3201"), tmp_path)
+    assert study_cli._queue(study, pair, options_of(*options, "--budget", "tokens=200000", "--budget", "hours=1"), tmp_path)
 
 
 def test_dynamic_sampling_can_spend_more_than_a_batch_a_step(study):

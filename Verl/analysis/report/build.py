@@ -36,7 +36,7 @@ from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, Key, Verdict, read
 from Verl.analysis.verdicts.saturation import FITTED
 from Verl.analysis.verdicts.summary import benchmarks_of, summary_table
 from Verl.analysis.verdicts.text import number, p_text, verdict_words
-from Verl.design.cells import Factor, Pair
+from Verl.design.arms import Factor, Pair
 from Verl.design.declared import declared
 from Verl.errors import UserError
 from Verl.files import write_atomic
@@ -118,14 +118,14 @@ def _design(runs: Runs, result_dir: Path) -> list[dict[str, Any]]:
         compared = [factor for factor in study.factors.values() if of_pair and of_pair.compared(factor)]
         shown = [factor for factor in compared if arms_of(factor, pair, list(seeds))]
         factors = [
-            {"title": factor.title, "keys": factor.keys, "cells": [*of_pair.members(factor).values()],
+            {"title": factor.title, "keys": factor.keys, "arms": [*of_pair.members(factor).values()],
              "published": factor.published, "source": factor.source}
             for factor in shown
         ]  # fmt: skip
         without = [arm for arm, run in first_runs(runs.table, pair).items()
                    if flat_config(result_dir / run / "config.yaml") is None]  # fmt: skip
         asked = _asked(of_pair, compared, shown) if of_pair else []
-        absent = [cell for cell in asked if cell not in seeds]
+        absent = [arm for arm in asked if arm not in seeds]
         found.append(
             {"pair": pair, "declared": of_pair is not None, "factors": factors, "seeds": seeds, "absent": absent}
             | {"asked": len(asked), "without_config": sorted(without)}
@@ -134,9 +134,9 @@ def _design(runs: Runs, result_dir: Path) -> list[dict[str, Any]]:
 
 
 def _asked(pair: Pair, compared: Sequence[Factor], shown: Sequence[Factor]) -> list[str]:
-    """The cells of a pair, without those that only factors have which nobody asked here."""
-    in_shown, in_any = ({cell for one in some for cell in pair.members(one).values()} for some in (shown, compared))
-    return [cell for cell in pair.cells if cell in in_shown or cell not in in_any]
+    """The arms of a pair, without those that only factors have which nobody asked here."""
+    in_shown, in_any = ({arm for one in some for arm in pair.members(one).values()} for some in (shown, compared))
+    return [arm for arm in pair.arms if arm in in_shown or arm not in in_any]
 
 
 def _every_comparison(runs: Runs, result_dir: Path, judged: Mapping[Key, Verdict]) -> list[Comparison]:

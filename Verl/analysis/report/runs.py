@@ -35,8 +35,8 @@ KL_LIMIT = 1e-3  # of the first update to itself: the trainer's own log-probabil
 def arms_in_order(table: pd.DataFrame, pair: str) -> list[str]:
     """The arms with runs on a pair: in the design's order, then what it does not declare."""
     present = set(table.loc[table["pair"] == pair, "arm"])
-    cells = declared().pairs[pair].cells if pair in declared().pairs else tuple(declared().cells)
-    return [arm for arm in cells if arm in present] + sorted(present - set(cells))
+    known = declared().pairs[pair].arms if pair in declared().pairs else tuple(declared().arms)
+    return [arm for arm in known if arm in present] + sorted(present - set(known))
 
 
 def final_scores(table: pd.DataFrame, pair: str, arm: str, metric: str = TEST) -> np.ndarray:

@@ -52,9 +52,9 @@ def rule_of(
     others = tuple(arm for arm in dict.fromkeys(arms) if arm != reference)
     first = list(dict.fromkeys(first))
     if reference not in arms:
-        raise UserError(f"--until-decided compares with {reference}, which is not among the cells: add it, or give --against")
+        raise UserError(f"--until-decided compares with {reference}, which is not among the arms: add it, or give --against")
     if not others:
-        raise UserError(f"--until-decided has nothing to compare with {reference}: give more cells")
+        raise UserError(f"--until-decided has nothing to compare with {reference}: give more arms")
     if len(first) < 2:
         raise UserError("--until-decided needs two seeds to begin with, or nothing is known of their noise: give --seeds 0 1")
     if max_seeds < len(first):
