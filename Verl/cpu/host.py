@@ -26,7 +26,7 @@ from Verl.adapter.interface import replaced
 from Verl.adapter.process_state import ProcessState
 from Verl.trainer.ppo.estimators import TRAINERS
 from Verl.trainer.run_log import RunLog
-from Verl.trainer.runner import Runner, set_environment, stop_ray
+from Verl.trainer.task_runner import InProcessRunner, set_environment, stop_ray
 from Verl.trainer.verl_checks import check_with_verl
 
 _WORKERS_AT_MOST = 8  # worker groups, one for each set of roles and marks that the runs need; then the host begins anew
@@ -175,7 +175,7 @@ def _no_fingerprints() -> AbstractContextManager:
     return replaced(update_fingerprint=lambda *_: uuid.uuid4().hex)
 
 
-class _HostedRunner(Runner):
+class _HostedRunner(InProcessRunner):
     """The order of a run, without the start of what its host has started."""
 
     def __init__(self, config: DictConfig, algorithm: str, run_log: RunLog, host: Host):

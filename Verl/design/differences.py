@@ -13,7 +13,7 @@ _ABSENT = "(not there)"
 
 
 @dataclass(frozen=True)
-class Difference:
+class KeyDifference:
     """One key that two configs differ in; `source`: the key it follows from, if it is a derived one."""
 
     key: str
@@ -22,7 +22,7 @@ class Difference:
     source: str | None = None
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any], derived: Mapping[str, str]) -> list[Difference]:
+def differences(a: Mapping[str, Any], b: Mapping[str, Any], derived: Mapping[str, str]) -> list[KeyDifference]:
     """The keys in which two flat configs differ. A key counts as derived only if its source differs as well.
 
     A source can follow from another key: then the last one that differs is the source.
@@ -33,19 +33,19 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any], derived: Mapping[str
         above = derived.get(key)
         return (source(above) or above) if above in keys else None
 
-    return [Difference(key, a.get(key, _ABSENT), b.get(key, _ABSENT), source(key)) for key in keys]
+    return [KeyDifference(key, a.get(key, _ABSENT), b.get(key, _ABSENT), source(key)) for key in keys]
 
 
 def _covered(key: str, declared: tuple[str, ...]) -> bool:
     return any(key == one or key.startswith(f"{one}.") for one in declared)
 
 
-def undeclared(found: list[Difference], factor: Factor) -> list[Difference]:
+def undeclared(found: list[KeyDifference], factor: Factor) -> list[KeyDifference]:
     """What a factor does not account for: neither declared nor following from a declared key."""
     return [one for one in found if not _covered(one.source or one.key, factor.keys)]
 
 
-def explaining(study: Study, found: list[Difference], a: Arm, b: Arm, pair: Pair) -> list[Factor]:
+def explaining(study: Study, found: list[KeyDifference], a: Arm, b: Arm, pair: Pair) -> list[Factor]:
     """The factors that compare these two arms and account for all of their difference."""
     asked = {a.name, b.name}
     return [
@@ -55,20 +55,20 @@ def explaining(study: Study, found: list[Difference], a: Arm, b: Arm, pair: Pair
     ]
 
 
-def single_key(study: Study, found: list[Difference]) -> str | None:
+def single_key(study: Study, found: list[KeyDifference]) -> str | None:
     """The one key that all of a difference comes from, if it is one (for arms that no factor compares)."""
     roots = {one.source or one.key for one in found}
     return roots.pop() if len(roots) == 1 else None
 
 
-class Prepared(Protocol):
+class HasFlatConfig(Protocol):
     """What is compared: a config as flat keys."""
 
     @property
     def flat(self) -> Mapping[str, Any]: ...
 
 
-def check_factors(study: Study, prepared: Callable[[str, str], Prepared], pairs: list[Pair]) -> tuple[int, list[str]]:
+def check_factors(study: Study, prepared: Callable[[str, str], HasFlatConfig], pairs: list[Pair]) -> tuple[int, list[str]]:
     """Every comparison of every factor on the given pairs.
 
     Args:

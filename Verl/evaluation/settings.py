@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from Verl.errors import UserError
-from Verl.evaluation.questions import fingerprint
+from Verl.evaluation.queries import fingerprint
 
 DEVICES = ("auto", "cpu", "cuda")
 

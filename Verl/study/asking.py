@@ -11,7 +11,7 @@ from Verl.analysis.verdicts.judge import MARGIN
 from Verl.design.arms import Arm
 from Verl.design.declared import Pair, Study
 from Verl.errors import UserError
-from Verl.study import budgets, report, saved, tuned, vary
+from Verl.study import budgets, design_text, saved, tuned, vary
 from Verl.study.shipped import Prepared
 
 
@@ -93,9 +93,9 @@ def plan_lines(
         UserError: an arm that does not fit the pair's machine.
     """
     study = asked.study
-    plan = report.Plan(study, asked.pair, rows, {
+    plan = design_text.CostPlan(study, asked.pair, rows, {
         "steps": options.steps, "seeds": len(set(options.seeds)), "result_dir": result_dir, "seed_std": False,
-        "machine": report.machine_with(study, asked.pair, None, None), "detectable": study.detectable,
+        "machine": design_text.machine_with(study, asked.pair, None, None), "detectable": study.detectable,
         "reference": asked.reference,
     })  # fmt: skip
     if small := plan.too_small():
@@ -112,11 +112,11 @@ def outcome_lines(
     asked: vary.Asked, arm_of: Mapping[str, str], name: str, options: argparse.Namespace, result_dir: Path
 ) -> list[str]:
     """Table, sentence and figure."""
-    from Verl.study.outcome import Outcome  # matplotlib and scipy: seconds that a dry run does not need
+    from Verl.study.outcome import StudyOutcome  # matplotlib and scipy: seconds that a dry run does not need
 
     margin = MARGIN if options.margin is None else options.margin
     seeds = options.seeds if not options.until_decided else range(10**6)
-    outcome = Outcome(asked, arm_of, seeds, result_dir, budgets.axis(options.budget), margin)
+    outcome = StudyOutcome(asked, arm_of, seeds, result_dir, budgets.axis(options.budget), margin)
     said = outcome.lines(result_dir / f"study_{name}" if options.result else FIGURE_DIR, name)
     looks = "all seeds at one look's level; the stopping rule's verdicts are those above and in the table of states"
     return ["", *said, *([looks] if options.until_decided else [])]

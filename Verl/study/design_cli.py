@@ -14,7 +14,7 @@ from Verl.design import declared as design
 from Verl.design import freeze
 from Verl.design.differences import check_factors, differences
 from Verl.errors import UserError
-from Verl.study import effect, plan, report, scripts, shipped, starting
+from Verl.study import design_text, effect, plan, scripts, shipped, starting
 
 
 def main(arguments: list[str] | None = None, description: str | None = None) -> int:
@@ -131,7 +131,7 @@ def _pairs(study: design.Study, options: argparse.Namespace) -> list[design.Pair
 
 
 def _show(study: design.Study, options: argparse.Namespace) -> int:
-    _say(report.show(study, _pairs(study, options)))
+    _say(design_text.show(study, _pairs(study, options)))
     return 0
 
 
@@ -142,7 +142,7 @@ def _diff(study: design.Study, options: argparse.Namespace) -> int:
     else:
         a, b = study.split_script(options.a), study.split_script(options.b)
     flats = [shipped.prepare(design.script_name(c.name, p.name), folder=options.folder).flat for c, p in (a, b)]
-    _say(report.difference(study, differences(*flats, study.derived), a, b))
+    _say(design_text.difference(study, differences(*flats, study.derived), a, b))
     return 0
 
 
@@ -194,17 +194,17 @@ def _plan(study: design.Study, options: argparse.Namespace) -> int:
         if value is not None and value <= 0:
             raise UserError(f"--{name.replace('_', '-')} {value} must be above 0")
     small: list[str] = []
-    plans: list[report.Plan] = []
+    plans: list[design_text.CostPlan] = []
     for pair in _pairs(study, options):
         arms = study.chosen(pair, options.arms, options.factor or ([] if options.arms else ["all"]))
         typed = [f"trainer.n_gpus_per_node={options.gpus}"] if options.gpus else []
         rows = [(arm, starting.prepare(arm, pair, typed, folder=options.folder)) for arm in arms]
         std = {"seed_std": options.seed_std} if options.seed_std is not None else {}
-        costs = report.Plan(study, pair, rows, {
+        costs = design_text.CostPlan(study, pair, rows, {
             "steps": options.steps,
             "seeds": options.seeds or study.detectable["seeds"],
             "result_dir": options.result,
-            "machine": report.machine_with(study, pair, options.gpu_gib, options.efficiency),
+            "machine": design_text.machine_with(study, pair, options.gpu_gib, options.efficiency),
             "detectable": study.detectable | std,
             "seed_std": options.seed_std is not None,
         })  # fmt: skip
@@ -212,7 +212,7 @@ def _plan(study: design.Study, options: argparse.Namespace) -> int:
         small += costs.too_small()
         plans.append(costs)
     if len(plans) > 1:
-        _say(report.whole_study(plans))
+        _say(design_text.whole_study(plans))
     if small:
         more = f" (and {len(small) - 1} more arms)" if len(small) > 1 else ""
         raise UserError(small[0] + more)

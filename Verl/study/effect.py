@@ -55,7 +55,7 @@ SHORT = {
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TrialComparison:
     """Two arms that a factor compares; the number of training questions of their trials, and what divides their batches."""
 
     factor: Factor
@@ -65,13 +65,13 @@ class Comparison:
     divisor: int = 1
 
 
-def comparisons(study: Study, pairs: Iterable[Pair], arms: Iterable[str] | None = None) -> list[Comparison]:
+def comparisons(study: Study, pairs: Iterable[Pair], arms: Iterable[str] | None = None) -> list[TrialComparison]:
     """Every comparison of every factor on the given pairs, each once; only those between `arms`, if given.
 
     A factor's comparisons are given the same number of questions, so that an arm that is in several is trained once.
     """
     wanted = None if arms is None else set(arms)
-    found: dict[tuple[str, str, str], Comparison] = {}
+    found: dict[tuple[str, str, str], TrialComparison] = {}
     for factor in study.factors.values():
         names = [two for pair in pairs for two in pair.comparisons(factor)]
         if factor.gpu and not names:  # on no pair's list: trained here under `trial`, which makes what a CPU lacks
@@ -83,7 +83,7 @@ def comparisons(study: Study, pairs: Iterable[Pair], arms: Iterable[str] | None 
                 continue
             one, other = study.arms[a], study.arms[b]
             questions = _questions(factor, members, (one, other)) // divisor
-            found[factor.name, a, b] = Comparison(factor, one, other, questions, divisor)
+            found[factor.name, a, b] = TrialComparison(factor, one, other, questions, divisor)
     return list(found.values())
 
 
@@ -106,7 +106,7 @@ def _questions(factor: Factor, members: Iterable[Arm], two: tuple[Arm, Arm]) -> 
 
 
 def check(
-    study: Study, wanted: list[Comparison], overrides: Iterable[str] = (), say: Callable[[str], None] = print
+    study: Study, wanted: list[TrialComparison], overrides: Iterable[str] = (), say: Callable[[str], None] = print
 ) -> list[str]:
     """Train what is not known yet; a sentence for each comparison whose arms can't be trained or do not differ.
 
@@ -136,7 +136,7 @@ def check(
     return list(dict.fromkeys(problems + twins))
 
 
-def _twins(traces: Mapping[tuple[str, tuple[int, int]], probe.Trace], wanted: list[Comparison]) -> list[str]:
+def _twins(traces: Mapping[tuple[str, tuple[int, int]], probe.Trace], wanted: list[TrialComparison]) -> list[str]:
     """Arms that no factor compares with each other and that train the same all the same: a study would count one twice."""
     compared = {frozenset((one.a.name, one.b.name)) for one in wanted}
     first: dict[tuple[tuple[int, int], str], str] = {}
@@ -150,7 +150,7 @@ def _twins(traces: Mapping[tuple[str, tuple[int, int]], probe.Trace], wanted: li
     return found
 
 
-def _problem(one: Comparison, a: probe.Trace, b: probe.Trace) -> str | None:
+def _problem(one: TrialComparison, a: probe.Trace, b: probe.Trace) -> str | None:
     for arm, trace in ((one.a, a), (one.b, b)):
         if trace.refused or trace.failed:
             return f"{arm.name} can't be trained: {trace.refused or trace.failed}"
@@ -162,7 +162,7 @@ def _problem(one: Comparison, a: probe.Trace, b: probe.Trace) -> str | None:
     return None
 
 
-def _reason(one: Comparison) -> str | None:
+def _reason(one: TrialComparison) -> str | None:
     """What the effect table says of the keys in which two arms differ."""
     keys = [text.split("=")[0] for text in (*one.a.settings, *one.b.settings)] or one.factor.keys
     for key in keys:
@@ -174,7 +174,7 @@ def _reason(one: Comparison) -> str | None:
     return None
 
 
-def trial(arm: Arm, smallest: Pair, one: Comparison, overrides: Iterable[str] = ()) -> probe.Job:
+def trial(arm: Arm, smallest: Pair, one: TrialComparison, overrides: Iterable[str] = ()) -> probe.ProbeJob:
     """The two-step run of an arm: its script's settings on the smallest pair, cut short."""
     algorithm, scripted = scripts.arguments(arm, smallest)
     # The user's overrides, without those that a trial has its own of (model, data, device, steps).
@@ -189,7 +189,7 @@ def trial(arm: Arm, smallest: Pair, one: Comparison, overrides: Iterable[str] = 
     cut = [f"{key}={value}" for key, value in short.items() if not _declared(key, one.factor.keys)]
     # The arm's name is not among the settings: two arms of the same settings are the same run.
     settings = [text for text in (*given, *cut, *one.factor.trial) if not text.startswith("run.variant=")]
-    return probe.Job(f"{arm.name} on {questions} questions", algorithm, tuple(settings))
+    return probe.ProbeJob(f"{arm.name} on {questions} questions", algorithm, tuple(settings))
 
 
 def _divided(text: str, divisor: int) -> str:
@@ -217,7 +217,7 @@ def _data(smallest: Pair, questions: int) -> dict[str, str]:
     return {f"data.{key}": str(folder / f"{split}.parquet") for key, split in names.items()}
 
 
-def _draw_sets(jobs: Iterable[probe.Job]) -> None:
+def _draw_sets(jobs: Iterable[probe.ProbeJob]) -> None:
     """Write the sets that `_data` names, where they are missing."""
     files = {text.partition("=")[2] for job in jobs for text in job.overrides if text.startswith("data.train_files=")}
     for folder in {(REPO_ROOT / file).parent for file in files}:
@@ -241,7 +241,7 @@ def prepare(pair: Pair) -> None:
 # ---- what is known already ----------------------------------------------------------------------------------------
 
 
-def _traces(jobs: set[probe.Job], say: Callable[[str], None]) -> Mapping[probe.Job, probe.Trace]:
+def _traces(jobs: set[probe.ProbeJob], say: Callable[[str], None]) -> Mapping[probe.ProbeJob, probe.Trace]:
     known = {job: trace for job in jobs if (trace := _known(job)) is not None}
     new = sorted(jobs - known.keys(), key=lambda job: job.name)
     # Two arms of the same settings are one run, whatever they are called.
@@ -257,14 +257,14 @@ def _traces(jobs: set[probe.Job], say: Callable[[str], None]) -> Mapping[probe.J
     return {**known, **{job: found[replace(job, name="")] for job in new}}
 
 
-def _known(job: probe.Job) -> probe.Trace | None:
+def _known(job: probe.ProbeJob) -> probe.Trace | None:
     try:
         return probe.Trace(**json.loads(_path(job).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _path(job: probe.Job) -> Path:
+def _path(job: probe.ProbeJob) -> Path:
     config = settings.compose(job.algorithm, job.overrides)
     model = REPO_ROOT / config.actor_rollout_ref.model.path
     files = (*model.glob("*"), *(REPO_ROOT / config.data[key] for key in ("train_files", "val_files", "test_files")))

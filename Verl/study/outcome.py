@@ -13,7 +13,7 @@ import numpy as np
 
 from Verl.analysis.figures.cli import needed, shown_path
 from Verl.analysis.figures.curves import plot_question
-from Verl.analysis.runs.files import LEDGER, TEST
+from Verl.analysis.runs.run_file import LEDGER, TEST
 from Verl.analysis.runs.table import Runs, last_scores, load_runs
 from Verl.analysis.verdicts.compare import compare, shared_scores
 from Verl.analysis.verdicts.comparison import Comparison
@@ -22,7 +22,7 @@ from Verl.analysis.verdicts.text import conclusion, number, p_text, point, verdi
 from Verl.files import write_atomic
 from Verl.statistics.crossed import Effect, crossed
 from Verl.study import tuned as tuning
-from Verl.study.report import table
+from Verl.study.design_text import table
 from Verl.study.vary import Asked
 from Verl.trainer.best import VALIDATION
 
@@ -40,7 +40,7 @@ def runs_of(result_dir: Path, pair: str, arms: Sequence[str], seeds: Sequence[in
     return Runs(kept.reset_index(drop=True), problems, found.broken, found.same_as)
 
 
-class Outcome:
+class StudyOutcome:
     """The result of a study.
 
     Args:

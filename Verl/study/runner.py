@@ -16,7 +16,7 @@ BAD_INPUT = 2  # the exit status of a run that can't start: the same the second 
 _LOCKED = "is going on in another process"
 
 
-class Runner:
+class StudyRunner:
     """Runs the jobs of `table` on `places`, in order.
 
     Args:

@@ -20,7 +20,7 @@ from Verl.errors import UserError
 from Verl.signals import raise_on_stop
 from Verl.study import asking, budgets, effect, hosts, jobs, plan, shipped, starting
 from Verl.study.places import LocalPlaces, Places, RayPlaces
-from Verl.study.runner import Runner
+from Verl.study.runner import StudyRunner
 from Verl.study.vary import Asked, VariedArm
 from Verl.trainer import preparation, run_folder
 from Verl.trainer.memory_here import memory_by_plan
@@ -139,7 +139,7 @@ def _places(options: argparse.Namespace) -> Places:
     return hosts.HostedPlaces(options.jobs, _say) if options.host else LocalPlaces(options.jobs)
 
 
-def _rule(asked: Asked, options: argparse.Namespace, chosen: list[Chosen]) -> deciding.Rule | None:
+def _rule(asked: Asked, options: argparse.Namespace, chosen: list[ChosenArm]) -> deciding.Rule | None:
     """The stopping rule of --until-decided; its own options are nothing without it."""
     if not options.until_decided:
         for name in ("against", "max_seeds") if asking.is_asked(options) else ("against", "margin", "max_seeds"):
@@ -195,7 +195,7 @@ def _carry_out(table: jobs.Table, places: Places, result_dir: Path, options: arg
         return starting.command(script, job.algorithm, job.unscripted, job.overrides)
 
     _say(f"study {table.study}: states in {os.path.relpath(table.path)}")
-    all_done = Runner(table, places, result_dir, command, environment, _say, poll=options.poll).run()
+    all_done = StudyRunner(table, places, result_dir, command, environment, _say, poll=options.poll).run()
     spent = sum(job.seconds for job in table.jobs)
     _say(f"{table.count(jobs.DONE)} of {len(table.jobs)} runs done ({duration(spent)} of computing)")
     for job in table.jobs:
@@ -227,7 +227,7 @@ def _tidy(options: argparse.Namespace) -> None:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenArm:
     """An arm as it would run: its config at seed 0, its work, and what every run of the study is given."""
 
     declared: design.Arm
@@ -254,13 +254,13 @@ def _shared(options: argparse.Namespace, result_dir: Path) -> list[str]:
     return [*elsewhere, *budgets.overrides(options.budget), *options.overrides, *steps]
 
 
-def _chosen(asked: Asked, options: argparse.Namespace, result_dir: Path) -> list[Chosen]:
+def _chosen(asked: Asked, options: argparse.Namespace, result_dir: Path) -> list[ChosenArm]:
     """The arms, each checked."""
     shared, questions = _shared(options, result_dir), asked.study.data[asked.pair.data]
     return [_ready(arm, asked.maker.prepared(arm.start, arm.levels), shared, options, questions) for arm in asked.arms]
 
 
-def _ready(arm: VariedArm, one: shipped.Prepared, shared: list[str], options: argparse.Namespace, questions) -> Chosen:
+def _ready(arm: VariedArm, one: shipped.Prepared, shared: list[str], options: argparse.Namespace, questions) -> ChosenArm:
     if not (options.command or options.dry_run):
         _refuse_if_missing(one)
     if not options.command:
@@ -269,10 +269,10 @@ def _ready(arm: VariedArm, one: shipped.Prepared, shared: list[str], options: ar
         check_with_verl(one.config)
     work = plan.workload(one.config, questions, options.steps)
     budgets.refuse_out_of_reach(options.budget, arm.name, work, one.config, questions["train"])
-    return Chosen(arm.declared, one, work, (*arm.levels, *shared))
+    return ChosenArm(arm.declared, one, work, (*arm.levels, *shared))
 
 
-def _jobs(chosen: Sequence[Chosen], seeds_of: Mapping[str, Sequence[int]]) -> list[jobs.Job]:
+def _jobs(chosen: Sequence[ChosenArm], seeds_of: Mapping[str, Sequence[int]]) -> list[jobs.Job]:
     """Every (arm, seed) once; a cut study holds whole seeds, so that its arms can already be compared."""
     queue: dict[str, jobs.Job] = {}
     for seed in dict.fromkeys(seed for seeds in seeds_of.values() for seed in seeds):

@@ -17,7 +17,7 @@ import pandas as pd
 from Verl.design.arms import Factor
 from Verl.errors import UserError
 from Verl.study import vary
-from Verl.study.report import table
+from Verl.study.design_text import table
 from Verl.trainer.best import VALIDATION
 from Verl.wording import duration
 

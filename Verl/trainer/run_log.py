@@ -18,7 +18,7 @@ from Verl.errors import RunStopped
 from Verl.files import write_atomic
 from Verl.reward import parts
 from Verl.trainer import full_disk, trackers
-from Verl.trainer.console import Console, Progress
+from Verl.trainer.console import Console, TrainingProgress
 
 if TYPE_CHECKING:
     from Verl.trainer.ppo.rollouts import Rollouts
@@ -44,7 +44,7 @@ class RunLog:
         self._told_full = False
         self._decode: Callable[[list[int]], str] = str
         self._tracking: Any = None
-        self._progress: Progress | None = None
+        self._progress: TrainingProgress | None = None
         self.last_step = -1
         self.last_record: dict[str, Any] = {}  # the last line
         self.after_line: Callable[[], None] = lambda: None  # the trainer's checkpoint, once the line is safe
@@ -55,7 +55,7 @@ class RunLog:
         """Takes verl's Tracking (its console, tensorboard, wandb, ... loggers), which then gets every line too."""
         self._tracking = tracking
         trackers.bring_in_line(tracking, self)
-        self._progress = Progress(self.console, total_steps)
+        self._progress = TrainingProgress(self.console, total_steps)
 
     def use_tokenizer(self, tokenizer: Any) -> None:
         self._decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=True)

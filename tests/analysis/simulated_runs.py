@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from Verl.analysis.runs.files import arm_numbers
+from Verl.analysis.runs.run_file import arm_numbers
 
 
 def write_run(

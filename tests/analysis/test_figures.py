@@ -15,7 +15,7 @@ from Verl.analysis import style
 from Verl.analysis.figures import curves as figures
 from Verl.analysis.figures import levels
 from Verl.analysis.figures.run_figure import draw_run
-from Verl.analysis.runs.files import LEDGER
+from Verl.analysis.runs.run_file import LEDGER
 from Verl.analysis.runs.table import load_runs
 from Verl.analysis.style import arm_label, arm_look, arm_looks
 from Verl.analysis.verdicts.factors import arms_of, pairs_of

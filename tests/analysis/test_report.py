@@ -14,7 +14,7 @@ from simulated_runs import write_run, write_study
 
 from Verl.analysis.figures import run_figure
 from Verl.analysis.report.build import build, main
-from Verl.analysis.report.runs import costs, health, provenance, speeds
+from Verl.analysis.report.run_tables import costs, health, provenance, speeds
 from Verl.analysis.report.taken import steps_taken
 from Verl.analysis.runs.table import load_runs
 from Verl.analysis.verdicts.compare import compare

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from simulated_runs import write_run, write_study
 
-from Verl.analysis.runs.files import arm_numbers, parse_name
+from Verl.analysis.runs.run_file import arm_numbers, parse_name
 from Verl.analysis.runs.table import evaluation_files, load_runs, question_samples, question_scores
 
 TEST = "eval/test/pass@1"

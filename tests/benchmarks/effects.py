@@ -25,7 +25,7 @@ from Verl.design.declared import load
 from Verl.files import write_atomic
 from Verl.study import effect, probe, scripts
 from Verl.trainer import settings
-from Verl.trainer.effects import Effect, effect_of, table
+from Verl.trainer.effects import KeyEffect, effect_of, table
 
 RESULTS = REPO_ROOT / "tests/benchmarks/results/effects.json"
 PAGE = REPO_ROOT / "docs/effects.md"
@@ -79,7 +79,7 @@ def _base(algorithm: str) -> list[str]:
     return [*scripted, *(f"{key}={value}" for key, value in BASE.items())]
 
 
-def jobs_of(row: Effect, algorithm: str, default: Any, base: list[str]) -> dict[str, probe.Job]:
+def jobs_of(row: KeyEffect, algorithm: str, default: Any, base: list[str]) -> dict[str, probe.ProbeJob]:
     """The runs that tell what a key does: with and without it beside its settings, and with it alone if it has any."""
     value = row.tried if row.tried is not None else another(default)
     text = f"{row.key}={json.dumps(value) if not isinstance(value, str) else value}"
@@ -90,7 +90,7 @@ def jobs_of(row: Effect, algorithm: str, default: Any, base: list[str]) -> dict[
     if row.when and row.beside:
         runs["alone"] = [*base, text]
         runs["base"] = base
-    return {kind: probe.Job(f"{row.key} ({kind})", algorithm, tuple(one)) for kind, one in runs.items()}
+    return {kind: probe.ProbeJob(f"{row.key} ({kind})", algorithm, tuple(one)) for kind, one in runs.items()}
 
 
 def seen(a: probe.Trace, b: probe.Trace) -> str:
@@ -111,7 +111,7 @@ def measure(only: Iterable[str]) -> int:
     study = load()
     effect.prepare(study.pairs[study.smallest])
     bases = {algorithm: _base(algorithm) for algorithm in settings.ALGORITHMS}
-    plans: dict[str, dict[str, probe.Job]] = {}
+    plans: dict[str, dict[str, probe.ProbeJob]] = {}
     for key, (algorithm, default) in keys.items():
         row = effect_of(key)
         if row is None or row.is_group or not row.measured or (only and key not in only):

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from Verl.data.arithmetic import Question, to_row
+from Verl.data.arithmetic import ArithmeticSum, to_row
 from Verl.data.schema import DataError, write_split_set
 from Verl.errors import UserError
-from Verl.evaluation import report
+from Verl.evaluation import printed
 from Verl.evaluation.run import evaluate
 from Verl.evaluation.store import EVALUATION, RESPONSES
 from Verl.reward.sources import CHAIN_SUM, MATH_500
@@ -78,8 +78,8 @@ def test_table_and_progress_can_be_read(make_settings, planted, console):
 
 def test_time_left_comes_from_this_session_and_is_told_within_a_long_batch(console, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
-    progress = report.Progress(console, total=100, done_before=40, max_length=50)
+    monkeypatch.setattr(printed.time, "monotonic", lambda: now[0])
+    progress = printed.EvaluationProgress(console, total=100, done_before=40, max_length=50)
     for now[0], length in ((10.0, 5), (40.0, 25), (45.0, 27)):  # only the second is 30 s after the last line
         progress.tick(20, length)
     now[0] = 60.0
@@ -184,7 +184,7 @@ def test_folder_in_use_is_refused(make_settings, planted, console):
 
 def test_long_prompts_are_left_out_and_counted_and_the_limit_counts_rows(make_settings, planted, console, tmp_path):
     texts = ["1+2-3=", "1+2-3+4=", "4+5-3=", "9+9-9="]
-    rows = [to_row(Question(text, str(eval(text[:-1])), 3), "test", index) for index, text in enumerate(texts)]
+    rows = [to_row(ArithmeticSum(text, str(eval(text[:-1])), 3), "test", index) for index, text in enumerate(texts)]
     write_split_set(tmp_path / "set", {"test": rows}, source="test", settings={})
     # A prompt is its characters and two marks: eight tokens let the three-term questions through.
     settings = make_settings(data=tmp_path / "set" / "test.parquet", limit=3, max_prompt_length=8)
@@ -195,7 +195,7 @@ def test_long_prompts_are_left_out_and_counted_and_the_limit_counts_rows(make_se
 
 
 def test_math_is_scored_with_math_verify(make_settings, planted, console, tmp_path):
-    rows = [to_row(Question("1+1-0=", "2", 3), "test", 0) | {"data_source": MATH_500}]
+    rows = [to_row(ArithmeticSum("1+1-0=", "2", 3), "test", 0) | {"data_source": MATH_500}]
     write_split_set(tmp_path / "math", {"test": rows}, source="test", settings={})
     settings = make_settings(data=tmp_path / "math" / "test.parquet")
     evaluate(settings, console, planted(is_right=lambda request: True, mark="= "))

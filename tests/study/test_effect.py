@@ -52,11 +52,11 @@ def test_every_comparison_of_every_pair_is_asked_once(study):
             assert all((factor.name, a, b) in asked for a, b in pair.comparisons(factor))
 
 
-def settings_of(job: probe.Job) -> dict[str, str]:
+def settings_of(job: probe.ProbeJob) -> dict[str, str]:
     return dict(text.split("=", 1) for text in job.overrides)
 
 
-def comparison(study, factor: str, a: str) -> effect.Comparison:
+def comparison(study, factor: str, a: str) -> effect.TrialComparison:
     return next(c for c in effect.comparisons(study, study.pairs.values()) if (c.factor.name, c.a.name) == (factor, a))
 
 

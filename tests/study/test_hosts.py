@@ -15,7 +15,7 @@ from Verl.design.declared import BASH
 from Verl.study import study_cli
 from Verl.study.hosts import HostedPlaces
 from Verl.study.jobs import Table
-from Verl.study.runner import Runner
+from Verl.study.runner import StudyRunner
 
 ONE, EIGHT = "grpo_0032_1", "grpo_0032_8"
 HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
@@ -32,7 +32,7 @@ def places(request):
 
 def run_jobs(places, tmp_path, *queue, environment=None):
     table = Table(tmp_path / "study_test.json", "test", "tiny_arith", list(queue))
-    runner = Runner(
+    runner = StudyRunner(
         table, places, tmp_path, lambda one: ["bash", str(BASH / one.script), *one.overrides], environment or {},
         places.said.append, poll=0.02,
     )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from tests.analysis.simulated_runs import write_run
 from Verl.study import study_cli
 from Verl.study.asking import read
-from Verl.study.outcome import Outcome
+from Verl.study.outcome import StudyOutcome
 
 LR, N = "actor_rollout_ref.actor.optim.lr", "actor_rollout_ref.rollout.n"
 GRID = {("8", "1e-4"): "grpo_0032_8", ("8", "3e-5"): "grpo_0032_8_lr-3e-5",
@@ -22,7 +22,7 @@ def asked_of(study, *arguments):
 
 def outcome_of(asked, folder, seeds=(0, 1, 2, 3), axis="steps"):
     arm_of = {arm.name: arm.name for arm in asked.arms}
-    return Outcome(asked, arm_of, seeds, folder, axis, margin=0.02)
+    return StudyOutcome(asked, arm_of, seeds, folder, axis, margin=0.02)
 
 
 def write_grid(folder, gains, seeds=(0, 1, 2, 3), **options):

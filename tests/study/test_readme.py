@@ -6,7 +6,7 @@ import re
 import pytest
 
 from Verl.design.declared import script_name
-from Verl.study import report, shipped
+from Verl.study import design_text, shipped
 
 PAIR = "qwen0.5b_gsm"
 
@@ -41,9 +41,9 @@ def test_hours_on_the_a100_are_the_plan_s(study, rows, tmp_path):
     pair = study.pairs[PAIR]
     prepared = {name: shipped.prepare(script_name(name, PAIR)) for name in pair.arms}
     options = {"steps": 100, "seeds": 1, "result_dir": tmp_path, "detectable": study.detectable, "seed_std": False,
-               "machine": report.machine_with(study, pair, None, None)}  # fmt: skip
+               "machine": design_text.machine_with(study, pair, None, None)}  # fmt: skip
     for factors, (_, _, hours, _) in rows.items():
         scripted = [name for factor in names(factors) for name in pair.compared(study.factors[factor])]
         arms = [study.arms[name] for name in dict.fromkeys(scripted)]
-        expected = report.Plan(study, pair, [(arm, prepared[arm.name]) for arm in arms], options).per_100_steps
+        expected = design_text.CostPlan(study, pair, [(arm, prepared[arm.name]) for arm in arms], options).per_100_steps
         assert hours == (f"{expected:.2g}" if arms else ""), factors

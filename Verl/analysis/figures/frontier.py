@@ -19,7 +19,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, MaxNLocator, NullForma
 from Verl.analysis import stats
 from Verl.analysis.figures.curves import TEST_PANEL, Panel, our_style
 from Verl.analysis.figures.layout import NothingToDraw, any_number, lay_out
-from Verl.analysis.runs.files import LEDGER, listed
+from Verl.analysis.runs.run_file import LEDGER, listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.style import COLUMN_WIDTH, DASHED, DOTTED, GREY, PAGE_WIDTH, SOLID, Look, arm_label, arm_looks
 from Verl.design.declared import declared

@@ -18,8 +18,8 @@ from Verl.analysis.figures.curves import DYNAMICS
 from Verl.analysis.figures.layout import shown_path
 from Verl.analysis.pages import render
 from Verl.analysis.report import overviews
-from Verl.analysis.report.declared import declared_part, exploratory
-from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
+from Verl.analysis.report.frozen import declared_part, exploratory
+from Verl.analysis.report.run_tables import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
 from Verl.analysis.report.samples import samples
 from Verl.analysis.report.sections import across_pairs, sections, verdict_counts
 from Verl.analysis.report.serve import PORT, Live, serve

@@ -12,10 +12,10 @@ import pandas as pd
 
 from Verl.analysis import stats
 from Verl.analysis.report.figures import InlineFigure, factor_figures
-from Verl.analysis.report.runs import final_score, final_scores
+from Verl.analysis.report.run_tables import final_score, final_scores
 from Verl.analysis.runs.configs import ConfigTable, config_table
-from Verl.analysis.runs.files import TEST
 from Verl.analysis.runs.foundations import compared_on_other_ground
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.verdicts.compare import compare, gains
 from Verl.analysis.verdicts.comparison import Comparison

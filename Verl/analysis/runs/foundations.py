@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from Verl.analysis.runs.files import listed
 from Verl.analysis.runs.packed import read_text
+from Verl.analysis.runs.run_file import listed
 
 _FINGERPRINT = 64  # characters of a SHA-256: its first eight are shown
 _UNKNOWN = "data, model, code, device and threads"

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.runs.files import LEDGER, TEST, listed
+from Verl.analysis.runs.run_file import LEDGER, TEST, listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.style import arm_label
 from Verl.analysis.verdicts.comparison import Comparison

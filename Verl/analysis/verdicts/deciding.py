@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import Runs, load_runs
 from Verl.analysis.verdicts.compare import shared_scores
 from Verl.errors import UserError
-from Verl.statistics.sequential import Decision, Plan, decide
+from Verl.statistics.sequential import Decision, SeedPlan, decide
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Rule:
     alpha: float = 0.05
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> SeedPlan:
         looks = tuple(range(self.first, len(self.seeds) + 1))
-        return Plan(looks, len(self.arms), alpha=self.alpha, margin=self.margin)
+        return SeedPlan(looks, len(self.arms), alpha=self.alpha, margin=self.margin)
 
     def seeds_of(self, count: int, decisions: Mapping[str, Decision]) -> dict[str, tuple[int, ...]]:
         """Arm -> the seeds that it has at the look after ``count`` seeds; stopped arms keep what they had."""

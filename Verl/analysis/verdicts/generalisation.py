@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from Verl.analysis.runs.files import LEDGER
+from Verl.analysis.runs.run_file import LEDGER
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.verdicts.compare import compare, study_family, study_verdicts
 from Verl.analysis.verdicts.comparison import Comparison

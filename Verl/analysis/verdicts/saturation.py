@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import Runs, points_of
 from Verl.analysis.verdicts.compare import study_family
 from Verl.analysis.verdicts.judge import MARGIN, Key
@@ -24,7 +24,7 @@ from Verl.analysis.verdicts.pairing import START
 from Verl.statistics.saturation import FEWEST, Fit, Refusal, fit_curve
 
 if TYPE_CHECKING:
-    from Verl.statistics.compare import Comparison as Found
+    from Verl.statistics.compare import ArmComparison
 
 FITTED = (TEST, "train/pass@1", "train/reward_mean")  # the first that a pair logs often enough
 _SHARE = re.compile(r"/(pass@\d+|flexible|format)$")
@@ -75,8 +75,8 @@ class FitComparison:
     pair: str
     arm: str
     base_line: str
-    asymptote: Found | None = None
-    midpoint: Found | None = None
+    asymptote: ArmComparison | None = None
+    midpoint: ArmComparison | None = None
     why_not: str = ""
 
     @property
@@ -158,7 +158,9 @@ def _table(fits: list[ArmFit], seeds: tuple[int, ...], name: str) -> dict[str, n
     return found
 
 
-def _compared(base: ArmFit, fits: list[ArmFit], margin: float | None, alpha: float) -> dict[str, tuple[Found, Found]]:
+def _compared(
+    base: ArmFit, fits: list[ArmFit], margin: float | None, alpha: float
+) -> dict[str, tuple[ArmComparison, ArmComparison]]:
     """Arm -> what is found of the asymptote and of the log midpoint; of arms that share a seed with the reference."""
     able = [base, *(one for one in fits if set(one.seeds) & set(base.seeds))]
     tables = [_table(able, base.seeds, name) for name in ("asymptote_SX", "log_midpoint_SX")]

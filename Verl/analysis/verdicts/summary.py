@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.stats import seed_interval
 from Verl.analysis.verdicts.compare import gains, study_verdicts, verdicts

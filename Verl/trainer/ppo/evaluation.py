@@ -38,7 +38,7 @@ PARTITION = "val"
 
 
 @dataclass(frozen=True)
-class QuestionSet:
+class EvaluationSet:
     """Questions that are evaluated together, every `frequency` steps and at both ends."""
 
     name: str
@@ -63,10 +63,10 @@ class Evaluator:
         train, validation = trainer.train_dataset, trainer.val_dataset
         self.sets = [
             # The same sample for every arm and seed: it is part of the measure, not of the run.
-            QuestionSet("train", train, _sample(train, settings.train_questions), settings.val_freq),
-            QuestionSet("validation", validation, _first(validation, settings.val_questions), settings.val_freq),
-            QuestionSet("test", test, _first(test, settings.test_questions), config.trainer.test_freq, final_samples(config)),
-            *(QuestionSet(name, one, _first(one, settings.test_questions), config.trainer.test_freq)
+            EvaluationSet("train", train, _sample(train, settings.train_questions), settings.val_freq),
+            EvaluationSet("validation", validation, _first(validation, settings.val_questions), settings.val_freq),
+            EvaluationSet("test", test, _first(test, settings.test_questions), config.trainer.test_freq, final_samples(config)),
+            *(EvaluationSet(name, one, _first(one, settings.test_questions), config.trainer.test_freq)
               for name, one in others.items()),
         ]
         self._record_left_out({"train": train, "validation": validation, "test": test, **others})
@@ -120,7 +120,7 @@ class Evaluator:
         return metrics
 
     def _generate(
-        self, part: QuestionSet, step: int, records: GenerationRecords | None, first: int = 0, count: int | None = None
+        self, part: EvaluationSet, step: int, records: GenerationRecords | None, first: int = 0, count: int | None = None
     ) -> Rollouts:
         """Draws and scores `count` answers a question (None: `val_kwargs.n`), of which `first` is the first's number."""
         batch = collate_fn([part.dataset[row] for row in part.rows])

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.runs.files import TEST, listed
 from Verl.analysis.runs.packed import read_text
+from Verl.analysis.runs.run_file import TEST, listed
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.design.declared import declared
 

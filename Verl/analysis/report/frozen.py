@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from Verl.analysis.runs import packed
-from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.verdicts.compare import compare
 from Verl.analysis.verdicts.comparison import Comparison

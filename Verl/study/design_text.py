@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from Verl.design.declared import Arm, Pair, Study, script_name
-from Verl.design.differences import Difference, explaining, single_key
+from Verl.design.differences import KeyDifference, explaining, single_key
 from Verl.study import plan
 from Verl.study.measured import seconds_per_evaluated, seconds_per_response
 from Verl.study.shipped import Prepared
@@ -41,7 +41,7 @@ def show(study: Study, pairs: Sequence[Pair]) -> list[str]:
     return lines
 
 
-def difference(study: Study, found: list[Difference], a: tuple[Arm, Pair], b: tuple[Arm, Pair]) -> list[str]:
+def difference(study: Study, found: list[KeyDifference], a: tuple[Arm, Pair], b: tuple[Arm, Pair]) -> list[str]:
     """The keys that differ, and whether that is one factor."""
     first, second = f"{a[0].name} on {a[1].name}", f"{b[0].name} on {b[1].name}"
     if not found:
@@ -61,7 +61,7 @@ def difference(study: Study, found: list[Difference], a: tuple[Arm, Pair], b: tu
     return lines
 
 
-class Plan:
+class CostPlan:
     """The cost of chosen arms of one pair."""
 
     def __init__(self, study: Study, pair: Pair, prepared: Sequence[tuple[Arm, Prepared]], options: Mapping[str, Any]):
@@ -193,7 +193,7 @@ class Plan:
         return lines
 
 
-def whole_study(plans: Sequence[Plan]) -> list[str]:
+def whole_study(plans: Sequence[CostPlan]) -> list[str]:
     """A line for all pairs together."""
     runs = sum(len(one.rows) * one.options["seeds"] for one in plans)
     tokens = sum(work.tokens * one.options["seeds"] for one in plans for _, work, _, _ in one.rows)
