@@ -1,4 +1,4 @@
-"""One name for one thing: what stands twice under one name would be told apart by its import alone."""
+"""One name for one thing: what stands twice under one name could be distinguished by its import alone."""
 
 import ast
 from collections import defaultdict

@@ -139,19 +139,19 @@ def _free(arm: str, beside: Collection[Look], used: Collection[Look]) -> Look:
 
 def arm_label(arm: str) -> str:
     """An arm in a reader's words: ``onerpo_0032_1_7`` is "One-RPO 32x1 +7", ``grpo_0032_1`` the base line."""
-    told = parse_arm(arm)
-    estimator = estimators().get(told.estimator) if told else None
+    parsed = parse_arm(arm)
+    estimator = estimators().get(parsed.estimator) if parsed else None
     if estimator is None:
         return arm
-    size = f"{told.queries}\N{MULTIPLICATION SIGN}{told.rollouts}"
+    size = f"{parsed.queries}\N{MULTIPLICATION SIGN}{parsed.rollouts}"
     if arm == declared().base_line:
         return f"base line {size}"
-    if told.rest.startswith("control_"):
-        return f"control {told.rest.removeprefix('control_').replace('_', ' ')} {size}"
+    if parsed.rest.startswith("control_"):
+        return f"control {parsed.rest.removeprefix('control_').replace('_', ' ')} {size}"
     label = f"{estimator.label} {size}"
-    if told.size is not None:
-        label += f" {estimator.size.mark if estimator.size else ''}{told.size}"
-    return f"{label} {told.rest.replace('_', ' ')}" if told.rest else label
+    if parsed.size is not None:
+        label += f" {estimator.size.mark if estimator.size else ''}{parsed.size}"
+    return f"{label} {parsed.rest.replace('_', ' ')}" if parsed.rest else label
 
 
 STYLE = {

@@ -132,15 +132,15 @@ class Host:
         """verl's trainer asks for a new worker group: it gets the one that is there, with new workers in its processes."""
         from verl.single_controller.ray import RayWorkerGroup, create_colocated_worker_cls
 
-        asked: list[dict[str, Any]] = []
+        requested: list[dict[str, Any]] = []
         marks = _settings(config, MARKS)
 
         def colocated(class_dict: dict[str, Any]) -> Any:
-            asked.append(class_dict)
+            requested.append(class_dict)
             return create_colocated_worker_cls(class_dict=class_dict)
 
         def group(resource_pool: Any, ray_cls_with_init: Any, **kwargs: Any) -> Any:
-            parts = asked.pop()
+            parts = requested.pop()
             key = (*parts, marks)
             if key in self.groups:
                 for role, part in parts.items():
@@ -199,11 +199,11 @@ class _HostedRunner(InProcessRunner):
     def _start_server(self, config: DictConfig) -> Any:
         import ray
 
-        asked = config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
+        requested = config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
         if self.host.server is None:
             self.host.server = self.device.start_server(config)
         else:
-            ray.get(self.host.server.renew.remote(*asked))
+            ray.get(self.host.server.renew.remote(*requested))
         return self.host.server
 
 

@@ -59,7 +59,7 @@ def stream(name: str, seed: int) -> Iterator[ArithmeticSum]:
     """
     if seed < 0:
         raise ValueError(f"seed must be >= 0, got {seed}")
-    import reasoning_gym  # late: it takes a second, and whether a set is up to date is asked without it
+    import reasoning_gym  # late: it takes a second, and the check whether a set is up to date does without it
 
     first = (len(_STREAMS) * seed + _STREAMS[name]) * _SEED_BLOCK
     items = reasoning_gym.create_dataset("chain_sum", seed=first, size=_SEED_BLOCK, **TASK_SETTINGS)

@@ -59,7 +59,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Factor:
-    """One design choice: arms that may differ in `keys` only, and what a reader is asked and told about them.
+    """One design choice: arms that may differ in `keys` only, and what the report says about them.
 
     Args:
         name: of its figures and of its section in the report.

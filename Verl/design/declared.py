@@ -70,7 +70,7 @@ class Study:
 
     def _refuse_without_gpu(self, factor: Factor, pair: Pair) -> None:
         if factor.gpu and "bandwidth_gb_s" not in self.machines[pair.machine]:
-            raise UserError(f"--factor {factor.name} can't be asked on {pair.name}: {factor.gpu}; choose a pair with a GPU")
+            raise UserError(f"--factor {factor.name} can't be run on {pair.name}: {factor.gpu}; choose a pair with a GPU")
 
     def split_script(self, text: str) -> tuple[Arm, Pair]:
         """Arm and pair of `run_grpo_0032_8_tiny_arith.sh`, `grpo_0032_8_tiny_arith` and the like."""

@@ -47,11 +47,11 @@ def undeclared(found: list[KeyDifference], factor: Factor) -> list[KeyDifference
 
 def explaining(study: Study, found: list[KeyDifference], a: Arm, b: Arm, pair: Pair) -> list[Factor]:
     """The factors that compare these two arms and account for all of their difference."""
-    asked = {a.name, b.name}
+    requested = {a.name, b.name}
     return [
         factor
         for factor in study.factors.values()
-        if any(asked == set(two) for two in pair.comparisons(factor)) and not undeclared(found, factor)
+        if any(requested == set(two) for two in pair.comparisons(factor)) and not undeclared(found, factor)
     ]
 
 

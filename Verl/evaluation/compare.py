@@ -44,7 +44,7 @@ class Other:
         self.metrics = all_metrics(rows, evaluation["settings"]["temperature"])
 
     def check(self, settings: EvalSettings, truths: dict[Key, str]) -> None:
-        """Raises UserError unless it was decoded alike and asked (some of) the same questions."""
+        """Raises UserError unless it was decoded alike and shares questions."""
         theirs = self.evaluation["settings"]
         for name, value in settings.decoding().items():
             if theirs[name] != value:

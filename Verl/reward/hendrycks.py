@@ -66,7 +66,7 @@ def _tail(text: str) -> str:
 
 
 def _certainly_different(answer: str, truth: str) -> bool:
-    """Two different integers (so are most wrong answers), or an answer too long to be one: math-verify isn't asked."""
+    """Two different integers (so are most wrong answers), or an answer too long to be one: math-verify isn't called."""
     if len(answer) > MAX_CHARS:
         return True
     if _SHORT_INTEGER.fullmatch(answer) and _SHORT_INTEGER.fullmatch(truth):

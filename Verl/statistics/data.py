@@ -150,7 +150,7 @@ def variances(difference_SQ: np.ndarray) -> tuple[float, float]:
     if questions < 2:
         return 0.0, 0.0
     by_question = float(difference_SQ.mean(axis=0).var(ddof=1))
-    if seeds == 1:  # answers and questions cannot be told apart: all counts as sampling
+    if seeds == 1:  # answers and questions cannot be separated: all counts as sampling
         return by_question / questions, 0.0
     within = float((_centred(difference_SQ) ** 2).sum()) / ((seeds - 1) * (questions - 1))
     return within / questions, max(by_question - within / seeds, 0.0) / questions

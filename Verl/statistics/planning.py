@@ -76,7 +76,7 @@ def noise_of_study(scores: Mapping[str, object], reference: str) -> StudyNoise:
 
     Args:
         scores, reference: as for ``compare_with``. Where samples are averaged away, or there is one, what seeds do to
-            single questions cannot be told from drawing answers, and counts as answers.
+            single questions cannot be separated from that of drawing answers, and counts as answers.
     Raises:
         ValueError: no arm with two seeds in common with the reference.
     """

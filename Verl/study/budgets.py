@@ -55,12 +55,12 @@ def refuse_out_of_reach(texts: Sequence[str], arm: str, work: Workload, config: 
     Args:
         questions: of the training data, which bound what dynamic sampling draws in a step.
     """
-    asked = read(texts)
+    requested = read(texts)
     most = {"generated_tokens": work.tokens * _drawn_again(config, questions, work.queries),
             "gradient_samples": work.steps * work.queries * work.rollouts}  # fmt: skip
-    if not asked or any(name not in most or float(value) <= most[name] for name, value in asked.items()):
+    if not requested or any(name not in most or float(value) <= most[name] for name, value in requested.items()):
         return
-    name, value = next(iter(asked.items()))
+    name, value = next(iter(requested.items()))
     needed = math.ceil(float(value) * work.steps / most[name])
     raise UserError(
         f"--budget {_AXES[name]}={value}: {arm} can't spend that in its {work.steps} steps ({most[name]:,.0f} at most), and "

@@ -209,7 +209,7 @@ def _replaced(text: str) -> bool:
 
 
 def _data(smallest: Pair, questions: int) -> dict[str, str]:
-    """The files of a set of the smallest pair's kind: enough to train on, and few questions to be asked at the end."""
+    """The files of a set of the smallest pair's kind: enough to train on, and few questions to evaluate at the end."""
     if smallest.data != "arith":
         return {}
     folder = (CACHE / f"arith_{max(512, questions)}").relative_to(REPO_ROOT)

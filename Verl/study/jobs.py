@@ -48,7 +48,7 @@ class Job:
 
 
 def finished(result_dir: Path, job: Job) -> bool:
-    """Whether a run is there, finished, and as long as asked: it took the steps, or ended by the same budget."""
+    """Whether a run is there, finished, and as long as requested: it took the steps, or ended by the same budget."""
     return run_folder.finished(result_dir / job.run, job.steps, job.ends)
 
 

@@ -149,7 +149,7 @@ class StudyRunner:
         return said[-1].removeprefix("error: ") if said else f"status {status}"
 
     def _stop_all(self) -> None:
-        """All are asked at once, so that they save side by side; whoever does not end is killed, at a second interruption
+        """All get the signal at once, so that they save side by side; whoever does not end is killed, at a second interruption
         at once."""
         places = [place for _, place, _, _ in self.running.values()]
         try:

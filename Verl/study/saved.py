@@ -1,4 +1,4 @@
-"""`--save NAME`: the factor that was asked for and its arms, written into study.yaml; nothing else in the file changes.
+"""`--save NAME`: the requested factor and its arms, written into study.yaml; nothing else in the file changes.
 
 Text is put in at the places where the YAML parser finds the ends of `extra`, of `factors` and of the pair, so that comments,
 order and line breaks stay. The result is read again before it is written: it holds what was there and what was added.
@@ -21,12 +21,12 @@ from Verl.design.declared import Study
 from Verl.errors import UserError
 from Verl.files import write_atomic
 from Verl.study import scripts
-from Verl.study.vary import Asked
+from Verl.study.vary import StudyRequest
 
 _SIZES = ("estimator", "queries", "rollouts", "extra", "window", "variant")
 
 
-def write(study: Study, asked: Asked, pair: str, name: str, folder: Path) -> str:
+def write(study: Study, request: StudyRequest, pair: str, name: str, folder: Path) -> str:
     """Writes factors and arms to study.yaml of `folder`, and their scripts; a line on what was written.
 
     Raises:
@@ -34,14 +34,14 @@ def write(study: Study, asked: Asked, pair: str, name: str, folder: Path) -> str
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"--save {name}: a factor's name has small letters, digits and underscores, a letter first")
-    factors = _named(asked, name)
+    factors = _named(request, name)
     if known := [factor for factor in factors if factor.name in study.factors]:
         there = study.factors[known[0].name]
         if all(_same(factor, study.factors.get(factor.name)) for factor in factors):
             return f"the factor {name} is in study.yaml already"
         raise UserError(f"--save {name}: study.yaml has another factor {there.name} ({there.title}): choose another name")
-    arms = [arm.declared for arm in asked.arms if arm.name not in study.arms]
-    scripted = [arm.name for arm in asked.arms if arm.name not in study.pairs[pair].arms]
+    arms = [arm.declared for arm in request.arms if arm.name not in study.arms]
+    scripted = [arm.name for arm in request.arms if arm.name not in study.pairs[pair].arms]
     path = folder / design.DESIGN_FILE.name
     text = added(path.read_text(), arms, factors, pair, scripted)
     write_atomic(path, text)
@@ -49,9 +49,9 @@ def write(study: Study, asked: Asked, pair: str, name: str, folder: Path) -> str
     return f"saved the factor {name} to {path.name}, with {len(arms)} new arms and {len(changed)} files: {', '.join(changed)}"
 
 
-def _named(asked: Asked, name: str) -> list[Factor]:
-    """The asked factors under the user's name: one of several gets its key's word behind it."""
-    factors = [factor for factor in asked.study.factors.values() if factor.title in asked.titles]
+def _named(request: StudyRequest, name: str) -> list[Factor]:
+    """The requested factors under the user's name: one of several gets its key's word behind it."""
+    factors = [factor for factor in request.study.factors.values() if factor.title in request.titles]
     if len(factors) == 1:
         return [replace(factors[0], name=name)]
     return [replace(factor, name=f"{name}_{re.sub(r'[^a-z0-9]+', '_', factor.name.lower())}") for factor in factors]

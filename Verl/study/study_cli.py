@@ -18,10 +18,10 @@ from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, read_margin
 from Verl.design import declared as design
 from Verl.errors import UserError
 from Verl.signals import raise_on_stop
-from Verl.study import asking, budgets, effect, hosts, jobs, plan, shipped, starting
+from Verl.study import budgets, effect, hosts, jobs, plan, shipped, starting, study_options
 from Verl.study.places import LocalPlaces, Places, RayPlaces
 from Verl.study.runner import StudyRunner
-from Verl.study.vary import Asked, VariedArm
+from Verl.study.vary import StudyRequest, VariedArm
 from Verl.trainer import preparation, run_folder
 from Verl.trainer.memory_here import memory_by_plan
 from Verl.trainer.settings import gpu_present
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--arms", nargs="+", default=[], help="e.g. grpo_0032_1 grpo_0032_8")
     add("--cells", dest="arms", nargs="+", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # in commands published earlier
     add("--factor", action="append", default=[], metavar="NAME", help="all arms of a factor (repeatable), or `all`")
-    asking.add_options(parser)
+    study_options.add_options(parser)
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     add("--steps", type=int, help="steps of each run; default: the script's")
     add("--budget", action="append", default=[], metavar="WHAT=N",
@@ -94,17 +94,18 @@ def _study(options: argparse.Namespace) -> int:
     _tidy(options)
     study = design.load(options.folder / design.DESIGN_FILE.name)
     result_dir = (options.result or RESULT_DIR).resolve()
-    asked = asking.read(study, study.pair(options.pair), options, _shared(options, result_dir))
-    name = options.name or asking.name_of(asked, options)
-    chosen = _chosen(asked, options, result_dir)
+    request = study_options.read(study, study.pair(options.pair), options, _shared(options, result_dir))
+    name = options.name or study_options.name_of(request, options)
+    chosen = _chosen(request, options, result_dir)
     if options.host:
         if options.ray:
             raise UserError("--host keeps processes on this machine, --ray starts runs on a cluster: leave one of them out")
         hosts.check({one.arm: one.prepared.config for one in chosen})
-    rule = _rule(asked, options, chosen)
+    rule = _rule(request, options, chosen)
     queue = _jobs(chosen, dict.fromkeys([one.arm for one in chosen], options.seeds))
-    if asking.is_asked(options):
-        _say("\n".join(asking.plan_lines(asked, [(one.declared, one.prepared) for one in chosen], options, result_dir)))
+    if study_options.has_own_table(options):
+        rows = [(one.declared, one.prepared) for one in chosen]
+        _say("\n".join(study_options.plan_lines(request, rows, options, result_dir)))
     if options.dry_run:
         for sentence in dict.fromkeys(sentence for one in chosen for sentence in one.prepared.missing):
             _say(f"not ready on this machine: {sentence}")
@@ -115,9 +116,9 @@ def _study(options: argparse.Namespace) -> int:
         return 0
     with jobs.only_one(result_dir / f".study_{name}.lock", name):
         if not options.command:
-            _refuse_inert(asked.study, asked.pair, queue, options.overrides)
+            _refuse_inert(request.study, request.pair, queue, options.overrides)
         if options.save:
-            _say(asking.save(study, asked, options))
+            _say(study_options.save(study, request, options))
         places = _places(options)
         raise_on_stop()  # ray.init has its own handler of SIGTERM
         path = result_dir / f"study_{name}.json"
@@ -128,8 +129,9 @@ def _study(options: argparse.Namespace) -> int:
                 status = _carry_out(jobs.Table(path, name, options.pair, queue), places, result_dir, options)
         finally:
             places.close()
-    if asking.is_asked(options):
-        _say("\n".join(asking.outcome_lines(asked, {one.declared.name: one.arm for one in chosen}, name, options, result_dir)))
+    if study_options.has_own_table(options):
+        arm_of = {one.declared.name: one.arm for one in chosen}
+        _say("\n".join(study_options.outcome_lines(request, arm_of, name, options, result_dir)))
     return status
 
 
@@ -139,17 +141,17 @@ def _places(options: argparse.Namespace) -> Places:
     return hosts.HostedPlaces(options.jobs, _say) if options.host else LocalPlaces(options.jobs)
 
 
-def _rule(asked: Asked, options: argparse.Namespace, chosen: list[ChosenArm]) -> deciding.Rule | None:
+def _rule(request: StudyRequest, options: argparse.Namespace, chosen: list[ChosenArm]) -> deciding.Rule | None:
     """The stopping rule of --until-decided; its own options are nothing without it."""
     if not options.until_decided:
-        for name in ("against", "max_seeds") if asking.is_asked(options) else ("against", "margin", "max_seeds"):
+        for name in ("against", "max_seeds") if study_options.has_own_table(options) else ("against", "margin", "max_seeds"):
             if getattr(options, name) is not None:
                 raise UserError(f"--{name.replace('_', '-')} is for --until-decided: add that, or leave it out")
         return None
     if options.budget:
         raise UserError("--until-decided compares the arms at the same step: give --steps instead of --budget")
     name_in_runs = {one.declared.name: one.arm for one in chosen}
-    reference = options.against or asked.reference
+    reference = options.against or request.reference
     for one in chosen:
         if one.prepared.config.trainer.test_freq <= 0 or one.prepared.config.evaluation.test_questions == 0:
             raise UserError("--until-decided needs test evaluations: leave trainer.test_freq and evaluation.test_questions")
@@ -254,10 +256,10 @@ def _shared(options: argparse.Namespace, result_dir: Path) -> list[str]:
     return [*elsewhere, *budgets.overrides(options.budget), *options.overrides, *steps]
 
 
-def _chosen(asked: Asked, options: argparse.Namespace, result_dir: Path) -> list[ChosenArm]:
+def _chosen(request: StudyRequest, options: argparse.Namespace, result_dir: Path) -> list[ChosenArm]:
     """The arms, each checked."""
-    shared, questions = _shared(options, result_dir), asked.study.data[asked.pair.data]
-    return [_ready(arm, asked.maker.prepared(arm.start, arm.levels), shared, options, questions) for arm in asked.arms]
+    shared, questions = _shared(options, result_dir), request.study.data[request.pair.data]
+    return [_ready(arm, request.maker.prepared(arm.start, arm.levels), shared, options, questions) for arm in request.arms]
 
 
 def _ready(arm: VariedArm, one: shipped.Prepared, shared: list[str], options: argparse.Namespace, questions) -> ChosenArm:
@@ -292,7 +294,7 @@ def _jobs(chosen: Sequence[ChosenArm], seeds_of: Mapping[str, Sequence[int]]) ->
 
 def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, result_dir: Path) -> list[jobs.Job]:
     """The runs of a study with a fixed number of seeds."""
-    chosen = _chosen(asking.read(study, pair, options, _shared(options, result_dir)), options, result_dir)
+    chosen = _chosen(study_options.read(study, pair, options, _shared(options, result_dir)), options, result_dir)
     return _jobs(chosen, dict.fromkeys([one.arm for one in chosen], options.seeds))
 
 

@@ -33,7 +33,7 @@ class Choice:
     scores: Mapping[str, float]
 
 
-def with_values(asked: vary.Asked, maker: vary.ArmMaker, one: vary.Varied) -> vary.Asked:
+def with_values(request: vary.StudyRequest, maker: vary.ArmMaker, one: vary.Varied) -> vary.StudyRequest:
     """Every arm at each value, in the place of the arms.
 
     Raises:
@@ -42,7 +42,7 @@ def with_values(asked: vary.Asked, maker: vary.ArmMaker, one: vary.Varied) -> va
     if len(one.levels) < 2:
         raise UserError(f"--tune {one.key}={','.join(one.levels)}: there is nothing to choose from: give two values or more")
     runs, at_values = [], {}
-    for arm in asked.arms:
+    for arm in request.arms:
         config = maker.prepared(arm.start, arm.levels).config
         if config.evaluation.val_freq <= 0 or config.evaluation.val_questions == 0:
             raise UserError("--tune chooses by the validation split: leave evaluation.val_freq and evaluation.val_questions")
@@ -50,12 +50,12 @@ def with_values(asked: vary.Asked, maker: vary.ArmMaker, one: vary.Varied) -> va
         at_values[arm.name] = {value: of_value.name for value, of_value in at.items()}
         runs += [of_value for of_value in at.values() if of_value not in runs]
     names = [run.name for run in runs]
-    first = tuple(dict.fromkeys(at_values[asked.reference].values()))
+    first = tuple(dict.fromkeys(at_values[request.reference].values()))
     tuning = Factor(f"tune_{one.key}", one.key, (one.key,), arms=first, reference=first[0])
-    study = replace(asked.study, arms={**asked.study.arms, **{run.name: run.declared for run in runs}},
-                    factors={**asked.study.factors, tuning.name: tuning})  # fmt: skip
+    study = replace(request.study, arms={**request.study.arms, **{run.name: run.declared for run in runs}},
+                    factors={**request.study.factors, tuning.name: tuning})  # fmt: skip
     tuned = vary.Tuned(one.key, at_values)
-    return replace(asked, study=study, pair=asked.pair.with_arms(names), arms=tuple(runs), tuned=tuned)
+    return replace(request, study=study, pair=request.pair.with_arms(names), arms=tuple(runs), tuned=tuned)
 
 
 def choose(tuned: vary.Tuned, rows: pd.DataFrame, arm_of: Mapping[str, str]) -> dict[str, Choice]:

@@ -1,4 +1,4 @@
-"""Factors asked for on the command line: `--vary KEY=level,level,...` around a base arm, with `--cross` all combinations.
+"""Factors requested on the command line: `--vary KEY=level,level,...` around a base arm, with `--cross` all combinations.
 
 The arms are as study.yaml would hold them, named by what they change, in a copy of the study that nothing writes.
 A level that the base has anyway is the base. Everything that can be known to be wrong is said here, before a run.
@@ -64,15 +64,15 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudyRequest:
     """What a study is to run and compare.
 
     Args:
-        study, pair: those of study.yaml, with the arms among theirs; the factors are the ones asked for alone.
+        study, pair: those of study.yaml, with the arms among theirs; the factors are the requested ones alone.
         arms: in order, the reference among them.
         reference: the arm that the others are compared with.
         grid: with `--cross`, the arm of every combination: a level of each factor, in their order -> arm.
-        titles: of the asked factors.
+        titles: of the requested factors.
         tuned: with `--tune`, what it runs: `arms` then holds each arm at each value.
         maker: what made the arms, and knows their configs.
     """
@@ -234,7 +234,7 @@ def _value(one: Prepared, key: str) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def asked(maker: ArmMaker, base: Arm, varied: Sequence[Varied], cross: bool) -> Asked:
+def requested(maker: ArmMaker, base: Arm, varied: Sequence[Varied], cross: bool) -> StudyRequest:
     """The arms and factors of `--vary` texts around a base.
 
     Raises:
@@ -261,15 +261,15 @@ def asked(maker: ArmMaker, base: Arm, varied: Sequence[Varied], cross: bool) -> 
     study = replace(maker.study, arms=arms, factors={factor.name: factor for factor in factors})
     pair = maker.pair.with_arms(names)
     of_grid = {key: arm.name for key, arm in grid.items()}
-    return Asked(study, pair, tuple(found), reference.name, maker, of_grid, tuple(factor.title for factor in factors))
+    return StudyRequest(study, pair, tuple(found), reference.name, maker, of_grid, tuple(factor.title for factor in factors))
 
 
-def against(asked: Asked, arm: str | None, among_arms: bool = True) -> Asked:
+def against(request: StudyRequest, arm: str | None, among_arms: bool = True) -> StudyRequest:
     """The same with another reference. Raises UserError unless it is one of the arms, if it has to be."""
-    names = [arm.name for arm in asked.arms]
+    names = [arm.name for arm in request.arms]
     if arm is not None and among_arms and arm not in names:
         raise UserError(f"--against {arm} is not among the arms: choose from {', '.join(names)}")
-    return asked if arm is None else replace(asked, reference=arm)
+    return request if arm is None else replace(request, reference=arm)
 
 
 def _levels(maker: ArmMaker, base: Arm, one: Varied) -> dict[Any, str]:

@@ -69,8 +69,8 @@ def _facts(
     for split, files in {**own, **(_get(config, KEY) or {})}.items():
         if files:
             count = record.get("questions", {}).get(split)
-            asked = f", {count} questions" if count else ""
-            facts.append((f"{split} data", _code(", ".join([files] if isinstance(files, str) else files)) + asked))
+            requested = f", {count} questions" if count else ""
+            facts.append((f"{split} data", _code(", ".join([files] if isinstance(files, str) else files)) + requested))
     if versions := record.get("versions"):
         facts.append(("versions", _code(", ".join(f"{name} {version}" for name, version in versions.items()))))
     return facts

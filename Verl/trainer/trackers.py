@@ -29,16 +29,16 @@ KEY = "trackers"  # of run.json: {logger: the run's id there}
 
 def names(config: DictConfig) -> list[str]:
     """The loggers that a run has."""
-    asked = config.trainer.logger
-    return [asked] if isinstance(asked, str) else [str(one) for one in asked]
+    requested = config.trainer.logger
+    return [requested] if isinstance(requested, str) else [str(one) for one in requested]
 
 
 def prepare(config: DictConfig, run_log: RunLog) -> None:
     """Before verl opens its loggers, and once the log is cut back: which run of theirs this one is."""
-    asked, known = names(config), dict(run_log.recorded().get(KEY) or {})
-    if "wandb" in asked:
+    requested, known = names(config), dict(run_log.recorded().get(KEY) or {})
+    if "wandb" in requested:
         known["wandb"] = _name_wandb(known.get("wandb"))
-    if "trackio" in asked:
+    if "trackio" in requested:
         known["trackio"] = _open_trackio(config, run_log, resumed="trackio" in known)
     if known:
         run_log.describe(**{KEY: known})
@@ -49,9 +49,9 @@ _GIVEN_BY_US: set[str] = set()  # one process may carry out several runs
 
 def _name_wandb(known: str | None) -> str:
     """Say in the environment, where wandb looks, which run this is; what a user has set there wins."""
-    asked = os.environ.get("WANDB_RUN_ID")
-    if asked and asked not in _GIVEN_BY_US:
-        return asked
+    requested = os.environ.get("WANDB_RUN_ID")
+    if requested and requested not in _GIVEN_BY_US:
+        return requested
     run = known or uuid.uuid4().hex[:12]
     _GIVEN_BY_US.add(run)
     os.environ["WANDB_RUN_ID"] = run

@@ -4,7 +4,7 @@
 
 Both ways are `run_study.sh` as a user starts it, with `--no-host` and `--host`, on the same runs, one after the other, with
 results in temporary folders; model and data must be there. Wall seconds are those of the whole study, from the command to
-its end. Processor seconds are those of all its processes, read five times a second, so that they can be told from a machine
+its end. Processor seconds are those of all its processes, read five times a second, to separate them from a machine
 that is shared; the share of it that was free meanwhile stands beside them. Then what both ways wrote is compared: jsonl
 without timings, every byte of samples and evaluations, and of the tensors in checkpoints.
 About 14 minutes on two quiet cores; the table goes

@@ -49,10 +49,10 @@ def write_final_answers(result_dir: Path, arm: str, seed: int, right: np.ndarray
     write_answers(result_dir / run, step, right)
     lines = [{"step": 0, "eval/test/pass@1": 0.5}, {"step": step, "eval/test/pass@1": float(right[:, 0].mean())}]
     (result_dir / f"{run}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    told = {"arm": arm, "model": "tiny", "data": "arith", "pair": "tiny_arith", "seed": seed, "status": "finished"}
+    record = {"arm": arm, "model": "tiny", "data": "arith", "pair": "tiny_arith", "seed": seed, "status": "finished"}
     path = result_dir / run / "run.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps({**told, "config_hash": "hash", **known}))
+    path.write_text(json.dumps({**record, "config_hash": "hash", **known}))
 
 
 def write_answers(run_dir: Path, step: int, right: np.ndarray) -> None:

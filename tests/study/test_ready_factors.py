@@ -49,7 +49,7 @@ def test_what_is_relative_follows_the_pair(study):
 
 
 def test_a_factor_for_a_gpu_is_refused_on_a_cpu_and_trained_by_the_check(study):
-    with pytest.raises(UserError, match=r"--factor correction can't be asked on tiny_arith: .*rounding; choose a pair"):
+    with pytest.raises(UserError, match=r"--factor correction can't be run on tiny_arith: .*rounding; choose a pair"):
         study.chosen(study.pairs["tiny_arith"], [], ["correction"])
     wanted = effect.comparisons(study, [study.pairs["tiny_arith"]])
     (one,) = [one for one in wanted if one.factor.name == "correction"]

@@ -12,7 +12,7 @@ from Verl.analysis.verdicts.factors import arms_of, comparisons_of
 from Verl.design import declared as design
 from Verl.design.differences import check_factors
 from Verl.errors import UserError
-from Verl.study import asking, effect, saved, scripts, shipped, starting, study_cli, vary
+from Verl.study import effect, saved, scripts, shipped, starting, study_cli, study_options, vary
 from Verl.study.plan import Workload
 
 KL, N, LR = (f"actor_rollout_ref.{key}" for key in ("actor.kl_loss_coef", "rollout.n", "actor.optim.lr"))
@@ -33,26 +33,26 @@ def options_of(*arguments, pair="tiny_arith"):
     return study_cli._parser().parse_args(["--pair", pair, *arguments])
 
 
-def asked_of(study, *arguments, pair="tiny_arith"):
+def request_of(study, *arguments, pair="tiny_arith"):
     options = options_of(*arguments, pair=pair)
     study_cli._tidy(options)
-    return asking.read(study, study.pair(pair), options, options.overrides)
+    return study_options.read(study, study.pair(pair), options, options.overrides)
 
 
-def names(asked):
-    return [arm.name for arm in asked.arms]
+def names(request):
+    return [arm.name for arm in request.arms]
 
 
 def test_a_level_that_the_base_has_is_the_base(study):
-    asked = asked_of(study, *BASE, "--vary", f"{KL}=0.1,1e-3,0.2")
-    assert names(asked) == ["grpo_0032_8", "grpo_0032_8_kl_loss_coef-0.1", "grpo_0032_8_kl_loss_coef-0.2"]
-    assert asked.arms[0].levels == () and asked.arms[2].levels == (f"{KL}=0.2",)
-    [factor] = asked.study.factors.values()
-    assert factor.keys == (KL,) and factor.reference == asked.reference == "grpo_0032_8"
+    request = request_of(study, *BASE, "--vary", f"{KL}=0.1,1e-3,0.2")
+    assert names(request) == ["grpo_0032_8", "grpo_0032_8_kl_loss_coef-0.1", "grpo_0032_8_kl_loss_coef-0.2"]
+    assert request.arms[0].levels == () and request.arms[2].levels == (f"{KL}=0.2",)
+    [factor] = request.study.factors.values()
+    assert factor.keys == (KL,) and factor.reference == request.reference == "grpo_0032_8"
 
 
 def test_two_texts_of_one_value_are_one_arm(study):
-    assert names(asked_of(study, *BASE, "--vary", f"{KL}=0.1,1e-1")) == ["grpo_0032_8", "grpo_0032_8_kl_loss_coef-0.1"]
+    assert names(request_of(study, *BASE, "--vary", f"{KL}=0.1,1e-1")) == ["grpo_0032_8", "grpo_0032_8_kl_loss_coef-0.1"]
 
 
 def test_an_arm_that_study_yaml_has_keeps_its_name_and_what_follows_from_a_key_follows(study, tmp_path):
@@ -62,32 +62,32 @@ def test_an_arm_that_study_yaml_has_keeps_its_name_and_what_follows_from_a_key_f
         f"{arm}_tiny_arith_seed0" for arm in ("grpo_0032_8", "grpo_0032_1", "grpo_0016_8")
     ]
     assert queue[1].config_hash == shipped.prepare("run_grpo_0032_1_tiny_arith.sh").hash
-    assert names(asked_of(study, *BASE, "--vary", f"{KL}=0", "--vary", f"{LR}=3e-4")) == [
+    assert names(request_of(study, *BASE, "--vary", f"{KL}=0", "--vary", f"{LR}=3e-4")) == [
         "grpo_0032_8", "grpo_0032_8_kl0", "grpo_0032_8_lr3x"
     ]  # fmt: skip
-    asked = asked_of(study, *BASE, "--vary", "data.train_batch_size=16")
-    config = asked.maker.prepared(asked.arms[1].start, asked.arms[1].levels).config
+    request = request_of(study, *BASE, "--vary", "data.train_batch_size=16")
+    config = request.maker.prepared(request.arms[1].start, request.arms[1].levels).config
     assert config.actor_rollout_ref.actor.ppo_mini_batch_size == 16
 
 
 def test_several_factors_are_one_at_a_time_around_the_base_and_crossed_all_together(study):
     two = ["--vary", f"{N}=8,2", "--vary", f"{LR}=3e-5,1e-4"]
-    asked = asked_of(study, *BASE, *two)
-    assert names(asked) == ["grpo_0032_8", "grpo_0032_2", "grpo_0032_8_lr-3e-5"]
-    assert [factor.keys for factor in asked.study.factors.values()] == [(N,), (LR,)]
-    asked = asked_of(study, *BASE, *two, "--cross")
-    assert asked.reference == "grpo_0032_8" and len(asked.arms) == len(asked.grid) == 4
-    assert asked.grid["2", "3e-5"] == "grpo_0032_2_lr-3e-5"
+    request = request_of(study, *BASE, *two)
+    assert names(request) == ["grpo_0032_8", "grpo_0032_2", "grpo_0032_8_lr-3e-5"]
+    assert [factor.keys for factor in request.study.factors.values()] == [(N,), (LR,)]
+    request = request_of(study, *BASE, *two, "--cross")
+    assert request.reference == "grpo_0032_8" and len(request.arms) == len(request.grid) == 4
+    assert request.grid["2", "3e-5"] == "grpo_0032_2_lr-3e-5"
 
 
 def test_the_effect_check_trains_the_arms_as_they_would_run(study):
-    asked = asked_of(study, *BASE, "--vary", "data.train_batch_size=16")
-    [one] = effect.comparisons(asked.study, [asked.pair], names(asked))
-    settings = [dict(text.split("=", 1) for text in effect.trial(arm, asked.pair, one).overrides) for arm in (one.a, one.b)]
+    request = request_of(study, *BASE, "--vary", "data.train_batch_size=16")
+    [one] = effect.comparisons(request.study, [request.pair], names(request))
+    settings = [dict(text.split("=", 1) for text in effect.trial(arm, request.pair, one).overrides) for arm in (one.a, one.b)]
     assert {settings[0]["data.train_batch_size"], settings[1]["data.train_batch_size"]} == {"16", "32"}
-    asked = asked_of(study, *BASE, "--vary", f"{KL}=0.1")
-    [one] = effect.comparisons(asked.study, [asked.pair], names(asked))
-    assert f"{KL}=0.1" in effect.trial(one.b, asked.pair, one).overrides
+    request = request_of(study, *BASE, "--vary", f"{KL}=0.1")
+    [one] = effect.comparisons(request.study, [request.pair], names(request))
+    assert f"{KL}=0.1" in effect.trial(one.b, request.pair, one).overrides
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,13 @@ def test_the_effect_check_trains_the_arms_as_they_would_run(study):
 )  # fmt: skip
 def test_what_is_wrong_is_one_sentence_before_anything_runs(study, arguments, said):
     with pytest.raises(UserError) as caught:
-        asked_of(study, *arguments)
+        request_of(study, *arguments)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_batch_beyond_data_that_are_not_here_is_refused_too(study):
     with pytest.raises(UserError, match=r"larger than the training data of qwen0\.5b_gsm"):
-        asked_of(study, *BASE, "--vary", "data.train_batch_size=16384", pair="qwen0.5b_gsm")
+        request_of(study, *BASE, "--vary", "data.train_batch_size=16384", pair="qwen0.5b_gsm")
 
 
 def test_commas_within_brackets_and_quotes_part_no_levels():
@@ -185,30 +185,30 @@ def test_runs_without_a_script_are_compared_and_drawn_as_others(study):
 def test_a_saved_factor_is_as_if_it_had_been_written_by_hand(study, bash_folder):
     path, pair = bash_folder / "study.yaml", study.pair("tiny_arith")
     options = options_of(*BASE, "--vary", f"{KL}=0.1,0.2", "--save", "mine", "--folder", str(bash_folder))
-    asked = asking.read(study, pair, options, [])
-    assert "2 new arms and 3 files" in asking.save(study, asked, options)
+    request = study_options.read(study, pair, options, [])
+    assert "2 new arms and 3 files" in study_options.save(study, request, options)
     after = design.load(path)
     assert scripts.drift(after, bash_folder) == {}
     # its scripts run what --vary ran, under the same names
     arms = after.factors["mine"].arms
     ready = {name: prepared(after.arms[name], after.pair(pair.name), ("seed=0",), bash_folder) for name in arms}
-    for arm in asked.arms:
-        scripted, varied = ready[arm.name], asked.maker.prepared(arm.start, arm.levels)
+    for arm in request.arms:
+        scripted, varied = ready[arm.name], request.maker.prepared(arm.start, arm.levels)
         assert (scripted.name, scripted.hash) == (varied.name, varied.hash) and scripted.unscripted == ()
     alone = design.replace(after, factors={"mine": after.factors["mine"]})
     assert check_factors(alone, lambda arm, _: ready[arm], [after.pair(pair.name)]) == (3, [])
-    assert "already" in asking.save(after, asked, options)
+    assert "already" in study_options.save(after, request, options)
 
 
 @pytest.mark.parametrize("pair", ["tiny_arith", "qwen0.5b_gsm", "smollm135m_gsm"])
 def test_saving_adds_to_study_yaml_and_changes_no_other_line(study, tmp_path, pair):
-    asked = asked_of(study, *BASE, "--vary", f"{N}=3", "--vary", f"{LR}=3e-5")
-    factors = list(asked.study.factors.values())
+    request = request_of(study, *BASE, "--vary", f"{N}=3", "--vary", f"{LR}=3e-5")
+    factors = list(request.study.factors.values())
     before = design.DESIGN_FILE.read_text()
-    text = saved.added(before, [arm.declared for arm in asked.arms[1:]], factors, pair, names(asked)[1:])
+    text = saved.added(before, [arm.declared for arm in request.arms[1:]], factors, pair, names(request)[1:])
     (tmp_path / "study.yaml").write_text(text)
     after = design.load(tmp_path / "study.yaml")
-    assert set(after.arms) - set(study.arms) == set(names(asked)[1:]) <= set(after.pair(pair).arms)
+    assert set(after.arms) - set(study.arms) == set(names(request)[1:]) <= set(after.pair(pair).arms)
     assert after.factors["lr"].keys == (LR,) and after.factors["rollout_n"].arms == ("grpo_0032_8", "grpo_0032_3")
     changes = list(difflib.ndiff(before.splitlines(), text.splitlines()))
     assert sum(line.startswith("- ") for line in changes) <= 1  # the line that ends the list of the pair's arms
@@ -217,7 +217,7 @@ def test_saving_adds_to_study_yaml_and_changes_no_other_line(study, tmp_path, pa
 def test_a_name_that_another_factor_has_is_refused(study, bash_folder):
     options = options_of(*BASE, "--vary", f"{KL}=0", "--save", "rollouts", "--folder", str(bash_folder))
     with pytest.raises(UserError, match="has another factor rollouts"):
-        asking.save(study, asking.read(study, study.pair("tiny_arith"), options, []), options)
+        study_options.save(study, study_options.read(study, study.pair("tiny_arith"), options, []), options)
 
 
 # ---- equal cost ------------------------------------------------------------------------------------------------------

@@ -131,8 +131,8 @@ def forest_effects(
     notes = [f"{where}, paired by seed; {band}{_SIMULTANEOUS}.", *_missing(runs, of)]
     with our_style():
         figures = draw_forest(groups, columns, title, notes)
-    told = [found[key] for key in keys if found[key].verdict is not None]
-    lines = [one.sentence if verdict_metric else effect_sentence(one, metric) for one in told]
+    known = [found[key] for key in keys if found[key].verdict is not None]
+    lines = [one.sentence if verdict_metric else effect_sentence(one, metric) for one in known]
     return Forest(figures, notes, lines)
 
 
@@ -166,8 +166,8 @@ def fit_effects(runs: Runs, fits: StudyFits, pair: str, margin: float, title: st
 
     groups = _groups(runs, [pair], effects)
     of_factors = [key for _, keys in families(runs, [pair]) for key in keys if key[2] != START]
-    told = [fits.comparisons[key] for key in dict.fromkeys(of_factors) if key in fits.comparisons]
-    lines = [fit_sentence(one, fits) for one in told]
+    known = [fits.comparisons[key] for key in dict.fromkeys(of_factors) if key in fits.comparisons]
+    lines = [fit_sentence(one, fits) for one in known]
     if not groups:
         return Forest([], [], lines)
     band, axis = margin if share else None, fits.axis.replace("_", " ")

@@ -64,9 +64,9 @@ def family(table: pd.DataFrame, pair: str) -> dict[str, tuple[int, int]]:
     base = parse_arm(declared().base_line)
     found = {}
     for arm in table.loc[table["pair"] == pair, "arm"].unique():
-        told = parse_arm(arm)
-        if told and base and (told.estimator, told.size, told.rest) == (base.estimator, base.size, base.rest):
-            found[str(arm)] = (told.rollouts, told.queries)
+        parsed = parse_arm(arm)
+        if parsed and base and (parsed.estimator, parsed.size, parsed.rest) == (base.estimator, base.size, base.rest):
+            found[str(arm)] = (parsed.rollouts, parsed.queries)
     return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
 
 

@@ -112,8 +112,8 @@ class Looker:
     def _run(self, name: str) -> RunNow:
         jsonl = self.result_dir / f"{name}.jsonl"
         path = jsonl if jsonl.exists() else self.result_dir / f"{name}.log"
-        told = self.result_dir / name / "run.json"
-        stamp = tuple(_stamp(one) for one in (path, told))
+        run_json = self.result_dir / name / "run.json"
+        stamp = tuple(_stamp(one) for one in (path, run_json))
         if name in self._read and self._read[name][0] == stamp and self._read[name][1].status != "running":
             return self._read[name][1]
         run = self._read_now(name, path, max(mark[0] for mark in stamp))

@@ -124,17 +124,17 @@ def _design(runs: Runs, result_dir: Path) -> list[dict[str, Any]]:
         ]  # fmt: skip
         without = [arm for arm, run in first_runs(runs.table, pair).items()
                    if flat_config(result_dir / run / "config.yaml") is None]  # fmt: skip
-        asked = _asked(of_pair, compared, shown) if of_pair else []
-        absent = [arm for arm in asked if arm not in seeds]
+        expected = _expected(of_pair, compared, shown) if of_pair else []
+        absent = [arm for arm in expected if arm not in seeds]
         found.append(
             {"pair": pair, "declared": of_pair is not None, "factors": factors, "seeds": seeds, "absent": absent}
-            | {"asked": len(asked), "without_config": sorted(without)}
+            | {"expected": len(expected), "without_config": sorted(without)}
         )
     return found
 
 
-def _asked(pair: Pair, compared: Sequence[Factor], shown: Sequence[Factor]) -> list[str]:
-    """The arms of a pair, without those that only factors have which nobody asked here."""
+def _expected(pair: Pair, compared: Sequence[Factor], shown: Sequence[Factor]) -> list[str]:
+    """The arms of a pair, without those of factors that were not run here alone."""
     in_shown, in_any = ({arm for one in some for arm in pair.members(one).values()} for some in (shown, compared))
     return [arm for arm in pair.arms if arm in in_shown or arm not in in_any]
 
@@ -164,7 +164,7 @@ def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None
     mixed = {f"{part.pair}: {text}": None for one in found for part in one.parts for text in part.ground}
     resumed = [text for one in grounds for text in one.changed]
     not_run = [
-        f"{one['pair']}: {len(one['absent'])} of {one['asked']} declared arms were not run; the design names them"
+        f"{one['pair']}: {len(one['absent'])} of {one['expected']} declared arms were not run; the design names them"
         for one in design
         if one["absent"]
     ]

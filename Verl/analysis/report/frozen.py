@@ -89,5 +89,5 @@ def declared_part(runs: Runs, result_dir: Path, margin: float, path: Path | None
 
 def exploratory(found: Sequence[Comparison], part: Declared | None) -> int:
     """How many of a study's verdicts were not declared."""
-    told = [one for one in found if one.verdict is not None and one.counted_as is None]
-    return sum(part is None or not part.covers(one) for one in told)
+    known = [one for one in found if one.verdict is not None and one.counted_as is None]
+    return sum(part is None or not part.covers(one) for one in known)

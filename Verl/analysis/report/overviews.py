@@ -87,8 +87,8 @@ def fits(runs: Runs, margin: float) -> list[FitPart]:
             one = found.fits[pair, arm]
             values = [one.interval(name) if one.fit else None for name in ("asymptote", "midpoint", "exponent")]
             rows.append(FitRow(arm, len(one.seeds), one.x_X.size, *values, "" if one.fit else one.found.reason))
-        told = [one for key, one in found.comparisons.items() if key[0] == pair and one.asymptote is not None]
-        parts.append(FitPart(pair, metric, curves + both, rows, told))
+        with_asymptote = [one for key, one in found.comparisons.items() if key[0] == pair and one.asymptote is not None]
+        parts.append(FitPart(pair, metric, curves + both, rows, with_asymptote))
     return parts
 
 

@@ -221,24 +221,24 @@ def _flags(one: Health) -> Iterable[str]:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the runs were made. Values are (what, runs); ``told``: how many runs have a run.json that says so."""
+    """How the runs were made. Values are (what, runs); ``recorded``: how many runs have a run.json that says so."""
 
     commits: list[tuple[str, int]]
     machines: list[tuple[str, int]]
     versions: list[tuple[str, str]]
     commands: list[tuple[str, str]]
-    told: int
+    recorded: int
 
 
 def _records(result_dir: Path, names: Iterable[str]) -> dict[str, dict]:
     records = {}
     for name in names:
         try:
-            told = json.loads(read_text(result_dir / name / "run.json"))
+            record = json.loads(read_text(result_dir / name / "run.json"))
         except (OSError, ValueError):
             continue
-        if isinstance(told, dict) and "command" in told:
-            records[name] = told
+        if isinstance(record, dict) and "command" in record:
+            records[name] = record
     return records
 
 
@@ -256,10 +256,10 @@ def provenance(result_dir: Path, names: Sequence[str]) -> Provenance:
     records = _records(result_dir, names)
     packages: dict[str, list[str]] = {}
     seeds: dict[str, list[str]] = {}
-    for told in records.values():
-        for package, version in (told.get("versions") or {}).items():
+    for record in records.values():
+        for package, version in (record.get("versions") or {}).items():
             packages.setdefault(package, []).append(str(version))
-        seeds.setdefault(re.sub(r"\bseed=\d+", "seed=K", str(told["command"])), []).append(str(told.get("seed")))
+        seeds.setdefault(re.sub(r"\bseed=\d+", "seed=K", str(record["command"])), []).append(str(record.get("seed")))
     versions = [
         (
             package,
@@ -269,8 +269,8 @@ def provenance(result_dir: Path, names: Sequence[str]) -> Provenance:
         if (counted := _counted(values))
     ]
     return Provenance(
-        _counted(str(told.get("commit", "unknown")) for told in records.values()),
-        _counted(_machine(told.get("host") or {}) for told in records.values()),
+        _counted(str(record.get("commit", "unknown")) for record in records.values()),
+        _counted(_machine(record.get("host") or {}) for record in records.values()),
         versions,
         [
             (command, ", ".join(sorted(set(of_command), key=lambda s: (len(s), s))))

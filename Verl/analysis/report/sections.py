@@ -162,7 +162,7 @@ def verdict_counts(found: Sequence[Comparison]) -> list[Count]:
     """A row per pair and reference over different comparisons, arms with identical logs once.
 
     Args:
-        found: comparisons of a study, each once; those that cannot be told are left out.
+        found: comparisons of a study, each once; those without a result are left out.
     """
     families: dict[tuple[str, str], list[Comparison]] = {}
     for one in found:

@@ -98,7 +98,7 @@ def _numbers(one: Decision) -> str:
     return f"difference {found.difference:+.3f}, {found.low:+.3f} to {found.high:+.3f} at this look's level"
 
 
-def told(rule: Rule, decisions: Mapping[str, Decision]) -> dict[str, Any]:
+def as_record(rule: Rule, decisions: Mapping[str, Decision]) -> dict[str, Any]:
     """The decisions as they stand in the study's table."""
     return {
         "reference": rule.reference, "looks": list(rule.plan.looks), "seeds": list(rule.seeds), "margin": rule.margin,
@@ -127,10 +127,10 @@ def until_decided(
     decisions: dict[str, Decision] = {}
     for count in rule.plan.looks:
         seeds_of = rule.seeds_of(count, decisions)
-        if not run(seeds_of, told(rule, decisions)):
+        if not run(seeds_of, as_record(rule, decisions)):
             return False
         decisions = judge(seeds_of, decisions)
-        record(told(rule, decisions))
+        record(as_record(rule, decisions))
         for line in lines(count, decisions):
             say(line)
         if all(one.stops for one in decisions.values()):

@@ -83,7 +83,7 @@ class FitComparison:
     def words(self) -> str:
         """The verdict: "learns faster", "ends higher", both, or what is not shown."""
         if self.asymptote is None:
-            return f"cannot be told: {self.why_not}"
+            return f"cannot be compared: {self.why_not}"
         speed = {"worse": "learns faster", "better": "learns slower"}.get(self.midpoint.verdict)
         end = {"better": "ends higher", "worse": "ends lower", "equivalent": "ends alike"}.get(self.asymptote.verdict)
         return ", ".join(word for word in (speed, end) if word) or "undecided"
@@ -201,11 +201,11 @@ def study_fits(
         apart = {arm: runs.stands_for(pair, arm) for arm in arms if runs.stands_for(pair, arm) != runs.stands_for(pair, base)}
         able = [fits[pair, one] for one in dict.fromkeys(apart.values()) if _able(fits[pair, one]) and one != base]
         share = is_share(metrics[pair])
-        told = _compared(reference, able, margin if share else None, alpha) if able and _able(reference) else {}
+        compared = _compared(reference, able, margin if share else None, alpha) if able and _able(reference) else {}
         for arm in arms:
             leader = apart.get(arm, base)
-            if leader in told:
-                found[pair, arm, base] = FitComparison(pair, arm, base, *told[leader])
+            if leader in compared:
+                found[pair, arm, base] = FitComparison(pair, arm, base, *compared[leader])
             else:
                 same = "their logs are identical" if arm not in apart else _why_not(fits[pair, arm], reference)
                 found[pair, arm, base] = FitComparison(pair, arm, base, why_not=same)

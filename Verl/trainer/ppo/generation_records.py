@@ -36,7 +36,7 @@ class GenerationRecords:
         """Takes one set's generations.
 
         Args:
-            rows: the places in `dataset` of the questions, in the order in which they were asked.
+            rows: the places in `dataset` of the questions, in the order in which they were generated.
             batch: the generations, still in the queue.
         """
         if not self._count and not self._folder:
