@@ -30,8 +30,9 @@ from Verl.errors import UserError
 from Verl.files import write_atomic
 from Verl.provenance import versions
 from Verl.study import probe, scripts
-from Verl.trainer import conditions, identity, preparation, settings
+from Verl.trainer import identity, preparation, settings
 from Verl.trainer.effects import effect_of
+from Verl.trainer.ppo import conditions
 
 CACHE = REPO_ROOT / ".cache" / "effect"
 STEPS = 2

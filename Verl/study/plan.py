@@ -25,8 +25,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from Verl.trainer.conditions import DRAWS_FINAL_SAMPLES
 from Verl.trainer.memory import ModelSize, gpus
+from Verl.trainer.ppo.conditions import DRAWS_FINAL_SAMPLES
 from Verl.trainer.run_checks import check_epochs, steps_by_epochs
 
 

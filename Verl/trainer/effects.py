@@ -18,7 +18,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from Verl.errors import UserError
-from Verl.trainer import conditions
+from Verl.trainer.ppo import conditions
 
 TABLE = Path(__file__).with_name("effects.yaml")
 

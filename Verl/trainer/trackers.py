@@ -16,15 +16,25 @@ import math
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
-if TYPE_CHECKING:
-    from Verl.trainer.run_log import RunLog
+from Verl.trainer.console import Console
 
 KEY = "trackers"  # of run.json: {logger: the run's id there}
+
+
+class Record(Protocol):
+    """What is used of a run's record (`Verl.trainer.run_log.RunLog`): run.json, the lines of the jsonl, the console."""
+
+    last_step: int
+    console: Console
+
+    def recorded(self) -> dict[str, Any]: ...
+    def describe(self, **entries: Any) -> None: ...
+    def records(self) -> Iterable[dict[str, Any]]: ...
 
 
 def names(config: DictConfig) -> list[str]:
@@ -33,7 +43,7 @@ def names(config: DictConfig) -> list[str]:
     return [requested] if isinstance(requested, str) else [str(one) for one in requested]
 
 
-def prepare(config: DictConfig, run_log: RunLog) -> None:
+def prepare(config: DictConfig, run_log: Record) -> None:
     """Before verl opens its loggers, and once the log is cut back: which run of theirs this one is."""
     requested, known = names(config), dict(run_log.recorded().get(KEY) or {})
     if "wandb" in requested:
@@ -59,7 +69,7 @@ def _name_wandb(known: str | None) -> str:
     return run
 
 
-def bring_in_line(tracking: Any, run_log: RunLog) -> None:
+def bring_in_line(tracking: Any, run_log: Record) -> None:
     """After verl has opened its loggers."""
     loggers = getattr(tracking, "logger", {})
     if "tensorboard" in loggers:
@@ -93,7 +103,7 @@ def _purge_tensorboard(writer: Any, step: int) -> None:
 # ---- trackio ------------------------------------------------------------------------------------------------------
 
 
-def _open_trackio(config: DictConfig, run_log: RunLog, resumed: bool) -> str:
+def _open_trackio(config: DictConfig, run_log: Record, resumed: bool) -> str:
     """Open the run before verl does, which then takes it as it is; its id.
 
     A run of this name of another start is left alone: `resumed` says that run.json knows of one of ours.

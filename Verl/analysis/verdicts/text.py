@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.style import arm_label
+from Verl.analysis.verdicts.comparison import Comparison
 from Verl.statistics import VERDICTS
-
-if TYPE_CHECKING:
-    from Verl.analysis.verdicts.comparison import Comparison
 
 
 def number(x: float) -> str:

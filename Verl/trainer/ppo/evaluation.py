@@ -14,7 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import transfer_queue as tq
@@ -27,12 +27,10 @@ from Verl.reward.parts import means as part_means
 from Verl.seeds import derive
 from Verl.statistics.questions import pass_at_k
 from Verl.trainer.benchmarks import benchmarks, files_of
-from Verl.trainer.conditions import DRAWS_FINAL_SAMPLES
+from Verl.trainer.ppo.conditions import DRAWS_FINAL_SAMPLES
 from Verl.trainer.ppo.generation_records import GenerationRecords
 from Verl.trainer.ppo.rollouts import Rollouts
-
-if TYPE_CHECKING:
-    from Verl.trainer.ppo.ray_trainer_base import RayTrainer
+from Verl.trainer.ppo.served_trainer import ServedTrainer
 
 PARTITION = "val"
 
@@ -55,7 +53,7 @@ class EvaluationSet:
 class Evaluator:
     """Draws, scores and counts the evaluation responses of one run."""
 
-    def __init__(self, trainer: "RayTrainer"):
+    def __init__(self, trainer: ServedTrainer):
         self.trainer, self.config = trainer, trainer.config
         settings, config = self.config.evaluation, self.config
         test = self._read(config.data.test_files)
