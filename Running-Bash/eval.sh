@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Evaluates a model on a prepared set: one sample per question at temperature 1.0 unless told otherwise.
+# Evaluates a model on a prepared set: one sample per question at temperature 1.0 by default.
 #
 #   bash Running-Bash/eval.sh --model tiny --data arith --out <folder>     by name: Verl/trainer/config/{model,data}/*.yaml
 #   bash Running-Bash/eval.sh --model <folder, Hub name or <run>/checkpoints/global_step_k> --data <parquet> --out <folder>

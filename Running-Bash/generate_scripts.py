@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes run_<cell>_<pair>.sh for every cell that study.yaml declares, Running-Results/plot_<factor>.py for every factor, and
+"""Writes run_<arm>_<pair>.sh for every arm that study.yaml declares, Running-Results/plot_<factor>.py for every factor, and
 the table of docs/factors.md.
 
     python Running-Bash/generate_scripts.py            write what differs

@@ -4,7 +4,7 @@
     python -m Verl.doctor --pair qwen0.5b_gsm       and the memory that the plan gives to a pair's base line
 
 A line per look: `ok`, `note` (a run starts all the same) or `STOP` (it could not start), with what to do. Exit status 1 if one
-says STOP. Nothing is started and nothing changed; the network is asked once, for three seconds.
+says STOP. Nothing is started and nothing changed; the network is tried once, for three seconds.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def ports() -> Iterator[Finding]:
 def hub() -> Iterator[Finding]:
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
-        yield Finding(OK, "Hub", "HF_HUB_OFFLINE: not asked")
+        yield Finding(OK, "Hub", "HF_HUB_OFFLINE: not tried")
         return
     reason = _no_answer(address)
     if reason:

@@ -1,8 +1,8 @@
 """verl's agent loop with a seed per request.
 
 verl 0.9.1 gives all rollouts of a query the same sampling parameters (verl/trainer/ppo/v1/agent_loop_tq.py,
-`_run_prompt`), so its rollouts can't be told apart, repeated or paired. `_run_agent_loop` is called once per rollout
-with its number: there the seed goes in. The `hf` server is also told how many requests belong together
+`_run_prompt`), so its rollouts can't be distinguished, repeated or paired. `_run_agent_loop` is called once per rollout
+with its number: there the seed goes in. The `hf` server also gets how many requests belong together
 (Verl/adapter/hf/rollout.py says why); vLLM, which would reject the key, is not.
 """
 

@@ -64,7 +64,7 @@ class Device:
         return Decoder(model, end_tokens, max_rows)
 
     def can_host(self, config: DictConfig) -> bool:
-        """Whether runs like this one may share processes: whether a run's state can't be told from a fresh process's then.
+        """Whether runs like this one may share processes: whether a run then starts in the state of a fresh process.
 
         On a GPU this has not been shown: what an earlier run leaves in vLLM, CUDA and its allocator may change a byte.
         """

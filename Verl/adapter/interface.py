@@ -190,7 +190,7 @@ RELIED_ON = {
     "verl.utils.debug.metrics": {"calculate_debug_metrics(data)": "the gap to the rollout, as verl computes it"},
     "verl.utils.tracking": {
         "Tracking(project_name, experiment_name, default_backend, config)": "its loggers by name, after a resume too",
-        "_TensorboardAdapter(project_name, experiment_name)": "its writer is told where a resumed run goes on",
+        "_TensorboardAdapter(project_name, experiment_name)": "its writer gets the step at which a resumed run continues",
         "FileLogger(project_name, experiment_name)": "the beginning that it empties is logged again",
     },
     "verl.utils.import_utils": {"load_class_from_fqn(fqn)": "the agent loop's manager"},

@@ -2,7 +2,7 @@
 
 PPO's ratio compares the policy with the one that the round began with. With one update per round these are the same
 weights, so a pass that computes the old log-probabilities beforehand computes what the update's forward pass computes
-again. Where it is left out (`updates_once` in Verl/trainer/conditions.py says when), the update takes the old ones from its
+again. Where it is left out (`updates_once` in Verl/trainer/ppo/conditions.py says when), the update takes the old ones from its
 own forward pass: the ratio is 1 exactly, and its gradient that of the policy. What verl 0.9.1 logs from the pass that is left
 out (verl/trainer/ppo/v1/trainer_base.py, `_compute_old_log_prob`: entropy, and the gap to the rollout's own
 log-probabilities) is computed here, by verl's own functions.

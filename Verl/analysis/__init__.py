@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from Verl.analysis.study import Study, load_study
+    from Verl.analysis.study import StudyResults, load_study
 
-__all__ = ["Study", "load_study"]
+__all__ = ["StudyResults", "load_study"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from Verl import RESULT_DIR
 from Verl.analysis.runs import packed
-from Verl.analysis.runs.files import IDENTITY, TEST
+from Verl.analysis.runs.run_file import IDENTITY, TEST
 from Verl.analysis.runs.table import Runs, evaluation_files, load_runs
 from Verl.analysis.verdicts.compare import compare, study_family, study_verdicts
 from Verl.analysis.verdicts.comparison import Comparison
@@ -36,7 +36,7 @@ _TOTALS = {"tokens_generated": "ledger/total_tokens_generated", "hours": "ledger
 _NOT_SCORES = ("text", "tokens")
 
 
-def load_study(folder: Path | str = RESULT_DIR, margin: float = MARGIN) -> Study:
+def load_study(folder: Path | str = RESULT_DIR, margin: float = MARGIN) -> StudyResults:
     """The runs of a folder: one that runs write to, or a study as it is committed, packed or not.
 
     Args:
@@ -51,12 +51,12 @@ def load_study(folder: Path | str = RESULT_DIR, margin: float = MARGIN) -> Study
         raise UserError(f"{folder} is not a folder: give one with runs, as Running-Results/result")
     for place in (folder, folder / "result"):
         if packed.find(place, "*.jsonl") or packed.find(place, "*.log"):
-            return Study(place, margin)
+            return StudyResults(place, margin)
     raise UserError(f"no run found in {folder}: give a folder with runs, as Running-Results/result")
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyResults:
     """What `load_study` gives."""
 
     folder: Path

@@ -110,23 +110,23 @@ def arm_looks(arms: Iterable[str]) -> dict[str, Look]:
 
 @cache
 def _declared_looks() -> dict[str, Look]:
-    """Those above, then one for every other cell of study.yaml, in its order: unlike the cells beside it in any figure."""
+    """Those above, then one for every other arm of study.yaml, in its order: unlike the arms beside it in any figure."""
     study, looks = declared(), dict(_LOOKS)
-    for cell in study.cells:
-        if cell not in looks:
-            beside = [looks[arm] for arm in _beside(study, cell, looks)]
-            looks[cell] = _free(cell, beside, looks.values())
+    for arm in study.arms:
+        if arm not in looks:
+            beside = [looks[other] for other in _beside(study, arm, looks)]
+            looks[arm] = _free(arm, beside, looks.values())
     return looks
 
 
-def _beside(study: Study, cell: str, arms: Iterable[str]) -> list[str]:
-    """Those of the arms that may stand in one figure with a cell."""
+def _beside(study: Study, arm: str, others: Iterable[str]) -> list[str]:
+    """Those of the others that may stand in one figure with an arm."""
     names = set()
     for factor in study.factors.values():
         scaled = [one for pair in study.pairs.values() for one in pair.members(factor).values()]
         of_factor = {*factor.members, *factor.also, factor.reference, *scaled}
-        names |= of_factor if cell in of_factor else set()
-    return [arm for arm in arms if any(fnmatchcase(arm, name) for name in names)]
+        names |= of_factor if arm in of_factor else set()
+    return [other for other in others if any(fnmatchcase(other, name) for name in names)]
 
 
 def _free(arm: str, beside: Collection[Look], used: Collection[Look]) -> Look:
@@ -139,19 +139,19 @@ def _free(arm: str, beside: Collection[Look], used: Collection[Look]) -> Look:
 
 def arm_label(arm: str) -> str:
     """An arm in a reader's words: ``onerpo_0032_1_7`` is "One-RPO 32x1 +7", ``grpo_0032_1`` the base line."""
-    told = parse_arm(arm)
-    estimator = estimators().get(told.estimator) if told else None
+    parsed = parse_arm(arm)
+    estimator = estimators().get(parsed.estimator) if parsed else None
     if estimator is None:
         return arm
-    size = f"{told.queries}\N{MULTIPLICATION SIGN}{told.rollouts}"
+    size = f"{parsed.queries}\N{MULTIPLICATION SIGN}{parsed.rollouts}"
     if arm == declared().base_line:
         return f"base line {size}"
-    if told.rest.startswith("control_"):
-        return f"control {told.rest.removeprefix('control_').replace('_', ' ')} {size}"
+    if parsed.rest.startswith("control_"):
+        return f"control {parsed.rest.removeprefix('control_').replace('_', ' ')} {size}"
     label = f"{estimator.label} {size}"
-    if told.size is not None:
-        label += f" {estimator.size.mark if estimator.size else ''}{told.size}"
-    return f"{label} {told.rest.replace('_', ' ')}" if told.rest else label
+    if parsed.size is not None:
+        label += f" {estimator.size.mark if estimator.size else ''}{parsed.size}"
+    return f"{label} {parsed.rest.replace('_', ' ')}" if parsed.rest else label
 
 
 STYLE = {

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from Verl.data.arithmetic import Question, stream
+from Verl.data.arithmetic import ArithmeticSum, stream
 
 ANSWER_MARK = "#"
 _TERM = re.compile(r"[+-]?\d+")
@@ -26,7 +26,7 @@ class Demonstration:
     response: str
 
 
-def step_by_step(question: Question) -> str:
+def step_by_step(question: ArithmeticSum) -> str:
     """The response that writes every running sum: `7+5-3=` gives `7+5=12;12-3=9;#9`."""
     first, *others = _TERM.findall(question.text.removesuffix("="))
     running, steps = int(first), ""
@@ -39,7 +39,7 @@ def step_by_step(question: Question) -> str:
     return steps + direct(question)
 
 
-def direct(question: Question) -> str:
+def direct(question: ArithmeticSum) -> str:
     """The response that answers at once: `7+5-3=` gives `#9`."""
     return ANSWER_MARK + question.answer
 

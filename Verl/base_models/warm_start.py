@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from Verl.base_models.demonstrations import Demonstration
 from Verl.base_models.tokenizer import ASSISTANT
-from Verl.data.arithmetic import Question
+from Verl.data.arithmetic import ArithmeticSum
 from Verl.reward import arithmetic
 
 _IGNORED = -100  # label of a position without loss (the default of cross_entropy)
@@ -130,7 +130,7 @@ def sample_responses(
 def pass_at_1(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Question],
+    questions: Sequence[ArithmeticSum],
     *,
     max_new_tokens: int,
     seed: int,

@@ -74,8 +74,8 @@ def keep_freed_memory() -> dict[str, str]:
 
     By default much of it goes back to the system and is taken again at every pass, zeroed page by page: a fifth of a step of
     the default run (0.79 s with it, 0.64 s without). A large model's peak grows by what is kept. Older versions refuse to take
-    more than 32 MiB at once from what is kept, and with a threshold that they refuse they would keep nothing, so this one is
-    asked (mallopt(3)).
+    more than 32 MiB at once from what is kept, and with a threshold that they refuse they would keep nothing: the
+    largest that this one takes is set (mallopt(3)).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -26,7 +26,7 @@ from Verl.adapter.interface import replaced
 from Verl.adapter.process_state import ProcessState
 from Verl.trainer.ppo.estimators import TRAINERS
 from Verl.trainer.run_log import RunLog
-from Verl.trainer.runner import Runner, set_environment, stop_ray
+from Verl.trainer.task_runner import InProcessRunner, set_environment, stop_ray
 from Verl.trainer.verl_checks import check_with_verl
 
 _WORKERS_AT_MOST = 8  # worker groups, one for each set of roles and marks that the runs need; then the host begins anew
@@ -132,15 +132,15 @@ class Host:
         """verl's trainer asks for a new worker group: it gets the one that is there, with new workers in its processes."""
         from verl.single_controller.ray import RayWorkerGroup, create_colocated_worker_cls
 
-        asked: list[dict[str, Any]] = []
+        requested: list[dict[str, Any]] = []
         marks = _settings(config, MARKS)
 
         def colocated(class_dict: dict[str, Any]) -> Any:
-            asked.append(class_dict)
+            requested.append(class_dict)
             return create_colocated_worker_cls(class_dict=class_dict)
 
         def group(resource_pool: Any, ray_cls_with_init: Any, **kwargs: Any) -> Any:
-            parts = asked.pop()
+            parts = requested.pop()
             key = (*parts, marks)
             if key in self.groups:
                 for role, part in parts.items():
@@ -175,7 +175,7 @@ def _no_fingerprints() -> AbstractContextManager:
     return replaced(update_fingerprint=lambda *_: uuid.uuid4().hex)
 
 
-class _HostedRunner(Runner):
+class _HostedRunner(InProcessRunner):
     """The order of a run, without the start of what its host has started."""
 
     def __init__(self, config: DictConfig, algorithm: str, run_log: RunLog, host: Host):
@@ -199,11 +199,11 @@ class _HostedRunner(Runner):
     def _start_server(self, config: DictConfig) -> Any:
         import ray
 
-        asked = config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
+        requested = config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
         if self.host.server is None:
             self.host.server = self.device.start_server(config)
         else:
-            ray.get(self.host.server.renew.remote(*asked))
+            ray.get(self.host.server.renew.remote(*requested))
         return self.host.server
 
 

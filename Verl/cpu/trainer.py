@@ -10,7 +10,7 @@ from Verl.cpu.batch_fields import FOR_THE_UPDATE
 from Verl.cpu.batched_loop import without_load_balancer
 from Verl.cpu.local_queue import Ends, LocalQueue
 from Verl.cpu.worker import REFERENCE_SECONDS, CPUWorker
-from Verl.trainer.conditions import updates_once
+from Verl.trainer.ppo.conditions import updates_once
 
 
 def on_cpu(trainer_class: type[PPOTrainerSync], queue: LocalQueue | None) -> type[PPOTrainerSync]:

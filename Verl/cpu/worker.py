@@ -282,10 +282,10 @@ class CPUWorker(PolicyWorker):
     def _reference_pass(self, data: TensorDict) -> TensorDict:
         """As verl's trainer asks for it (verl/trainer/ppo/v1/trainer_base.py): of a policy with adapters the reference is
         the policy without them."""
-        asked = data.select(*[key for key in (*_FIELDS, "position_ids") if key in data])
-        tu.assign_non_tensor(asked, calculate_entropy=False, compute_loss=False, temperature=data["temperature"])
-        tu.assign_non_tensor(asked, no_lora_adapter=self.ref is None)
-        return (self.ref or self.actor).infer_batch(asked)
+        requested = data.select(*[key for key in (*_FIELDS, "position_ids") if key in data])
+        tu.assign_non_tensor(requested, calculate_entropy=False, compute_loss=False, temperature=data["temperature"])
+        tu.assign_non_tensor(requested, no_lora_adapter=self.ref is None)
+        return (self.ref or self.actor).infer_batch(requested)
 
 
 def _responses_of(output: torch.Tensor, data: TensorDict) -> torch.Tensor:

@@ -39,7 +39,7 @@ _STREAMS = {"test": 0, "validation": 1, "train": 2, "warm_start": 3}
 
 
 @dataclass(frozen=True)
-class Question:
+class ArithmeticSum:
     """One task: the prompt text (`7+5-3=`), its answer (`9`) and its number of terms (3)."""
 
     text: str
@@ -52,41 +52,41 @@ def in_warm_start_half(text: str) -> bool:
     return hashlib.sha256(text.encode()).digest()[0] % 2 == 1
 
 
-def stream(name: str, seed: int) -> Iterator[Question]:
+def stream(name: str, seed: int) -> Iterator[ArithmeticSum]:
     """Questions of one stream ("train", "validation", "test" or "warm_start"), repeats included, up to a seed block.
 
     The block of (seed, name) starts at (4 * seed + number of the stream) * 1,000,000: no two blocks overlap.
     """
     if seed < 0:
         raise ValueError(f"seed must be >= 0, got {seed}")
-    import reasoning_gym  # late: it takes a second, and whether a set is up to date is asked without it
+    import reasoning_gym  # late: it takes a second, and the check whether a set is up to date does without it
 
     first = (len(_STREAMS) * seed + _STREAMS[name]) * _SEED_BLOCK
     items = reasoning_gym.create_dataset("chain_sum", seed=first, size=_SEED_BLOCK, **TASK_SETTINGS)
     for item in items:
         text = item["metadata"]["expression"].replace(" ", "") + "="
         if in_warm_start_half(text) == (name == "warm_start"):
-            yield Question(text=text, answer=item["answer"], terms=item["metadata"]["num_terms"])
+            yield ArithmeticSum(text=text, answer=item["answer"], terms=item["metadata"]["num_terms"])
 
 
-def draw_splits(seed: int, sizes: Mapping[str, int] = SPLIT_SIZES) -> dict[str, list[Question]]:
+def draw_splits(seed: int, sizes: Mapping[str, int] = SPLIT_SIZES) -> dict[str, list[ArithmeticSum]]:
     """Draw train, validation and test: `sizes[split]` different questions each, none of them in two splits."""
     unknown = set(sizes) - set(_DRAWING_ORDER)
     if unknown:
         raise ValueError(f"unknown splits {sorted(unknown)}; known are {sorted(_DRAWING_ORDER)}")
     taken: set[str] = set()
-    drawn: dict[str, list[Question]] = {}
+    drawn: dict[str, list[ArithmeticSum]] = {}
     for split in _DRAWING_ORDER:
         if split in sizes:
             drawn[split] = _draw_new(stream(split, seed), sizes[split], taken, split)
     return {split: drawn[split] for split in sizes}
 
 
-def _draw_new(questions: Iterator[Question], count: int, taken: set[str], split: str) -> list[Question]:
+def _draw_new(questions: Iterator[ArithmeticSum], count: int, taken: set[str], split: str) -> list[ArithmeticSum]:
     """The first `count` questions that are not in `taken`; adds them to it."""
     if count < 1:
         raise ValueError(f"split {split!r} needs at least one question, got {count}")
-    new: list[Question] = []
+    new: list[ArithmeticSum] = []
     for question in questions:
         if question.text not in taken:
             taken.add(question.text)
@@ -96,7 +96,7 @@ def _draw_new(questions: Iterator[Question], count: int, taken: set[str], split:
     raise ValueError(f"split {split!r}: only {len(new)} of {count} different questions exist in its seed block")
 
 
-def to_row(question: Question, split: str, index: int) -> dict:
+def to_row(question: ArithmeticSum, split: str, index: int) -> dict:
     """A question in verl's row format. `index` counts per split from 0 and is what the replay window is keyed by."""
     return make_row(
         data_source=CHAIN_SUM,
@@ -114,7 +114,7 @@ def to_row(question: Question, split: str, index: int) -> dict:
 
 def recipe() -> dict:
     """What decides the rows besides the options (`Verl.data.recipe`)."""
-    example = to_row(Question("7+5-3=", "9", 3), "train", 0)
+    example = to_row(ArithmeticSum("7+5-3=", "9", 3), "train", 0)
     return {**example, "task": TASK_SETTINGS, "default sizes": SPLIT_SIZES, "generator": _generator()}
 
 

@@ -10,12 +10,12 @@ import re
 from pathlib import Path
 
 from Verl.data import prompts
-from Verl.data.checks import DataError
 from Verl.data.hub import load_hub_split
 from Verl.data.prepare import DataSet
 from Verl.data.readers import RawRow, RawSplit, find_split, read_files, split_of_file
+from Verl.data.row_checks import DataError
 from Verl.data.schema import normalise_question
-from Verl.data.splits import Published, Question, parse_rows
+from Verl.data.splits import Published, SplitRow, parse_rows
 from Verl.reward import sources
 
 HUB_CONFIG = "main"
@@ -30,7 +30,7 @@ def final_number(answer: str) -> str | None:
     return found.group(1).replace(",", "") if found else None
 
 
-def to_question(row: RawRow) -> Question:
+def to_question(row: RawRow) -> SplitRow:
     """A published row, in whichever layout. Raises DataError with file, row and field."""
     if row.in_verl_schema:
         text, index = row.verl_question(prompts.GSM8K_INSTRUCTION), row.verl_index()
@@ -39,12 +39,12 @@ def to_question(row: RawRow) -> Question:
         if not re.fullmatch(_NUMBER, truth):
             raise row.error("reward_model.ground_truth", f"is {truth!r}, not a number")
         truth = truth.replace(",", "")
-        return Question(sources.GSM8K, text, truth, answer, index)
+        return SplitRow(sources.GSM8K, text, truth, answer, index)
     text, answer = row.text("question"), row.text("answer")
     truth = final_number(answer)
     if truth is None:
         raise row.error("answer", "does not end in '#### <number>'")
-    return Question(sources.GSM8K, text, truth, answer, row.index)
+    return SplitRow(sources.GSM8K, text, truth, answer, row.index)
 
 
 def load(args: argparse.Namespace) -> Published:

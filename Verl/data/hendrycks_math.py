@@ -14,12 +14,12 @@ import re
 from pathlib import Path
 
 from Verl.data import prompts
-from Verl.data.checks import DataError
 from Verl.data.hub import load_hub_split
 from Verl.data.prepare import DataSet
 from Verl.data.readers import RawRow, RawSplit, find_split, read_files, split_of_file
+from Verl.data.row_checks import DataError
 from Verl.data.schema import normalise_question
-from Verl.data.splits import Published, Question, parse_rows
+from Verl.data.splits import Published, SplitRow, parse_rows
 from Verl.reward import sources
 from Verl.reward.hendrycks import boxed as last_boxed  # the lenient rule's reader, which no layout defeats
 
@@ -34,7 +34,7 @@ def latex_key(text: str) -> str:
     return normalise_question(bare).replace(" ", "")
 
 
-def to_question(row: RawRow) -> Question:
+def to_question(row: RawRow) -> SplitRow:
     """A published row, in whichever layout. Raises DataError with file, row and field."""
     if row.in_verl_schema:
         text, index = row.verl_question(prompts.MATH_INSTRUCTION), row.verl_index()
@@ -46,7 +46,7 @@ def to_question(row: RawRow) -> Question:
         if truth is None:
             raise row.error("solution", "has no \\boxed{...} that closes")
     data_source = sources.MATH_500 if _is_math500(row) else sources.MATH
-    return Question(data_source, text, truth.strip(), solution, index, _level(row), _subject(row))
+    return SplitRow(data_source, text, truth.strip(), solution, index, _level(row), _subject(row))
 
 
 def _without_braces(truth: str) -> str:

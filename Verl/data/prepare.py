@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from Verl.data.checks import DataError
 from Verl.data.hub import HubError
 from Verl.data.prompt_length import count_overlong
+from Verl.data.row_checks import DataError
 from Verl.data.schema import make_row, write_split_set
-from Verl.data.splits import Counts, Published, Question, build_splits
+from Verl.data.splits import Counts, Published, SplitRow, build_splits
 
 EXIT_WRITTEN, EXIT_REFUSED, EXIT_NO_HUB = 0, 1, 2
 
@@ -39,7 +39,7 @@ class DataSet:
     prompt: Callable[[str], str]
     key: Callable[[str], str]
     load: Callable[[argparse.Namespace], Published]
-    example: Question
+    example: SplitRow
     add_options: Callable[[argparse.ArgumentParser], None] | None = None
     options: tuple[str, ...] = ()
     source_variable: str | None = None
@@ -103,7 +103,7 @@ def _typed(data_set: DataSet, args: argparse.Namespace) -> list[str]:
     return typed + (["--source", "<folder of the published files>"] if args.source is not None else [])
 
 
-def _row(data_set: DataSet, split: str, question: Question) -> dict[str, Any]:
+def _row(data_set: DataSet, split: str, question: SplitRow) -> dict[str, Any]:
     return make_row(
         data_source=question.data_source,
         question=question.text,

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from Verl.data.checks import DataError
 from Verl.data.hub import go_offline_unless_reachable
+from Verl.data.row_checks import DataError
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from Verl.data.checks import DataError
+from Verl.data.row_checks import DataError
 from Verl.data.schema import MANIFEST
 
 SPLITS = ("train", "test")

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from Verl.data.checks import DataError
+from Verl.data.row_checks import DataError
 from Verl.data.schema import MANIFEST, SCRIPT, how_to_prepare, script_recipe
 
 _IN_WORDS = {"reward_model": "the ground truth", SCRIPT: f"its {SCRIPT}"}

@@ -31,7 +31,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from Verl.data.checks import DataError, check_table
+from Verl.data.row_checks import DataError, check_table
 from Verl.files import TEMPORARY, locked, write_atomic
 
 SCHEMA_VERSION = 1

@@ -15,12 +15,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from Verl.data.checks import DataError
 from Verl.data.readers import RawRow
+from Verl.data.row_checks import DataError
 
 
 @dataclass(frozen=True)
-class Question:
+class SplitRow:
     """A question as all data sets give it. `index`: row number from 0 in the source split. `answer`: solution or ""."""
 
     data_source: str
@@ -36,13 +36,13 @@ class Question:
 class Published:
     """What a source gave. None: the source has no such split. `held_out`: further test questions, never trained on."""
 
-    train: list[Question] | None
-    test: list[Question] | None
-    held_out: list[Question] = field(default_factory=list)
+    train: list[SplitRow] | None
+    test: list[SplitRow] | None
+    held_out: list[SplitRow] = field(default_factory=list)
     origin: list[dict[str, str]] = field(default_factory=list)
 
 
-def parse_rows(rows: Sequence[RawRow], to_question: Callable[[RawRow], Question]) -> list[Question]:
+def parse_rows(rows: Sequence[RawRow], to_question: Callable[[RawRow], SplitRow]) -> list[SplitRow]:
     """The questions of one split. Raises DataError for a row that is none, or that carries another row's index."""
     by_index: dict[int, RawRow] = {}
     questions = []
@@ -71,10 +71,10 @@ class Counts:
 
 def build_splits(
     published: Published, *, key: Callable[[str], str], seed: int, validation: int
-) -> tuple[dict[str, list[Question]], Counts]:
+) -> tuple[dict[str, list[SplitRow]], Counts]:
     """The splits to write, in source order, and what was dropped. `validation` questions are cut from train."""
     counts = Counts()
-    splits: dict[str, list[Question]] = {}
+    splits: dict[str, list[SplitRow]] = {}
     test = published.test or []
     if published.train is not None:
         forbidden = {key(question.text) for question in (*test, *published.held_out)}
@@ -93,12 +93,12 @@ def build_splits(
 
 
 def _clean_train(
-    train: Sequence[Question], forbidden: set[str], key: Callable[[str], str], counts: Counts
-) -> list[Question]:
+    train: Sequence[SplitRow], forbidden: set[str], key: Callable[[str], str], counts: Counts
+) -> list[SplitRow]:
     """Train without unanswered rows, leaks and copies; each dropped row is counted once, under the first of these."""
     counts.train_read = len(train)
     seen: set[str] = set()
-    kept: list[Question] = []
+    kept: list[SplitRow] = []
     for question in train:
         question_key = key(question.text)
         if not question.ground_truth.strip():
@@ -113,7 +113,7 @@ def _clean_train(
     return kept
 
 
-def _choose(train: Sequence[Question], key: Callable[[str], str], seed: int, size: int) -> set[int]:
+def _choose(train: Sequence[SplitRow], key: Callable[[str], str], seed: int, size: int) -> set[int]:
     """The indices of `size` questions, drawn without replacement by seed.
 
     By the hash of seed and question, not by a random generator: the draw then depends neither on the row order nor

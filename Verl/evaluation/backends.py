@@ -16,7 +16,7 @@ from Verl.adapter.load_checkpoint import export_checkpoint, load_checkpoint
 from Verl.errors import UserError
 from Verl.evaluation.models import ModelSource
 
-Tick = Callable[[int], None]  # is told, while a batch is decoded, how many tokens long its responses are by now
+Tick = Callable[[int], None]  # called while a batch is decoded, with the number of tokens that its responses have so far
 
 
 class Backend(Protocol):
@@ -25,16 +25,16 @@ class Backend(Protocol):
     def generate(self, requests: Sequence[Request], tick: Tick) -> list[Completion]: ...
 
 
-def choose_device(asked: str) -> str:
+def choose_device(requested: str) -> str:
     """Either "cpu" or "cuda"; "auto" takes the GPU where there is one that can be used. Raises UserError."""
     has_gpu, has_vllm = torch.cuda.is_available(), find_spec("vllm") is not None
-    if asked == "auto":
+    if requested == "auto":
         return "cuda" if has_gpu and has_vllm else "cpu"
-    if asked == "cuda" and not has_gpu:
+    if requested == "cuda" and not has_gpu:
         raise UserError("--device cuda: no GPU is visible here; give --device cpu")
-    if asked == "cuda" and not has_vllm:
+    if requested == "cuda" and not has_vllm:
         raise UserError("--device cuda needs vllm: pip install -r requirements-gpu.txt, or give --device cpu")
-    return asked
+    return requested
 
 
 def open_backend(source: ModelSource, tokenizer: Any, device: str, rows: int, tokens: int, work: Path) -> Backend:

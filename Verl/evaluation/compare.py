@@ -14,12 +14,12 @@ import numpy as np
 
 from Verl.errors import UserError
 from Verl.evaluation.metrics import Metric, Row, all_metrics
-from Verl.evaluation.questions import Key
+from Verl.evaluation.queries import Key
 from Verl.evaluation.settings import EvalSettings
 from Verl.statistics import questions as stats
 
 
-class Comparison(NamedTuple):
+class ModelComparison(NamedTuple):
     """One metric of two evaluations on their common questions; `difference` is this one minus the other."""
 
     name: str
@@ -44,7 +44,7 @@ class Other:
         self.metrics = all_metrics(rows, evaluation["settings"]["temperature"])
 
     def check(self, settings: EvalSettings, truths: dict[Key, str]) -> None:
-        """Raises UserError unless it was decoded alike and asked (some of) the same questions."""
+        """Raises UserError unless it was decoded alike and shares questions."""
         theirs = self.evaluation["settings"]
         for name, value in settings.decoding().items():
             if theirs[name] != value:
@@ -65,14 +65,14 @@ class Other:
             )
 
 
-def compare(ours: Sequence[Metric], others: Sequence[Metric]) -> list[Comparison]:
+def compare(ours: Sequence[Metric], others: Sequence[Metric]) -> list[ModelComparison]:
     """Every metric that both have, on the questions that both have."""
     by_name = {(metric.name, metric.rule): metric for metric in others}
     pairs = [(metric, by_name[metric.name, metric.rule]) for metric in ours if (metric.name, metric.rule) in by_name]
     return [_compare(this, other) for this, other in pairs]
 
 
-def _compare(this: Metric, other: Metric) -> Comparison:
+def _compare(this: Metric, other: Metric) -> ModelComparison:
     values = dict(zip(other.keys_Q, other.values_Q, strict=True))
     common = [place for place, key in enumerate(this.keys_Q) if key in values]
     a_Q = this.values_Q[common]
@@ -81,7 +81,7 @@ def _compare(this: Metric, other: Metric) -> Comparison:
     p, test = result.p, "paired bootstrap"
     if np.isin(a_Q, (0.0, 1.0)).all() and np.isin(b_Q, (0.0, 1.0)).all() and _is_one_answer(this.name):
         p, test = stats.mcnemar_exact(a_Q, b_Q), "exact McNemar"
-    return Comparison(
+    return ModelComparison(
         name=this.name,
         rule=this.rule,
         label=this.label,

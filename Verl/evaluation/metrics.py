@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from Verl.evaluation.answers import voted_answer
-from Verl.evaluation.questions import Key
+from Verl.evaluation.queries import Key
 from Verl.reward.score import has_lenient_rule
 from Verl.reward.sources import KNOWN_DATA_SOURCES
 from Verl.statistics import questions as stats

@@ -11,7 +11,7 @@ from typing import Any
 
 from Verl.data.hub import go_offline_unless_reachable
 from Verl.errors import UserError
-from Verl.evaluation.questions import fingerprint
+from Verl.evaluation.queries import fingerprint
 
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 

@@ -14,19 +14,19 @@ from rich.console import Console
 from Verl import provenance
 from Verl.adapter.generation import Completion, Request
 from Verl.errors import UserError
-from Verl.evaluation import report
+from Verl.evaluation import printed
 from Verl.evaluation.backends import Backend, choose_device, open_backend
 from Verl.evaluation.compare import Other, compare
 from Verl.evaluation.metrics import all_metrics
 from Verl.evaluation.models import ModelSource, find_model, load_tokenizer, template_of_run
-from Verl.evaluation.questions import Question, encode, fingerprint, read_questions
+from Verl.evaluation.queries import EvaluationQuery, encode, fingerprint, read_questions
 from Verl.evaluation.scoring import Scorer
 from Verl.evaluation.settings import EvalSettings
 from Verl.evaluation.store import Store, read_evaluation
 from Verl.reward.parts import gathered, means
 from Verl.seeds import rollout_seed
 
-Item = tuple[Question, int, bool, Request]  # question, sample number, whether greedy, what to generate
+Item = tuple[EvaluationQuery, int, bool, Request]  # question, sample number, whether greedy, what to generate
 
 
 def evaluate(
@@ -54,13 +54,13 @@ def evaluate(
             store.finish(evaluation)
         else:
             console.print(f"{settings.out}: this evaluation is finished already", highlight=False, soft_wrap=True)
-        report.show(console, evaluation)
+        printed.show(console, evaluation)
         if other is not None:
             evaluation = _compare(settings, store, evaluation, other, console)
     return evaluation
 
 
-def _read_other(settings: EvalSettings, questions: Sequence[Question]) -> Other | None:
+def _read_other(settings: EvalSettings, questions: Sequence[EvaluationQuery]) -> Other | None:
     if settings.against is None:
         return None
     evaluation, rows = read_evaluation(settings.against)
@@ -73,7 +73,7 @@ def _generate_and_count(
     settings: EvalSettings,
     source: ModelSource,
     device: str,
-    questions: Sequence[Question],
+    questions: Sequence[EvaluationQuery],
     store: Store,
     console: Console,
     open_backend: Callable[..., Backend],
@@ -86,7 +86,7 @@ def _generate_and_count(
     scorer = Scorer(settings.reward_function)
     todo = [number for number in range(len(batches)) if not store.has(number)]
     done_before = len(items) - sum(len(batches[number]) for number in todo)
-    progress = report.Progress(console, len(items), done_before, settings.max_response_length)
+    progress = printed.EvaluationProgress(console, len(items), done_before, settings.max_response_length)
     if todo:
         console.print(f"loading {source.name} ({source.kind}) on {device}", highlight=False, soft_wrap=True)
         tokens = settings.max_prompt_length + settings.max_response_length
@@ -117,7 +117,7 @@ def _generate_and_count(
     }
 
 
-def requests_of(settings: EvalSettings, question: Question, prompt: list[int]) -> list[Item]:
+def requests_of(settings: EvalSettings, question: EvaluationQuery, prompt: list[int]) -> list[Item]:
     """What to ask of one question. The seeds are those of the trainer's own evaluation before training (step 0)."""
     items = []
     for sample in range(settings.samples):
@@ -181,5 +181,5 @@ def _compare(
         "against": {"folder": other.name, "comparisons": [one._asdict() for one in comparisons]},
     }
     store.finish(evaluation)
-    report.show_comparison(console, other.name, comparisons)
+    printed.show_comparison(console, other.name, comparisons)
     return evaluation

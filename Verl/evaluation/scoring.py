@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from Verl.evaluation.questions import Question
+from Verl.evaluation.queries import EvaluationQuery
 from Verl.reward.parts import Part, reward_and_parts
 from Verl.reward.result import Scores
 from Verl.reward.score import score_fully
@@ -23,7 +23,7 @@ class Scorer:
     def __init__(self, function: tuple[str, str] | None):
         self._function = TimedFunction(*function, fixed={}, seconds=DEFAULT_SECONDS) if function else None
 
-    def __call__(self, question: Question, text: str, seed: int) -> tuple[Scores, dict[str, Part]]:
+    def __call__(self, question: EvaluationQuery, text: str, seed: int) -> tuple[Scores, dict[str, Part]]:
         """The scores of `text`, and the parts of the function's reward; `seed` is for what the function draws."""
         if self._function is None or question.data_source in KNOWN_DATA_SOURCES:
             return score_fully(question.data_source, text, question.ground_truth), {}
@@ -36,7 +36,7 @@ class Scorer:
         except (CallFailed, ValueError, TypeError):
             return scores._replace(failure=1.0), {}
 
-    async def _reward(self, question: Question, text: str, seed: int) -> tuple[float, dict[str, Part]]:
+    async def _reward(self, question: EvaluationQuery, text: str, seed: int) -> tuple[float, dict[str, Part]]:
         result = await self._function(
             seed,
             data_source=question.data_source,

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, and the checks that need no model."""
+"""The settings of an evaluation, and the checks that need no model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from Verl.errors import UserError
-from Verl.evaluation.questions import fingerprint
+from Verl.evaluation.queries import fingerprint
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -24,7 +24,7 @@ class EvalSettings:
         data: a prepared parquet file.
         out: folder for `responses.parquet` and `evaluation.json`.
         limit: the first so many rows of the file; None takes all. Counted before long prompts are left out, so that
-            two models with different tokenizers are asked the same questions.
+            two models with different tokenizers answer the same questions.
         samples: responses per question at `temperature`; 0 with `greedy` alone.
         greedy: also one answer per question at temperature 0.
         seed: random numbers of a response depend on (seed, question, sample) alone.

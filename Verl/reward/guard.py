@@ -38,7 +38,7 @@ _MOST_CHILDREN = 8  # of the shared guard: 80 MB each, and started only where as
 _MAX_REQUEST_BYTES = 32_768  # below the 64 KB of a pipe, so that writing a request never blocks
 
 
-class Outcome(Enum):
+class ScoringOutcome(Enum):
     """What became of one comparison."""
 
     EQUAL = "equal"
@@ -114,7 +114,7 @@ class MathVerifyGuard:
     def __init__(self, workers: int = 1, cpu_seconds: float = 2.0, wall_seconds: float = 20.0, memory_mb: int = 512):
         if workers < 1 or cpu_seconds <= 0 or wall_seconds <= 0 or memory_mb < 1:
             raise ValueError(f"limits must be positive: {workers=}, {cpu_seconds=}, {wall_seconds=}, {memory_mb=}")
-        self.counts: Counter[Outcome] = Counter()
+        self.counts: Counter[ScoringOutcome] = Counter()
         self._workers = workers
         self.owner = os.getpid()
         self._limits = (cpu_seconds, memory_mb)
@@ -128,7 +128,7 @@ class MathVerifyGuard:
         self._children: set[_Child] = set()
         self._logged: set[str] = set()
 
-    def check(self, truth: str, answer: str) -> Outcome:
+    def check(self, truth: str, answer: str) -> ScoringOutcome:
         """Whether math-verify calls `answer` equivalent to `truth`. Both are text with the formula boxed or in dollars.
 
         Never raises: what goes wrong is logged once, counted, and a FAILURE.
@@ -163,7 +163,7 @@ class MathVerifyGuard:
             self._discard(child)
             self._slots.put(None)
 
-    def _ask(self, child: _Child | None, line: bytes) -> tuple[_Child | None, Outcome]:
+    def _ask(self, child: _Child | None, line: bytes) -> tuple[_Child | None, ScoringOutcome]:
         """The outcome, and the child for the next comparison (None: start one then)."""
         if len(line) > _MAX_REQUEST_BYTES:
             return child, self._failure(f"truth and answer together exceed {_MAX_REQUEST_BYTES} bytes")
@@ -174,16 +174,16 @@ class MathVerifyGuard:
                 child.send(line)
                 reply = child.receive(self._wall_seconds)
             except TimeoutError:
-                return self._replace(child), Outcome.TIMEOUT
+                return self._replace(child), ScoringOutcome.TIMEOUT
             except _ChildGone as gone:
                 if gone.args[0] == -signal.SIGPROF:
-                    return self._replace(child), Outcome.TIMEOUT
+                    return self._replace(child), ScoringOutcome.TIMEOUT
                 child, reason = self._replace(child), f"ended with {gone.args[0]}"
                 continue
             if reply.get("last"):
                 child = self._replace(child)
             if "equal" in reply:
-                return child, Outcome.EQUAL if reply["equal"] else Outcome.DIFFERENT
+                return child, ScoringOutcome.EQUAL if reply["equal"] else ScoringOutcome.DIFFERENT
             return child, self._failure(reply["error"])
         return child, self._failure(f"the math-verify child {reason}, twice for one answer")
 
@@ -218,7 +218,7 @@ class MathVerifyGuard:
             with self._lock:
                 self._children.discard(child)
 
-    def _failure(self, reason: str) -> Outcome:
+    def _failure(self, reason: str) -> ScoringOutcome:
         """FAILURE, with its reason in the log the first time it occurs."""
         with self._lock:
             new = reason not in self._logged and len(self._logged) < _MAX_LOGGED
@@ -226,7 +226,7 @@ class MathVerifyGuard:
                 self._logged.add(reason)
         if new:
             logger.warning("math-verify failed (counted; this reason is not logged again): %s", reason)
-        return Outcome.FAILURE
+        return ScoringOutcome.FAILURE
 
 
 _shared: MathVerifyGuard | None = None

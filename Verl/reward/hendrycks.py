@@ -18,7 +18,7 @@ Format: there is a box that the lenient rule can read, or the answer is strictly
 import re
 
 from Verl.reward import verl_math
-from Verl.reward.guard import MathVerifyGuard, Outcome, shared_guard
+from Verl.reward.guard import MathVerifyGuard, ScoringOutcome, shared_guard
 from Verl.reward.normalise import MAX_CHARS, normalise
 from Verl.reward.result import Scores, scores
 
@@ -66,7 +66,7 @@ def _tail(text: str) -> str:
 
 
 def _certainly_different(answer: str, truth: str) -> bool:
-    """Two different integers (so are most wrong answers), or an answer too long to be one: math-verify isn't asked."""
+    """Two different integers (so are most wrong answers), or an answer too long to be one: math-verify isn't called."""
     if len(answer) > MAX_CHARS:
         return True
     if _SHORT_INTEGER.fullmatch(answer) and _SHORT_INTEGER.fullmatch(truth):
@@ -74,7 +74,7 @@ def _certainly_different(answer: str, truth: str) -> bool:
     return False
 
 
-def ask_math_verify(text: str, content: str | None, truth: str, guard: MathVerifyGuard | None) -> Outcome:
+def ask_math_verify(text: str, content: str | None, truth: str, guard: MathVerifyGuard | None) -> ScoringOutcome:
     """Whether math-verify calls the answer equivalent to `truth`, asking only where the outcome is open.
 
     Args:
@@ -87,11 +87,11 @@ def ask_math_verify(text: str, content: str | None, truth: str, guard: MathVerif
     if content is None:
         answer = _tail(text)
         if not _READABLE.search(answer):
-            return Outcome.DIFFERENT
+            return ScoringOutcome.DIFFERENT
     else:
         content = content.strip()
         if not content or _certainly_different(content, truth):
-            return Outcome.DIFFERENT
+            return ScoringOutcome.DIFFERENT
         answer = rf"\boxed{{{content}}}"
     return (guard or shared_guard()).check(rf"\boxed{{{truth}}}", answer)
 
@@ -112,8 +112,8 @@ def score(text: str, truth: str, guard: MathVerifyGuard | None = None) -> Scores
     outcome = ask_math_verify(text, content, truth, guard)
     return Scores(
         strict=0.0,
-        flexible=float(outcome is Outcome.EQUAL),
+        flexible=float(outcome is ScoringOutcome.EQUAL),
         format=float(content is not None),
-        failure=float(outcome is Outcome.FAILURE),
-        timeout=float(outcome is Outcome.TIMEOUT),
+        failure=float(outcome is ScoringOutcome.FAILURE),
+        timeout=float(outcome is ScoringOutcome.TIMEOUT),
     )

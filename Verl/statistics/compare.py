@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from Verl.statistics import VERDICTS  # noqa: F401  part of this module's interface
-from Verl.statistics.data import Arm, Differences, differences, read_scores
+from Verl.statistics.data import ArmScores, Differences, differences, read_scores
 from Verl.statistics.joint import Family
 from Verl.statistics.model import posterior
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ArmComparison:
     """One arm against the reference.
 
     Args:
@@ -55,8 +55,8 @@ def verdict_of(low: float, high: float, margin: float | None = None) -> str:
     return "worse" if high < 0.0 else "undecided"
 
 
-def _unknown(difference: float, seeds: int, notes: tuple[str, ...]) -> Comparison:
-    return Comparison(difference, -math.inf, math.inf, 1.0, "undecided", seeds, "; ".join(notes))
+def _unknown(difference: float, seeds: int, notes: tuple[str, ...]) -> ArmComparison:
+    return ArmComparison(difference, -math.inf, math.inf, 1.0, "undecided", seeds, "; ".join(notes))
 
 
 def selected(data: Differences, arms: np.ndarray) -> Differences:
@@ -73,7 +73,7 @@ def selected(data: Differences, arms: np.ndarray) -> Differences:
     )
 
 
-def _without_noise(data: Differences, i: int, arm: Arm, base: Arm) -> str | None:
+def _without_noise(data: Differences, i: int, arm: ArmScores, base: ArmScores) -> str | None:
     """What is to be said of an arm that has no noise to judge it by: "twin", "constant", or None for all others."""
     rows = np.flatnonzero(data.used_AS[i])
     if data.sampling_A[i] == 0.0 and np.ptp(data.difference_AS[i, rows]) == 0.0:
@@ -82,9 +82,9 @@ def _without_noise(data: Differences, i: int, arm: Arm, base: Arm) -> str | None
     return "twin" if rows.size > 1 and np.ptp(base_SQ) > 0.0 and np.array_equal(own_SQ, base_SQ) else None
 
 
-def _untested(data: Differences, arms: list[Arm], base: Arm, margin: float | None) -> dict[int, Comparison]:
+def _untested(data: Differences, arms: list[ArmScores], base: ArmScores, margin: float | None) -> dict[int, ArmComparison]:
     """The comparisons that need no model, or for which there is none."""
-    found: dict[int, Comparison] = {}
+    found: dict[int, ArmComparison] = {}
     for i, arm in enumerate(arms):
         difference, seeds, notes = float(data.mean_A[i]), int(data.seeds_A[i]), data.notes[i]
         if seeds == 0:
@@ -95,7 +95,7 @@ def _untested(data: Differences, arms: list[Arm], base: Arm, margin: float | Non
             found[i] = _unknown(difference, seeds, (*notes, "the same difference everywhere: its noise is unknown"))
         elif kind == "twin":
             note = "; ".join([*notes, "the same scores as the reference"])
-            found[i] = Comparison(0.0, 0.0, 0.0, 1.0, verdict_of(0.0, 0.0, margin), seeds, note, 1.0, 0.0)
+            found[i] = ArmComparison(0.0, 0.0, 0.0, 1.0, verdict_of(0.0, 0.0, margin), seeds, note, 1.0, 0.0)
     rest = [i for i in range(len(arms)) if i not in found]
     if rest and data.seeds_A[rest].max() < 2:
         for i in rest:
@@ -106,7 +106,7 @@ def _untested(data: Differences, arms: list[Arm], base: Arm, margin: float | Non
 
 def compare_with(
     scores: Mapping[str, object], reference: str, *, margin: float | None = None, alpha: float = 0.05
-) -> dict[str, Comparison]:
+) -> dict[str, ArmComparison]:
     """Compare every arm with the reference, all as one family.
 
     The model, its assumptions and what breaks it: docs/statistics.md. In short: paired by seed and question; sampling
@@ -121,7 +121,7 @@ def compare_with(
         margin: the largest difference that does not matter, for "equivalent"; None for no such verdict.
         alpha: chance of any false "better" or "worse" in the whole family, and of any interval missing its difference.
     Returns:
-        arm -> ``Comparison``, without the reference, in the order of ``scores``. Empty with the reference alone.
+        arm -> ``ArmComparison``, without the reference, in the order of ``scores``. Empty with the reference alone.
     Raises:
         ValueError: bad shapes, NaN in a part of a seed, an unknown reference, a margin or alpha out of range.
     """
@@ -130,7 +130,7 @@ def compare_with(
 
 def compare_at(
     scores: Mapping[str, object], reference: str, *, margin: float | None, alphas: Sequence[float]
-) -> list[dict[str, Comparison]]:
+) -> list[dict[str, ArmComparison]]:
     """``compare_with`` at several alphas for the work of one."""
     if not all(0.0 < alpha < 0.5 for alpha in alphas):
         raise ValueError(f"alpha must lie between 0 and 0.5, got {', '.join(map(str, alphas))}")
@@ -146,7 +146,7 @@ def compare_at(
     return [{arm.name: of_alpha[i] for i, arm in enumerate(arms)} for of_alpha in found]
 
 
-def _judged(data: Differences, margin: float | None, alphas: Sequence[float]) -> list[list[Comparison]]:
+def _judged(data: Differences, margin: float | None, alphas: Sequence[float]) -> list[list[ArmComparison]]:
     """The comparisons of arms with noise, at least one of them with two seeds, at each alpha."""
     noise = posterior(data)
     _, groups_A = np.unique(data.used_AS, axis=0, return_inverse=True)
@@ -161,7 +161,7 @@ def _judged(data: Differences, margin: float | None, alphas: Sequence[float]) ->
         low_A, high_A = (data.mean_A + sign * family.half_widths(alpha) for sign in (-1.0, 1.0))
         judged.append(
             [
-                Comparison(
+                ArmComparison(
                     difference=float(data.mean_A[i]),
                     low=float(low_A[i]),
                     high=float(high_A[i]),

@@ -28,7 +28,7 @@ import numpy as np
 from scipy.special import erfc
 
 from Verl.statistics.compare import verdict_of
-from Verl.statistics.data import Arm, differences, read_arm, variances
+from Verl.statistics.data import ArmScores, differences, read_arm, variances
 from Verl.statistics.joint import LEVELS, Family, Tails, to_family
 from Verl.statistics.model import Posterior, posterior
 
@@ -123,13 +123,13 @@ def crossed(
         ValueError: a combination missing, bad shapes, or NaN in a part of a seed.
     """
     levels = levels_of(list(scores))
-    cells = [read_arm("-".join(one), scores[one]) for one in product(*levels)]
-    if len({cell.score_SQ.shape[1] for cell in cells}) != 1:
+    arms = [read_arm("-".join(one), scores[one]) for one in product(*levels)]
+    if len({arm.score_SQ.shape[1] for arm in arms}) != 1:
         raise ValueError("all combinations need the same questions in the same order")
-    cells, note = _common_seeds(cells)
+    arms, note = _common_seeds(arms)
     weights = contrasts(levels)
-    seeds = int(cells[0].score_SQ.shape[0])
-    score_GSQ = np.array([cell.score_SQ for cell in cells])
+    seeds = int(arms[0].score_SQ.shape[0])
+    score_GSQ = np.array([arm.score_SQ for arm in arms])
     contrast_CSQ = np.tensordot(np.array(list(weights.values())), score_GSQ, axes=1)
     mean_C = contrast_CSQ.mean(axis=(1, 2)) if seeds else np.full(len(weights), math.nan)
     if seeds < 2 or _all_constant(contrast_CSQ):
@@ -137,7 +137,7 @@ def crossed(
         note = "; ".join(filter(None, (note, f"{why}: the noise over seeds is unknown")))
         return [Effect(*key, float(mean), -math.inf, math.inf, 1.0, "undecided", seeds, note)
                 for key, mean in zip(weights, mean_C)]  # fmt: skip
-    family = Crossing(_variances_of_means(cells, list(weights.values()), contrast_CSQ))
+    family = Crossing(_variances_of_means(arms, list(weights.values()), contrast_CSQ))
     own_C = family.own_p(mean_C)
     ends = zip(mean_C - (half_C := family.half_widths(alpha)), mean_C + half_C, family.adjusted(own_C), own_C)
     return [
@@ -146,13 +146,13 @@ def crossed(
     ]
 
 
-def _common_seeds(cells: list[Arm]) -> tuple[list[Arm], str]:
+def _common_seeds(arms: list[ArmScores]) -> tuple[list[ArmScores], str]:
     """The combinations over the seeds that all of them have, and what was left out."""
-    most = max(cell.score_SQ.shape[0] for cell in cells)
-    count = min(cell.score_SQ.shape[0] for cell in cells)
-    there_S = np.all([cell.present_S[:count] for cell in cells], axis=0)
+    most = max(arm.score_SQ.shape[0] for arm in arms)
+    count = min(arm.score_SQ.shape[0] for arm in arms)
+    there_S = np.all([arm.present_S[:count] for arm in arms], axis=0)
     note = "" if there_S.sum() == most else f"over the {int(there_S.sum())} of {most} seeds that all combinations have"
-    return [Arm(cell.name, cell.score_SQ[:count][there_S], cell.samples) for cell in cells], note
+    return [ArmScores(arm.name, arm.score_SQ[:count][there_S], arm.samples) for arm in arms], note
 
 
 def _all_constant(contrast_CSQ: np.ndarray) -> bool:
@@ -160,14 +160,14 @@ def _all_constant(contrast_CSQ: np.ndarray) -> bool:
     return not np.ptp(contrast_CSQ, axis=(1, 2)).any()
 
 
-def _variances_of_means(cells: list[Arm], weights: list[np.ndarray], contrast_CSQ: np.ndarray) -> np.ndarray:
+def _variances_of_means(arms: list[ArmScores], weights: list[np.ndarray], contrast_CSQ: np.ndarray) -> np.ndarray:
     """Variance of each contrast's mean over seeds, for each draw of the stds, (C, draws)."""
     seeds, questions = contrast_CSQ.shape[1:]
     sampling_C, question_C = np.array([variances(one_SQ) for one_SQ in contrast_CSQ]).T
     square_CG = np.array(weights) ** 2
-    if all(cell.samples for cell in cells):  # one more right answer than was seen, as in data.rare_event_variance
-        sampling_C = sampling_C + square_CG @ np.array([1.0 / (seeds * (questions * cell.samples) ** 2) for cell in cells])
-    sigma_GN = _drawn(posterior(differences(cells[0], cells[1:])))
+    if all(arm.samples for arm in arms):  # one more right answer than was seen, as in data.rare_event_variance
+        sampling_C = sampling_C + square_CG @ np.array([1.0 / (seeds * (questions * arm.samples) ** 2) for arm in arms])
+    sigma_GN = _drawn(posterior(differences(arms[0], arms[1:])))
     return (square_CG @ sigma_GN**2 + sampling_C[:, None]) / seeds + question_C[:, None]
 
 

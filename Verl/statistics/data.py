@@ -12,7 +12,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Arm:
+class ArmScores:
     """One arm's scores, averaged over samples.
 
     Args:
@@ -70,7 +70,7 @@ class Differences:
         return np.where(seeds_A > 0, total_A / np.maximum(seeds_A, 1), np.nan)
 
 
-def read_arm(name: str, scores) -> Arm:
+def read_arm(name: str, scores) -> ArmScores:
     """Check one arm's scores and average them over samples.
 
     Args:
@@ -104,10 +104,10 @@ def read_arm(name: str, scores) -> Arm:
     missing = [str(i) for i in np.flatnonzero(nan_S)]
     notes = (f"seed number {', '.join(missing)} is missing",) if missing else ()
     score_SQ = array.mean(axis=2, dtype=float) if array.ndim == 3 else array.astype(float)
-    return Arm(name, score_SQ, samples, notes)
+    return ArmScores(name, score_SQ, samples, notes)
 
 
-def read_scores(scores: Mapping[str, object], reference: str) -> tuple[Arm, list[Arm]]:
+def read_scores(scores: Mapping[str, object], reference: str) -> tuple[ArmScores, list[ArmScores]]:
     """Check a study's scores; returns the reference and the other arms in the given order.
 
     Raises:
@@ -132,7 +132,7 @@ def _centred(difference_SQ: np.ndarray) -> np.ndarray:
     return difference_SQ - by_seed - by_question + difference_SQ.mean()
 
 
-def rare_event_variance(arm: Arm, base: Arm, seeds: int) -> float:
+def rare_event_variance(arm: ArmScores, base: ArmScores, seeds: int) -> float:
     """Variance of one seed's mean difference if each side had one right (or wrong) 0/1 answer more than it has.
 
     Where answers are nearly all wrong or nearly all right, a handful of them decides the estimated variance; one more
@@ -150,13 +150,13 @@ def variances(difference_SQ: np.ndarray) -> tuple[float, float]:
     if questions < 2:
         return 0.0, 0.0
     by_question = float(difference_SQ.mean(axis=0).var(ddof=1))
-    if seeds == 1:  # answers and questions cannot be told apart: all counts as sampling
+    if seeds == 1:  # answers and questions cannot be separated: all counts as sampling
         return by_question / questions, 0.0
     within = float((_centred(difference_SQ) ** 2).sum()) / ((seeds - 1) * (questions - 1))
     return within / questions, max(by_question - within / seeds, 0.0) / questions
 
 
-def _shared_sampling(base: Arm, arms: list[Arm], used_AS: np.ndarray, sampling_A: np.ndarray) -> float:
+def _shared_sampling(base: ArmScores, arms: list[ArmScores], used_AS: np.ndarray, sampling_A: np.ndarray) -> float:
     """v_0: what the differences' sampling noise has in common, the median covariance of two arms' residuals.
 
     Kept between 0.1 and 0.9 of the smallest D_a. With one arm (or no common two seeds) nothing can be known: half.
@@ -178,7 +178,7 @@ def _shared_sampling(base: Arm, arms: list[Arm], used_AS: np.ndarray, sampling_A
     return float(np.clip(shared, 0.1 * smallest, 0.9 * smallest))
 
 
-def differences(base: Arm, arms: list[Arm]) -> Differences:
+def differences(base: ArmScores, arms: list[ArmScores]) -> Differences:
     """Reduce arms and reference to paired differences and their known variances.
 
     Pairing by question and seed removes whatever both sides share there: the questions' difficulty, and the noise of

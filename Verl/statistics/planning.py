@@ -24,7 +24,7 @@ from Verl.statistics.model import posterior
 
 
 @dataclass(frozen=True)
-class Noise:
+class StudyNoise:
     """Where the noise of a comparison comes from, as variances (see the module's formula).
 
     Args:
@@ -71,12 +71,12 @@ def _answers(base, arm, rows: np.ndarray) -> float | None:
     return float(difference_SQK.var(axis=2, ddof=1).mean()) / difference_SQK.shape[1]
 
 
-def noise_of_study(scores: Mapping[str, object], reference: str) -> Noise:
+def noise_of_study(scores: Mapping[str, object], reference: str) -> StudyNoise:
     """Measure the parts of the noise of a typical comparison of this study (medians over its arms).
 
     Args:
         scores, reference: as for ``compare_with``. Where samples are averaged away, or there is one, what seeds do to
-            single questions cannot be told from drawing answers, and counts as answers.
+            single questions cannot be separated from that of drawing answers, and counts as answers.
     Raises:
         ValueError: no arm with two seeds in common with the reference.
     """
@@ -102,13 +102,13 @@ def noise_of_study(scores: Mapping[str, object], reference: str) -> Noise:
         samples = raw[reference].shape[2]
         answers = float(np.median(found))
         interaction = max(sampling - answers / samples, 0.0)
-    return Noise(
+    return StudyNoise(
         2.0 * mean_square, interaction, answers, float(np.median(data.question_A)), base.score_SQ.shape[1], samples
     )
 
 
 @lru_cache(maxsize=256)
-def _reach(noise: Noise, seeds: int, samples: int, questions: int, arms: int, alpha: float, studies: int) -> np.ndarray:
+def _reach(noise: StudyNoise, seeds: int, samples: int, questions: int, arms: int, alpha: float, studies: int) -> np.ndarray:
     """Per simulated study and arm: the true difference that would just have been found, sorted.
 
     The whole method on simulated seeds. A true difference moves the interval and leaves its width, so that one
@@ -136,7 +136,7 @@ def _reach(noise: Noise, seeds: int, samples: int, questions: int, arms: int, al
 
 
 def smallest_difference(
-    noise: Noise,
+    noise: StudyNoise,
     *,
     seeds: int,
     samples: int,
@@ -179,7 +179,7 @@ class Split:
 
 
 def best_split(
-    noise: Noise, *, seeds: int, samples: int, budget: float, run_cost: float, sample_cost: float, max_samples: int = 64
+    noise: StudyNoise, *, seeds: int, samples: int, budget: float, run_cost: float, sample_cost: float, max_samples: int = 64
 ) -> tuple[Split, Split, Split]:
     """Spend ``budget`` on top of a study: the best mix, seeds alone, samples alone.
 
@@ -210,7 +210,7 @@ def best_split(
     return best, only_seeds, only_samples
 
 
-def cochran_samples(noise: Noise, run_cost: float, sample_cost: float) -> float:
+def cochran_samples(noise: StudyNoise, run_cost: float, sample_cost: float) -> float:
     """Samples per question that give most for the money in the long run, whatever the budget.
 
     sqrt(answers / (seeds + interaction) x run_cost / sample_cost) (two-stage sampling, Cochran 1977, section 10.6), at

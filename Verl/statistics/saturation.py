@@ -210,7 +210,7 @@ def fit_curve(
     if reached < _REACHED:
         return Refusal(f"its end is open: at the last point {reached:.0%} of the gain to an asymptote of {a:.3g} is reached")
     if np.exp(log_m) < spent[0]:
-        return Refusal(f"half of its gain is there before {spent[0]:,.4g}, its first point: how early can't be told")
+        return Refusal(f"half of its gain is there before {spent[0]:,.4g}, its first point: its midpoint is unknown")
     noise = float(np.sqrt(((y_X - curve_X) ** 2).sum() / (y_X.size - 4)))
     own = influence(x_X, y_SX, whole)[1:]
     return Fit(float(r0), float(a), float(np.exp(log_m)), float(np.exp(log_b)), low, high, noise, *own)

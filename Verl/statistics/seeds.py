@@ -233,7 +233,7 @@ def smallest_detectable_effect(
     error^2 = seed_std^2 / S + question_std^2 / Q + sampling_std^2 / (S Q), the stds of u, v and e of the module
     docstring (for one 0/1 sample a question, sampling_std is about sqrt(2 pass@1 (1 - pass@1))); the effect is
     error x the shift at which the noncentral t test reaches ``power``. ``comparisons`` is Holm's first step. One seed
-    gives infinity: no effect could be told from the noise of training.
+    gives infinity: no effect could be distinguished from the noise of training.
     """
     if seeds < 1 or questions < 2 or comparisons < 1:
         raise ValueError(f"need seeds >= 1, questions >= 2, comparisons >= 1: {seeds}, {questions}, {comparisons}")

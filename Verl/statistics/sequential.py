@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from Verl.statistics.compare import Comparison, compare_at
+from Verl.statistics.compare import ArmComparison, compare_at
 
 _HALF = 12.0  # the grid of the recursion reaches this many standard deviations
 _STEPS = 1201
@@ -52,7 +52,7 @@ def look_levels(looks: Sequence[int], *, alpha: float = 0.05, rho: float = 1.5) 
 
 
 @dataclass(frozen=True)
-class Plan:
+class SeedPlan:
     """How seeds are added.
 
     Args:
@@ -93,10 +93,10 @@ class Decision:
     stops: bool
     reason: str
     seeds: int
-    comparison: Comparison
+    comparison: ArmComparison
 
 
-def _hope(now: Comparison, last: Comparison, seeds: int, plan: Plan) -> float:
+def _hope(now: ArmComparison, last: ArmComparison, seeds: int, plan: SeedPlan) -> float:
     """Chance that the last look decides, if the difference seen is the true one give or take what is not known yet.
 
     ``last``: the comparison at the last look's level on today's seeds; its width shrinks with the root of the seeds.
@@ -119,7 +119,7 @@ def _hope(now: Comparison, last: Comparison, seeds: int, plan: Plan) -> float:
 
 
 def decide(
-    scores: Mapping[str, object], reference: str, plan: Plan, earlier: Mapping[str, Decision] | None = None
+    scores: Mapping[str, object], reference: str, plan: SeedPlan, earlier: Mapping[str, Decision] | None = None
 ) -> dict[str, Decision]:
     """Judge a study at a look: which arms are decided, which go on.
 

@@ -49,21 +49,21 @@ def axis(texts: Sequence[str]) -> str:
     return next((_AXES[name] for name in read(texts)), "steps")
 
 
-def refuse_out_of_reach(texts: Sequence[str], cell: str, work: Workload, config: DictConfig, questions: int) -> None:
+def refuse_out_of_reach(texts: Sequence[str], arm: str, work: Workload, config: DictConfig, questions: int) -> None:
     """Refuse a budget that an arm's steps end before: it would be compared at less than the others spend.
 
     Args:
         questions: of the training data, which bound what dynamic sampling draws in a step.
     """
-    asked = read(texts)
+    requested = read(texts)
     most = {"generated_tokens": work.tokens * _drawn_again(config, questions, work.queries),
             "gradient_samples": work.steps * work.queries * work.rollouts}  # fmt: skip
-    if not asked or any(name not in most or float(value) <= most[name] for name, value in asked.items()):
+    if not requested or any(name not in most or float(value) <= most[name] for name, value in requested.items()):
         return
-    name, value = next(iter(asked.items()))
+    name, value = next(iter(requested.items()))
     needed = math.ceil(float(value) * work.steps / most[name])
     raise UserError(
-        f"--budget {_AXES[name]}={value}: {cell} can't spend that in its {work.steps} steps ({most[name]:,.0f} at most), and "
+        f"--budget {_AXES[name]}={value}: {arm} can't spend that in its {work.steps} steps ({most[name]:,.0f} at most), and "
         f"would end at less than the others: give --steps {needed} or more"
     )
 

@@ -14,7 +14,7 @@ from Verl.design import declared as design
 from Verl.design import freeze
 from Verl.design.differences import check_factors, differences
 from Verl.errors import UserError
-from Verl.study import effect, plan, report, scripts, shipped, starting
+from Verl.study import design_text, effect, plan, scripts, shipped, starting
 
 
 def main(arguments: list[str] | None = None, description: str | None = None) -> int:
@@ -42,8 +42,8 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, default=design.BASH, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(required=True, metavar="show | diff | check | plan | freeze")
     for name, run, text in (
-        ("show", _show, "factors, cells and scripts"),
-        ("diff", _diff, "the resolved-config difference of two cells, and whether it is one factor"),
+        ("show", _show, "factors, arms and scripts"),
+        ("diff", _diff, "the resolved-config difference of two arms, and whether it is one factor"),
         ("check", _check, "all scripts against study.yaml, all comparisons of all factors"),
         ("plan", _plan, "steps, tokens, memory, hours, and what the study will be able to show"),
     ):
@@ -51,14 +51,14 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if name == "diff":
             command.add_argument("a"), command.add_argument("b")
-            command.add_argument("--pair", help="where both cells run; leave it out if A and B name their scripts")
+            command.add_argument("--pair", help="where both arms run; leave it out if A and B name their scripts")
         else:
             command.add_argument("--pair", dest="pairs", action="append", metavar="PAIR", help="only this one (repeatable)")
         if name == "plan":
             _plan_options(command)
         if name == "check":
             command.add_argument(
-                "--effect", action="store_true", help="also train both cells of every comparison for two steps (minutes)"
+                "--effect", action="store_true", help="also train both arms of every comparison for two steps (minutes)"
             )
     _freeze_options(commands.add_parser("freeze", help="declare a study before it is run, in a file with a hash"))
     return parser
@@ -71,8 +71,9 @@ def _freeze_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--name", required=True, help="of the study; the file is Running-Results/<name>/frozen.yaml")
     command.add_argument("--question", required=True, help="what the study asks, in a sentence")
     command.add_argument("--pair", required=True)
-    command.add_argument("--cells", nargs="+", default=[]), command.add_argument("--factor", action="append", default=[])
-    command.add_argument("--against", metavar="CELL", help="what the cells are compared with; default: the base line")
+    _add_arms(command)
+    command.add_argument("--factor", action="append", default=[])
+    command.add_argument("--against", metavar="ARM", help="what the arms are compared with; default: the base line")
     command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     command.add_argument("--until-decided", action="store_true", help="the stopping rule of run_study.sh")
     command.add_argument("--max-seeds", type=int, default=10, help="with --until-decided (default: 10)")
@@ -86,14 +87,14 @@ def _freeze(study: design.Study, options: argparse.Namespace) -> int:
     from Verl.analysis.verdicts import deciding
 
     pair, reference = study.pair(options.pair), options.against or study.base_line
-    cells = study.chosen(pair, options.cells, options.factor or ([] if options.cells else ["all"]))
-    names = list(dict.fromkeys([study.cell(reference, pair).name, *(cell.name for cell in cells)]))
+    arms = study.chosen(pair, options.arms, options.factor or ([] if options.arms else ["all"]))
+    names = list(dict.fromkeys([study.arm(reference, pair).name, *(arm.name for arm in arms)]))
     most = options.max_seeds if options.until_decided else len(set(options.seeds))
     deciding.rule_of(reference, names, options.seeds, most, options.margin)  # the same slips end in the same sentences
-    ready = {name: starting.prepare(study.cells[name], pair, folder=options.folder) for name in names}
+    ready = {name: starting.prepare(study.arms[name], pair, folder=options.folder) for name in names}
     steps = {options.steps or plan.workload(one.config, study.data[pair.data]).steps for one in ready.values()}
     if len(steps) > 1:
-        raise UserError(f"the cells end at different steps ({', '.join(map(str, sorted(steps)))}): give --steps")
+        raise UserError(f"the arms end at different steps ({', '.join(map(str, sorted(steps)))}): give --steps")
     frozen = freeze.declare(
         options.result, study=options.name, question=options.question, pair=pair.name, reference=reference,
         arms={one.config.run.arm: one.hash for one in ready.values()}, steps=steps.pop(),
@@ -107,9 +108,15 @@ def _freeze(study: design.Study, options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_arms(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--arms", nargs="+", default=[], help="only these arms")
+    # In commands published earlier.
+    command.add_argument("--cells", dest="arms", nargs="+", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
 def _plan_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--cells", nargs="+", default=[], help="only these cells")
-    command.add_argument("--factor", action="append", default=[], metavar="NAME", help="only a factor's cells (repeatable)")
+    _add_arms(command)
+    command.add_argument("--factor", action="append", default=[], metavar="NAME", help="only a factor's arms (repeatable)")
     command.add_argument("--steps", type=int, help="steps of each run; default: the script's")
     command.add_argument("--seeds", type=int, help="number of seeds; default: study.yaml's")
     command.add_argument("--seed-std", type=float, help="std over seeds of the difference of two arms' Pass@1")
@@ -124,18 +131,18 @@ def _pairs(study: design.Study, options: argparse.Namespace) -> list[design.Pair
 
 
 def _show(study: design.Study, options: argparse.Namespace) -> int:
-    _say(report.show(study, _pairs(study, options)))
+    _say(design_text.show(study, _pairs(study, options)))
     return 0
 
 
 def _diff(study: design.Study, options: argparse.Namespace) -> int:
     if options.pair:
         pair = study.pair(options.pair)
-        a, b = ((study.cell(name, pair), pair) for name in (options.a, options.b))
+        a, b = ((study.arm(name, pair), pair) for name in (options.a, options.b))
     else:
         a, b = study.split_script(options.a), study.split_script(options.b)
     flats = [shipped.prepare(design.script_name(c.name, p.name), folder=options.folder).flat for c, p in (a, b)]
-    _say(report.difference(study, differences(*flats, study.derived), a, b))
+    _say(design_text.difference(study, differences(*flats, study.derived), a, b))
     return 0
 
 
@@ -159,7 +166,7 @@ def _prepare(name: str, folder: Path) -> shipped.Prepared | UserError:
 
 def _check(study: design.Study, options: argparse.Namespace) -> int:
     pairs = _pairs(study, options)
-    names = [design.script_name(cell, pair.name) for pair in pairs for cell in pair.cells]
+    names = [design.script_name(arm, pair.name) for pair in pairs for arm in pair.arms]
     problems = [f"{name}: {what}" for name, what in scripts.drift(study, options.folder).items()]
     configs: dict[str, shipped.Prepared] = {}
     for name, one in prepared_scripts([n for n in names if (options.folder / n).is_file()], options.folder):
@@ -169,7 +176,7 @@ def _check(study: design.Study, options: argparse.Namespace) -> int:
             configs[name] = one
     count = 0
     if len(configs) == len(names):
-        count, found = check_factors(study, lambda cell, pair: configs[design.script_name(cell, pair)], pairs)
+        count, found = check_factors(study, lambda arm, pair: configs[design.script_name(arm, pair)], pairs)
         problems += found
     effects = ""
     if options.effect and not problems:
@@ -187,17 +194,17 @@ def _plan(study: design.Study, options: argparse.Namespace) -> int:
         if value is not None and value <= 0:
             raise UserError(f"--{name.replace('_', '-')} {value} must be above 0")
     small: list[str] = []
-    plans: list[report.Plan] = []
+    plans: list[design_text.CostPlan] = []
     for pair in _pairs(study, options):
-        cells = study.chosen(pair, options.cells, options.factor or ([] if options.cells else ["all"]))
+        arms = study.chosen(pair, options.arms, options.factor or ([] if options.arms else ["all"]))
         typed = [f"trainer.n_gpus_per_node={options.gpus}"] if options.gpus else []
-        rows = [(cell, starting.prepare(cell, pair, typed, folder=options.folder)) for cell in cells]
+        rows = [(arm, starting.prepare(arm, pair, typed, folder=options.folder)) for arm in arms]
         std = {"seed_std": options.seed_std} if options.seed_std is not None else {}
-        costs = report.Plan(study, pair, rows, {
+        costs = design_text.CostPlan(study, pair, rows, {
             "steps": options.steps,
             "seeds": options.seeds or study.detectable["seeds"],
             "result_dir": options.result,
-            "machine": report.machine_with(study, pair, options.gpu_gib, options.efficiency),
+            "machine": design_text.machine_with(study, pair, options.gpu_gib, options.efficiency),
             "detectable": study.detectable | std,
             "seed_std": options.seed_std is not None,
         })  # fmt: skip
@@ -205,8 +212,8 @@ def _plan(study: design.Study, options: argparse.Namespace) -> int:
         small += costs.too_small()
         plans.append(costs)
     if len(plans) > 1:
-        _say(report.whole_study(plans))
+        _say(design_text.whole_study(plans))
     if small:
-        more = f" (and {len(small) - 1} more cells)" if len(small) > 1 else ""
+        more = f" (and {len(small) - 1} more arms)" if len(small) > 1 else ""
         raise UserError(small[0] + more)
     return 0

@@ -25,7 +25,7 @@ class Drawer:
         """Start the process, so that it imports beside the run."""
         if self._child is None or self._child.poll() is not None:
             path = os.pathsep.join(filter(None, (str(REPO_ROOT), os.environ.get("PYTHONPATH"))))
-            # Its standard error is the one of now, and not that of the run which is told of a figure.
+            # Its standard error is the one of now, and not that of the run that the figure is about.
             self._child = subprocess.Popen(
                 [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 text=True, env={**os.environ, "PYTHONPATH": path},
@@ -59,7 +59,7 @@ def main() -> None:
         try:
             os.chdir(folder)
             answer = (draw_run(result_dir, run, figure_dir), "")
-        except Exception as error:  # whatever a figure raises: the run is done, and is told
+        except Exception as error:  # whatever a figure raises: the run is done, and the error is printed
             answer = ("", f"{traceback.format_exc()}\nrun_figure: {error}")
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -1,11 +1,11 @@
 """The effect check: do two arms that are compared end with different weights, and not only with different configs?
 
-Both cells of every comparison are trained for two steps on the smallest pair of study.yaml (`smallest`), with one seed. Cells
-that end with the same weights and the same evaluation are inert: what they declare trains nothing. What a cell left is kept
+Both arms of every comparison are trained for two steps on the smallest pair of study.yaml (`smallest`), with one seed. Arms
+that end with the same weights and the same evaluation are inert: what they declare trains nothing. What an arm left is kept
 under .cache/effect by its settings, code, model and data, so that it is paid for once.
 
 Two things make a trial short and change nothing of the question. All batches of a factor are divided by the same number, so
-that its cells differ as before (`_divisor`). And a factor with a history of rewards gets as many training questions as its
+that its arms differ as before (`_divisor`). And a factor with a history of rewards gets as many training questions as its
 largest batch has, so that every query comes back in step 2, where a history first matters; all others share one number of
 questions, so that an arm of several factors is trained once.
 """
@@ -25,20 +25,21 @@ from omegaconf import OmegaConf
 
 from Verl import REPO_ROOT
 from Verl.data.recipe import outdated
-from Verl.design.declared import Cell, Factor, Pair, Study
+from Verl.design.declared import Arm, Factor, Pair, Study
 from Verl.errors import UserError
 from Verl.files import write_atomic
 from Verl.provenance import versions
 from Verl.study import probe, scripts
-from Verl.trainer import conditions, identity, preparation, settings
+from Verl.trainer import identity, preparation, settings
 from Verl.trainer.effects import effect_of
+from Verl.trainer.ppo import conditions
 
 CACHE = REPO_ROOT / ".cache" / "effect"
 STEPS = 2
 QUERIES = 16  # the least that a batch is divided to
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"  # divided along with the batch
 QUESTIONS = 256  # of the trials without a history of rewards, and as many as the largest undivided batch at least
-# What makes a trial short; a key that a factor declares keeps the cell's own value.
+# What makes a trial short; a key that a factor declares keeps the arm's own value.
 SHORT = {
     "trainer.total_training_steps": STEPS,
     "trainer.total_epochs": 1000,
@@ -55,60 +56,60 @@ SHORT = {
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two cells that a factor compares; the number of training questions of their trials, and what divides their batches."""
+class TrialComparison:
+    """Two arms that a factor compares; the number of training questions of their trials, and what divides their batches."""
 
     factor: Factor
-    a: Cell
-    b: Cell
+    a: Arm
+    b: Arm
     questions: int
     divisor: int = 1
 
 
-def comparisons(study: Study, pairs: Iterable[Pair], cells: Iterable[str] | None = None) -> list[Comparison]:
-    """Every comparison of every factor on the given pairs, each once; only those between `cells`, if given.
+def comparisons(study: Study, pairs: Iterable[Pair], arms: Iterable[str] | None = None) -> list[TrialComparison]:
+    """Every comparison of every factor on the given pairs, each once; only those between `arms`, if given.
 
-    A factor's comparisons are given the same number of questions, so that a cell that is in several is trained once.
+    A factor's comparisons are given the same number of questions, so that an arm that is in several is trained once.
     """
-    wanted = None if cells is None else set(cells)
-    found: dict[tuple[str, str, str], Comparison] = {}
+    wanted = None if arms is None else set(arms)
+    found: dict[tuple[str, str, str], TrialComparison] = {}
     for factor in study.factors.values():
         names = [two for pair in pairs for two in pair.comparisons(factor)]
         if factor.gpu and not names:  # on no pair's list: trained here under `trial`, which makes what a CPU lacks
             names = factor.comparisons(factor.members)
-        members = [study.cells[name] for name in dict.fromkeys(name for two in names for name in two)]
+        members = [study.arms[name] for name in dict.fromkeys(name for two in names for name in two)]
         divisor = _divisor(members)
         for a, b in names:
             if wanted is not None and not {a, b} <= wanted:
                 continue
-            one, other = study.cells[a], study.cells[b]
+            one, other = study.arms[a], study.arms[b]
             questions = _questions(factor, members, (one, other)) // divisor
-            found[factor.name, a, b] = Comparison(factor, one, other, questions, divisor)
+            found[factor.name, a, b] = TrialComparison(factor, one, other, questions, divisor)
     return list(found.values())
 
 
-def _divisor(members: Iterable[Cell]) -> int:
+def _divisor(members: Iterable[Arm]) -> int:
     """The largest power of two that leaves each batch at least QUERIES queries, and each mini-batch a whole number."""
-    found = math.gcd(*(cell.queries for cell in members), 2**20) // QUERIES or 1
-    return math.gcd(found, *(size for cell in members for size in _mini_batches(cell.settings)))
+    found = math.gcd(*(arm.queries for arm in members), 2**20) // QUERIES or 1
+    return math.gcd(found, *(size for arm in members for size in _mini_batches(arm.settings)))
 
 
 def _mini_batches(texts: Iterable[str]) -> list[int]:
     return [int(text.partition("=")[2]) for text in texts if text.startswith(f"{MINI_BATCH}=")]
 
 
-def _questions(factor: Factor, members: Iterable[Cell], two: tuple[Cell, Cell]) -> int:
+def _questions(factor: Factor, members: Iterable[Arm], two: tuple[Arm, Arm]) -> int:
     """Training questions before the division."""
-    remembers = any(cell.window is not None for cell in members)
+    remembers = any(arm.window is not None for arm in members)
     if remembers:
-        return max(cell.queries for cell in (members if factor.cells else two))
-    return max(QUESTIONS, *(cell.queries for cell in members))
+        return max(arm.queries for arm in (members if factor.arms else two))
+    return max(QUESTIONS, *(arm.queries for arm in members))
 
 
 def check(
-    study: Study, wanted: list[Comparison], overrides: Iterable[str] = (), say: Callable[[str], None] = print
+    study: Study, wanted: list[TrialComparison], overrides: Iterable[str] = (), say: Callable[[str], None] = print
 ) -> list[str]:
-    """Train what is not known yet; a sentence for each comparison whose cells can't be trained or do not differ.
+    """Train what is not known yet; a sentence for each comparison whose arms can't be trained or do not differ.
 
     Args:
         overrides: what every run of the study is given on top (key=value).
@@ -116,44 +117,44 @@ def check(
     smallest = study.pairs[study.smallest]
     prepare(smallest)
     jobs = {
-        (one.factor.name, cell.name, one.questions): trial(cell, smallest, one, overrides)
+        (one.factor.name, arm.name, one.questions): trial(arm, smallest, one, overrides)
         for one in wanted
-        for cell in (one.a, one.b)
+        for arm in (one.a, one.b)
     }
     _draw_sets(jobs.values())
     traces = _traces(set(jobs.values()), say)
     problems = []
     for one in wanted:
-        a, b = (traces[jobs[one.factor.name, cell.name, one.questions]] for cell in (one.a, one.b))
+        a, b = (traces[jobs[one.factor.name, arm.name, one.questions]] for arm in (one.a, one.b))
         problem = _problem(one, a, b)
         if problem:
             problems.append(f"factor {one.factor.name}: {problem}")
     divisors = {one.factor.name: one.divisor for one in wanted}
-    alike = {  # under equal conditions, two cells that end alike are one
-        (cell, (questions, divisors[factor])): traces[job] for (factor, cell, questions), job in jobs.items()
+    alike = {  # under equal conditions, two arms that end alike are one
+        (arm, (questions, divisors[factor])): traces[job] for (factor, arm, questions), job in jobs.items()
     }
     twins = _twins(alike, wanted)
     return list(dict.fromkeys(problems + twins))
 
 
-def _twins(traces: Mapping[tuple[str, tuple[int, int]], probe.Trace], wanted: list[Comparison]) -> list[str]:
-    """Cells that no factor compares with each other and that are the same arm all the same: a study would count it twice."""
+def _twins(traces: Mapping[tuple[str, tuple[int, int]], probe.Trace], wanted: list[TrialComparison]) -> list[str]:
+    """Arms that no factor compares with each other and that train the same all the same: a study would count one twice."""
     compared = {frozenset((one.a.name, one.b.name)) for one in wanted}
     first: dict[tuple[tuple[int, int], str], str] = {}
     found = []
-    for (cell, conditions_of), trace in traces.items():
+    for (arm, conditions_of), trace in traces.items():
         if not trace.weights:
             continue
-        other = first.setdefault((conditions_of, trace.weights), cell)
-        if other != cell and frozenset((other, cell)) not in compared:
-            found.append(f"{other} and {cell} are one arm: they end with the same weights after {STEPS} steps")
+        other = first.setdefault((conditions_of, trace.weights), arm)
+        if other != arm and frozenset((other, arm)) not in compared:
+            found.append(f"{other} and {arm} are one arm: they end with the same weights after {STEPS} steps")
     return found
 
 
-def _problem(one: Comparison, a: probe.Trace, b: probe.Trace) -> str | None:
-    for cell, trace in ((one.a, a), (one.b, b)):
+def _problem(one: TrialComparison, a: probe.Trace, b: probe.Trace) -> str | None:
+    for arm, trace in ((one.a, a), (one.b, b)):
         if trace.refused or trace.failed:
-            return f"{cell.name} can't be trained: {trace.refused or trace.failed}"
+            return f"{arm.name} can't be trained: {trace.refused or trace.failed}"
     if a.weights == b.weights and a.evaluation == b.evaluation:
         return (
             f"{one.a.name} and {one.b.name} end with the same weights after {STEPS} steps, although they differ in "
@@ -162,8 +163,8 @@ def _problem(one: Comparison, a: probe.Trace, b: probe.Trace) -> str | None:
     return None
 
 
-def _reason(one: Comparison) -> str | None:
-    """What the effect table says of the keys in which two cells differ."""
+def _reason(one: TrialComparison) -> str | None:
+    """What the effect table says of the keys in which two arms differ."""
     keys = [text.split("=")[0] for text in (*one.a.settings, *one.b.settings)] or one.factor.keys
     for key in keys:
         row = effect_of(key)
@@ -174,22 +175,22 @@ def _reason(one: Comparison) -> str | None:
     return None
 
 
-def trial(cell: Cell, smallest: Pair, one: Comparison, overrides: Iterable[str] = ()) -> probe.Job:
-    """The two-step run of a cell: its script's settings on the smallest pair, cut short."""
-    algorithm, scripted = scripts.arguments(cell, smallest)
+def trial(arm: Arm, smallest: Pair, one: TrialComparison, overrides: Iterable[str] = ()) -> probe.ProbeJob:
+    """The two-step run of an arm: its script's settings on the smallest pair, cut short."""
+    algorithm, scripted = scripts.arguments(arm, smallest)
     # The user's overrides, without those that a trial has its own of (model, data, device, steps).
     own = [text for text in overrides if not _replaced(text)]
     given = [*scripted, *own]
     divisor = one.divisor
     if any(text.startswith("data.train_batch_size=") for text in own) or any(n % divisor for n in _mini_batches(given)):
-        divisor = 1  # as typed, for both cells
+        divisor = 1  # as typed, for both arms
     questions = one.questions * one.divisor // divisor
     given = [_divided(text, divisor) for text in given]
     short = {**SHORT, "data.train_max_samples": questions, **_data(smallest, questions)}
     cut = [f"{key}={value}" for key, value in short.items() if not _declared(key, one.factor.keys)]
-    # The cell's name is not among the settings: two cells of the same settings are the same run.
+    # The arm's name is not among the settings: two arms of the same settings are the same run.
     settings = [text for text in (*given, *cut, *one.factor.trial) if not text.startswith("run.variant=")]
-    return probe.Job(f"{cell.name} on {questions} questions", algorithm, tuple(settings))
+    return probe.ProbeJob(f"{arm.name} on {questions} questions", algorithm, tuple(settings))
 
 
 def _divided(text: str, divisor: int) -> str:
@@ -209,7 +210,7 @@ def _replaced(text: str) -> bool:
 
 
 def _data(smallest: Pair, questions: int) -> dict[str, str]:
-    """The files of a set of the smallest pair's kind: enough to train on, and few questions to be asked at the end."""
+    """The files of a set of the smallest pair's kind: enough to train on, and few questions to evaluate at the end."""
     if smallest.data != "arith":
         return {}
     folder = (CACHE / f"arith_{max(512, questions)}").relative_to(REPO_ROOT)
@@ -217,7 +218,7 @@ def _data(smallest: Pair, questions: int) -> dict[str, str]:
     return {f"data.{key}": str(folder / f"{split}.parquet") for key, split in names.items()}
 
 
-def _draw_sets(jobs: Iterable[probe.Job]) -> None:
+def _draw_sets(jobs: Iterable[probe.ProbeJob]) -> None:
     """Write the sets that `_data` names, where they are missing."""
     files = {text.partition("=")[2] for job in jobs for text in job.overrides if text.startswith("data.train_files=")}
     for folder in {(REPO_ROOT / file).parent for file in files}:
@@ -241,10 +242,10 @@ def prepare(pair: Pair) -> None:
 # ---- what is known already ----------------------------------------------------------------------------------------
 
 
-def _traces(jobs: set[probe.Job], say: Callable[[str], None]) -> Mapping[probe.Job, probe.Trace]:
+def _traces(jobs: set[probe.ProbeJob], say: Callable[[str], None]) -> Mapping[probe.ProbeJob, probe.Trace]:
     known = {job: trace for job in jobs if (trace := _known(job)) is not None}
     new = sorted(jobs - known.keys(), key=lambda job: job.name)
-    # Two cells of the same settings are one run, whatever they are called.
+    # Two arms of the same settings are one run, whatever they are called.
     by_settings = {replace(job, name=""): job for job in new}
     if by_settings:
         say(f"effect check: {len(by_settings)} trials of {STEPS} steps, {len(known)} known already")
@@ -257,14 +258,14 @@ def _traces(jobs: set[probe.Job], say: Callable[[str], None]) -> Mapping[probe.J
     return {**known, **{job: found[replace(job, name="")] for job in new}}
 
 
-def _known(job: probe.Job) -> probe.Trace | None:
+def _known(job: probe.ProbeJob) -> probe.Trace | None:
     try:
         return probe.Trace(**json.loads(_path(job).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _path(job: probe.Job) -> Path:
+def _path(job: probe.ProbeJob) -> Path:
     config = settings.compose(job.algorithm, job.overrides)
     model = REPO_ROOT / config.actor_rollout_ref.model.path
     files = (*model.glob("*"), *(REPO_ROOT / config.data[key] for key in ("train_files", "val_files", "test_files")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from Verl.design.declared import Cell, Factor, Study
+from Verl.design.declared import Arm, Factor, Study
 
 BEGIN, END = "<!-- written by Running-Bash/generate_scripts.py -->", "<!-- end of what is written -->"
 _ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
@@ -26,25 +26,25 @@ def table(study: Study) -> list[str]:
 
 
 def _row(study: Study, factor: Factor) -> list[str]:
-    arms = [study.cells[name] for name in factor.members]
+    arms = [study.arms[name] for name in factor.members]
     keys = "".join(f"<br>`{key}`" for key in factor.keys)
     options = "--factor " + factor.name
     pair = study.smallest if not factor.gpu else next(one for one in study.pairs.values() if one.machine != "cpu").name
     return [
         f"**{factor.name}**{keys}",
         factor.question,
-        "<br>".join(f"`{cell.name}`: {_sets(cell)}" for cell in arms),
+        "<br>".join(f"`{arm.name}`: {_sets(arm)}" for arm in arms),
         "; ".join(filter(None, [_links(factor.source), factor.published])),
         f"`run_study.sh --pair {pair} {options}`",
     ]
 
 
-def _sets(cell: Cell) -> str:
+def _sets(arm: Arm) -> str:
     """What an arm sets: its own settings, else its sizes."""
-    if cell.settings:
-        return ", ".join(f"`{text.removeprefix('actor_rollout_ref.')}`" for text in cell.settings)
-    last = f", {cell.extra} extra" if cell.extra else f", window {cell.window}" if cell.window else ""
-    return f"{cell.queries} × {cell.rollouts}{last}"
+    if arm.settings:
+        return ", ".join(f"`{text.removeprefix('actor_rollout_ref.')}`" for text in arm.settings)
+    last = f", {arm.extra} extra" if arm.extra else f", window {arm.window}" if arm.window else ""
+    return f"{arm.queries} × {arm.rollouts}{last}"
 
 
 def _links(source: str) -> str:

@@ -30,7 +30,7 @@ from Verl.study.shipped import print_args
 from Verl.trainer import launch
 from Verl.trainer.interruption import REQUEST
 from Verl.trainer.run_log import RunLog
-from Verl.trainer.runner import Runner, stop_ray
+from Verl.trainer.task_runner import InProcessRunner, stop_ray
 
 ANEW = 75  # the exit status that asks for a new process for the same run: this one is not what the run needs
 
@@ -61,7 +61,7 @@ class Processes:
 
     def run(self, config: DictConfig, algorithm: str, run_log: RunLog) -> None:
         if self.host is None:
-            Runner(config, algorithm, run_log).run()
+            InProcessRunner(config, algorithm, run_log).run()
         else:
             self.host.run(config, algorithm, run_log)
 

@@ -151,7 +151,7 @@ class _HostedRun:
     def __init__(self, places: HostedPlaces, request: Mapping):
         self._places, self._request = places, request
         self._status: int | None = None
-        self._asked = False  # to stop: then it is no news that it ends
+        self._stopping = False  # its end is then expected
         self._begin()
 
     def _begin(self) -> None:
@@ -166,7 +166,7 @@ class _HostedRun:
         if status is None and ended is None:
             return None
         self._places.release(self._host, ended)
-        if ended not in (None, 0, ANEW) and not self._asked:
+        if ended not in (None, 0, ANEW) and not self._stopping:
             run = Path(self._request["console"]).stem
             self._places.say(f"{run}: its host ended with it (status {ended}); the next run starts another")
         if status is None and ended == ANEW:
@@ -177,7 +177,7 @@ class _HostedRun:
 
     def ask_to_stop(self) -> None:
         if self._status is None:
-            self._asked = True
+            self._stopping = True
             self._host.process.ask_to_stop()
 
     def kill(self) -> None:

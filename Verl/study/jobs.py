@@ -23,10 +23,10 @@ WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 class Job:
     """One run of a study. `work`: responses it draws, evaluation included, at most; the unit of the time left.
 
-    `algorithm`, `unscripted`: entry point and settings of a cell without a script (starting.py)."""
+    `algorithm`, `unscripted`: entry point and settings of an arm without a script (starting.py)."""
 
     run: str
-    cell: str
+    arm: str
     seed: int
     script: str
     overrides: list[str]
@@ -44,11 +44,11 @@ class Job:
 
     @property
     def title(self) -> str:
-        return f"{self.cell} seed {self.seed}"
+        return f"{self.arm} seed {self.seed}"
 
 
 def finished(result_dir: Path, job: Job) -> bool:
-    """Whether a run is there, finished, and as long as asked: it took the steps, or ended by the same budget."""
+    """Whether a run is there, finished, and as long as requested: it took the steps, or ended by the same budget."""
     return run_folder.finished(result_dir / job.run, job.steps, job.ends)
 
 

@@ -15,23 +15,23 @@ from Verl.trainer.benchmarks import evaluated_sets
 SKIPPED_STEPS = 1  # the first step pays for compilation and caches
 
 
-def seconds_per_response(result_dir: Path, pair: str, cell: str = "*") -> tuple[float, int] | None:
+def seconds_per_response(result_dir: Path, pair: str, arm: str = "*") -> tuple[float, int] | None:
     """(seconds of a step / responses drawn in it, median over steps and then over runs; runs), None without runs.
 
-    Of one cell, or of all of a pair. Only training steps count: `timing_s/step` without the evaluations that fall into
+    Of one arm, or of all of a pair. Only training steps count: `timing_s/step` without the evaluations that fall into
     it (`timing_s/testing`).
     """
-    return _over_runs(result_dir, pair, cell, _of_step, SKIPPED_STEPS)
+    return _over_runs(result_dir, pair, arm, _of_step, SKIPPED_STEPS)
 
 
-def seconds_per_evaluated(result_dir: Path, pair: str, cell: str = "*") -> tuple[float, int] | None:
+def seconds_per_evaluated(result_dir: Path, pair: str, arm: str = "*") -> tuple[float, int] | None:
     """The same of the responses of evaluations, which are drawn many at a time (`timing_s/testing`)."""
-    return _over_runs(result_dir, pair, cell, _of_evaluation, 0)
+    return _over_runs(result_dir, pair, arm, _of_evaluation, 0)
 
 
-def _over_runs(result_dir: Path, pair: str, cell: str, read: Callable, skipped: int) -> tuple[float, int] | None:
+def _over_runs(result_dir: Path, pair: str, arm: str, read: Callable, skipped: int) -> tuple[float, int] | None:
     values = []
-    for path in packed.find(result_dir, f"{cell}_{pair}_seed*.jsonl"):
+    for path in packed.find(result_dir, f"{arm}_{pair}_seed*.jsonl"):
         of_run = [value for line in packed.read_text(path).splitlines() if (value := read(_record(line))) is not None]
         if len(of_run) > skipped:
             values.append(median(of_run[skipped:]))

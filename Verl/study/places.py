@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-GRACE_SECONDS = 30.0  # a trainer that is told to stop writes its status and stops Ray
+GRACE_SECONDS = 30.0  # a trainer that gets SIGTERM writes its status and stops Ray
 
 
 class Place(Protocol):
@@ -54,7 +54,7 @@ class Process:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], console: Path, keep: int | None = None):
         console.parent.mkdir(parents=True, exist_ok=True)
-        parent, self._asked = os.getpid(), False
+        parent, self._stopping = os.getpid(), False
 
         def die_with_parent() -> None:
             if _LIBC is not None:
@@ -103,8 +103,8 @@ class Process:
 
     def ask_to_stop(self) -> None:
         # The leader alone: a trainer stops Ray's processes itself, and they must not go before it.
-        if not self._asked and self._process.poll() is None:
-            self._asked = True
+        if not self._stopping and self._process.poll() is None:
+            self._stopping = True
             self._process.terminate()
 
     def stop(self) -> None:

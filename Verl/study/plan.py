@@ -25,8 +25,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from Verl.trainer.conditions import DRAWS_FINAL_SAMPLES
 from Verl.trainer.memory import ModelSize, gpus
+from Verl.trainer.ppo.conditions import DRAWS_FINAL_SAMPLES
 from Verl.trainer.run_checks import check_epochs, steps_by_epochs
 
 
@@ -90,15 +90,15 @@ def samples_at_the_ends(config: DictConfig) -> int:
 def _further(config: DictConfig, questions: Mapping[str, int]) -> int:
     """Responses that `evaluation.final_samples` adds."""
     further = samples_at_the_ends(config) - config.actor_rollout_ref.rollout.val_kwargs.n
-    asked = config.evaluation.test_questions
-    size = questions["test"] if asked < 0 else min(asked, questions["test"])
+    requested = config.evaluation.test_questions
+    size = questions["test"] if requested < 0 else min(requested, questions["test"])
     return (1 + bool(config.trainer.val_before_train)) * size * further
 
 
 def _evaluated(config: DictConfig, questions: Mapping[str, int], steps: int) -> int:
     """Responses of all evaluations: before training, every `frequency` steps, and at the end."""
     chosen, total = config.evaluation, 0
-    for split, asked, frequency in (
+    for split, requested, frequency in (
         ("train", chosen.train_questions, chosen.val_freq),
         ("validation", chosen.val_questions, chosen.val_freq),
         ("test", chosen.test_questions, config.trainer.test_freq),
@@ -106,7 +106,7 @@ def _evaluated(config: DictConfig, questions: Mapping[str, int], steps: int) -> 
         if frequency <= 0:
             continue
         times = steps // frequency + (steps % frequency > 0) + bool(config.trainer.val_before_train)
-        size = questions[split] if asked < 0 else min(asked, questions[split])
+        size = questions[split] if requested < 0 else min(requested, questions[split])
         total += times * size * config.actor_rollout_ref.rollout.val_kwargs.n
     return total
 

@@ -32,7 +32,7 @@ _NOT_THE_SAME_TWICE = ("actor/perf/",)
 
 
 @dataclass(frozen=True)
-class Job:
+class ProbeJob:
     """One run: the entry point's name and its Hydra overrides; `folder`: where its files are kept, else they are not."""
 
     name: str
@@ -58,7 +58,7 @@ class Trace:
     failed: str = ""  # the last line of what stopped it
 
 
-def run(jobs: Iterable[Job], log: Path) -> Iterator[tuple[Job, Trace]]:
+def run(jobs: Iterable[ProbeJob], log: Path) -> Iterator[tuple[ProbeJob, Trace]]:
     """Carry out the jobs in a child process; each with its trace, as they come.
 
     Raises:
@@ -90,7 +90,7 @@ def run(jobs: Iterable[Job], log: Path) -> Iterator[tuple[Job, Trace]]:
 # ---- in the child -----------------------------------------------------------------------------------------------
 
 
-def _carry_out(jobs: list[Job], answer: Callable[[Trace], None]) -> None:
+def _carry_out(jobs: list[ProbeJob], answer: Callable[[Trace], None]) -> None:
     from Verl.adapter.device import device_for
 
     host = device_for("cpu").host()
@@ -102,7 +102,7 @@ def _carry_out(jobs: list[Job], answer: Callable[[Trace], None]) -> None:
         host.close()
 
 
-def _trace(host: Any, job: Job) -> Trace:
+def _trace(host: Any, job: ProbeJob) -> Trace:
     folder = Path(job.folder or tempfile.mkdtemp(prefix="probe-"))
     try:
         try:
@@ -115,14 +115,14 @@ def _trace(host: Any, job: Job) -> Trace:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _config(job: Job, folder: Path) -> Any:
+def _config(job: ProbeJob, folder: Path) -> Any:
     """Compose and check, as a run does before Ray starts."""
     from omegaconf import open_dict
 
     from Verl.trainer.chat_template import settle_template
-    from Verl.trainer.checks import check, lacking
-    from Verl.trainer.runner import set_environment
+    from Verl.trainer.config_checks import check, lacking
     from Verl.trainer.settings import compose
+    from Verl.trainer.task_runner import set_environment
     from Verl.trainer.verl_checks import check_with_verl
 
     config = compose(job.algorithm, job.overrides)
@@ -139,7 +139,7 @@ def _config(job: Job, folder: Path) -> Any:
     return config
 
 
-def _train(host: Any, job: Job, config: Any, folder: Path) -> Trace:
+def _train(host: Any, job: ProbeJob, config: Any, folder: Path) -> Trace:
     from omegaconf import OmegaConf
     from ray.exceptions import RayTaskError
 
@@ -214,8 +214,8 @@ def _too_long(*_: object) -> None:
     raise TimeoutError(f"the run took more than {SECONDS_AT_MOST} s")
 
 
-def as_job(entry: Mapping[str, Any]) -> Job:
-    return Job(entry["name"], entry["algorithm"], tuple(entry["overrides"]), entry["folder"])
+def as_job(entry: Mapping[str, Any]) -> ProbeJob:
+    return ProbeJob(entry["name"], entry["algorithm"], tuple(entry["overrides"]), entry["folder"])
 
 
 def main() -> None:

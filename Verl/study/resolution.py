@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import load_runs
 from Verl.analysis.verdicts.compare import shared_scores
-from Verl.statistics.planning import Noise, best_split, cochran_samples, noise_of_study, smallest_difference
+from Verl.statistics.planning import StudyNoise, best_split, cochran_samples, noise_of_study, smallest_difference
 
 _WORDS = {
     "seeds": "training seeds", "interaction": "seeds on single questions", "answers": "luck of the answers",
@@ -23,14 +23,14 @@ _WORDS = {
 }  # fmt: skip
 
 
-def assumed_noise(settings: Mapping[str, Any], questions: int) -> Noise:
+def assumed_noise(settings: Mapping[str, Any], questions: int) -> StudyNoise:
     """From study.yaml's assumptions: std over seeds of the difference of two arms, and a Pass@1 for the answers' luck,
     2 p (1 - p) / Q, as if the arms' answers were independent (common random numbers make it smaller)."""
     p = settings["pass_at_1"]
-    return Noise(settings["seed_std"] ** 2, 0.0, 2.0 * p * (1.0 - p) / questions, 0.0, questions, 1)
+    return StudyNoise(settings["seed_std"] ** 2, 0.0, 2.0 * p * (1.0 - p) / questions, 0.0, questions, 1)
 
 
-def measured_noise(result_dir: Path, pair: str, arms: Sequence[str], reference: str) -> tuple[Noise, str] | None:
+def measured_noise(result_dir: Path, pair: str, arms: Sequence[str], reference: str) -> tuple[StudyNoise, str] | None:
     """From the last evaluations of the pair's runs, and on what it rests; None where they cannot tell it."""
     runs = load_runs(result_dir, lambda metric: metric == TEST)
     if runs.table.empty:
@@ -48,7 +48,7 @@ def measured_noise(result_dir: Path, pair: str, arms: Sequence[str], reference: 
 
 
 def expected(
-    noise: Noise, source: str, *, arms: int, seeds: int, samples: int, questions: int, settings: Mapping[str, Any]
+    noise: StudyNoise, source: str, *, arms: int, seeds: int, samples: int, questions: int, settings: Mapping[str, Any]
 ) -> list[str]:
     """What the study will show: the shares of a comparison's squared error, and the smallest difference.
 
@@ -69,7 +69,7 @@ def expected(
 
 
 def next_hour(
-    noise: Noise, *, seeds: int, samples: int, questions: int, run_hours: float, sample_hours: float
+    noise: StudyNoise, *, seeds: int, samples: int, questions: int, run_hours: float, sample_hours: float
 ) -> list[str]:
     """Where the next hours are best spent: further seeds of every arm, or further answers of the seeds that there are.
 

@@ -16,7 +16,7 @@ BAD_INPUT = 2  # the exit status of a run that can't start: the same the second 
 _LOCKED = "is going on in another process"
 
 
-class Runner:
+class StudyRunner:
     """Runs the jobs of `table` on `places`, in order.
 
     Args:
@@ -149,7 +149,7 @@ class Runner:
         return said[-1].removeprefix("error: ") if said else f"status {status}"
 
     def _stop_all(self) -> None:
-        """All are asked at once, so that they save side by side; whoever does not end is killed, at a second interruption
+        """All get the signal at once, so that they save side by side; whoever does not end is killed, at a second interruption
         at once."""
         places = [place for _, place, _, _ in self.running.values()]
         try:

@@ -1,4 +1,4 @@
-"""`--save NAME`: the factor that was asked for and its arms, written into study.yaml; nothing else in the file changes.
+"""`--save NAME`: the requested factor and its arms, written into study.yaml; nothing else in the file changes.
 
 Text is put in at the places where the YAML parser finds the ends of `extra`, of `factors` and of the pair, so that comments,
 order and line breaks stay. The result is read again before it is written: it holds what was there and what was added.
@@ -16,17 +16,17 @@ from typing import Any
 import yaml
 
 from Verl.design import declared as design
-from Verl.design.cells import Cell, Factor
+from Verl.design.arms import Arm, Factor
 from Verl.design.declared import Study
 from Verl.errors import UserError
 from Verl.files import write_atomic
 from Verl.study import scripts
-from Verl.study.vary import Asked
+from Verl.study.vary import StudyRequest
 
 _SIZES = ("estimator", "queries", "rollouts", "extra", "window", "variant")
 
 
-def write(study: Study, asked: Asked, pair: str, name: str, folder: Path) -> str:
+def write(study: Study, request: StudyRequest, pair: str, name: str, folder: Path) -> str:
     """Writes factors and arms to study.yaml of `folder`, and their scripts; a line on what was written.
 
     Raises:
@@ -34,48 +34,48 @@ def write(study: Study, asked: Asked, pair: str, name: str, folder: Path) -> str
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"--save {name}: a factor's name has small letters, digits and underscores, a letter first")
-    factors = _named(asked, name)
+    factors = _named(request, name)
     if known := [factor for factor in factors if factor.name in study.factors]:
         there = study.factors[known[0].name]
         if all(_same(factor, study.factors.get(factor.name)) for factor in factors):
             return f"the factor {name} is in study.yaml already"
         raise UserError(f"--save {name}: study.yaml has another factor {there.name} ({there.title}): choose another name")
-    cells = [arm.cell for arm in asked.arms if arm.cell.name not in study.cells]
-    scripted = [arm.cell.name for arm in asked.arms if arm.cell.name not in study.pairs[pair].cells]
+    arms = [arm.declared for arm in request.arms if arm.name not in study.arms]
+    scripted = [arm.name for arm in request.arms if arm.name not in study.pairs[pair].arms]
     path = folder / design.DESIGN_FILE.name
-    text = added(path.read_text(), cells, factors, pair, scripted)
+    text = added(path.read_text(), arms, factors, pair, scripted)
     write_atomic(path, text)
     changed = scripts.write_missing(design.load(path), folder)
-    return f"saved the factor {name} to {path.name}, with {len(cells)} new cells and {len(changed)} files: {', '.join(changed)}"
+    return f"saved the factor {name} to {path.name}, with {len(arms)} new arms and {len(changed)} files: {', '.join(changed)}"
 
 
-def _named(asked: Asked, name: str) -> list[Factor]:
-    """The asked factors under the user's name: one of several gets its key's word behind it."""
-    factors = [factor for factor in asked.study.factors.values() if factor.title in asked.titles]
+def _named(request: StudyRequest, name: str) -> list[Factor]:
+    """The requested factors under the user's name: one of several gets its key's word behind it."""
+    factors = [factor for factor in request.study.factors.values() if factor.title in request.titles]
     if len(factors) == 1:
         return [replace(factors[0], name=name)]
     return [replace(factor, name=f"{name}_{re.sub(r'[^a-z0-9]+', '_', factor.name.lower())}") for factor in factors]
 
 
 def _same(factor: Factor, other: Factor | None) -> bool:
-    return other is not None and (factor.keys, set(factor.cells)) == (other.keys, set(other.cells))
+    return other is not None and (factor.keys, set(factor.arms)) == (other.keys, set(other.arms))
 
 
-def added(text: str, cells: list[Cell], factors: list[Factor], pair: str, scripted: list[str]) -> str:
-    """study.yaml's text with these cells, factors, and cells that get scripts on the pair.
+def added(text: str, arms: list[Arm], factors: list[Factor], pair: str, scripted: list[str]) -> str:
+    """study.yaml's text with these arms, factors, and arms that get scripts on the pair.
 
     Raises:
         UserError: the file does not then hold what it should.
     """
-    of_cells = {cell.name: _cell(cell) for cell in cells}
+    of_arms = {arm.name: _arm(arm) for arm in arms}
     of_factors = {factor.name: _factor(factor) for factor in factors}
     wanted = yaml.safe_load(text)
-    wanted["extra"] = {**(wanted.get("extra") or {}), **of_cells}
+    wanted["extra"] = {**(wanted.get("extra") or {}), **of_arms}
     wanted["factors"] |= of_factors
     more = [*wanted["pairs"][pair].get("more", []), *scripted]
     wanted["pairs"][pair] |= {"more": more} if more else {}
     places = _children(yaml.compose(text))
-    found = [(_end(text, places["extra"]), _lines(of_cells)) if "extra" in places else (0, _lines({"extra": of_cells}, 0))]
+    found = [(_end(text, places["extra"]), _lines(of_arms)) if "extra" in places else (0, _lines({"extra": of_arms}, 0))]
     found += [(_end(text, places["factors"]), _lines(of_factors))]
     found += [_in_pair(text, _children(places["pairs"])[pair], scripted)] if scripted else []
     for place, what in sorted(found, key=lambda two: two[0], reverse=True):
@@ -89,14 +89,14 @@ def added(text: str, cells: list[Cell], factors: list[Factor], pair: str, script
     return text
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
-    entry = {key: getattr(cell, key) for key in _SIZES if getattr(cell, key) is not None}
-    return entry | ({"settings": list(cell.settings)} if cell.settings else {})
+def _arm(arm: Arm) -> dict[str, Any]:
+    entry = {key: getattr(arm, key) for key in _SIZES if getattr(arm, key) is not None}
+    return entry | ({"settings": list(arm.settings)} if arm.settings else {})
 
 
 def _factor(factor: Factor) -> dict[str, Any]:
-    entry = {"title": factor.title, "question": factor.question, "keys": list(factor.keys), "cells": list(factor.cells)}
-    return entry | ({"reference": factor.reference} if factor.reference != factor.cells[0] else {})
+    entry = {"title": factor.title, "question": factor.question, "keys": list(factor.keys), "arms": list(factor.arms)}
+    return entry | ({"reference": factor.reference} if factor.reference != factor.arms[0] else {})
 
 
 def _lines(entries: Mapping[str, Any], indent: int = 2) -> str:
@@ -133,7 +133,7 @@ def _end(text: str, node: yaml.Node) -> int:
 
 
 def _in_pair(text: str, pair: yaml.MappingNode, names: list[str]) -> tuple[int, str]:
-    """Where, and what, makes these cells the pair's."""
+    """Where, and what, makes these arms the pair's."""
     listed = ", ".join(names)
     more = _children(pair).get("more")
     if more is not None and more.flow_style:

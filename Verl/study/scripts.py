@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from omegaconf import DictConfig
 
 from Verl import RESULT_DIR
-from Verl.design.declared import BASH, Cell, Pair, Study, script_name
+from Verl.design.declared import BASH, Arm, Pair, Study, script_name
 from Verl.files import write_atomic
 from Verl.study import factors_page
 from Verl.study.plan import reckoned_hours, workload
@@ -31,35 +31,35 @@ _SH = '[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh'
 PLOT_MARK = "Written by Running-Bash/generate_scripts.py: one for each factor of study.yaml."
 
 
-def text(study: Study, cell: Cell, pair: Pair, folder: Path = BASH) -> str:
-    """The script of a cell on a pair; `folder` has common.sh and what it reads.
+def text(study: Study, arm: Arm, pair: Pair, folder: Path = BASH) -> str:
+    """The script of an arm on a pair; `folder` has common.sh and what it reads.
 
-    It depends on its own cell and pair, the base line and, for a variant, the arm without it, so that it stays as it is when
+    It depends on its own arm and pair, the base line and, for a variant, the arm without it, so that it stays as it is when
     another arm or a factor is added.
     """
-    header = [_title(study, cell, pair), *_changes(study, cell, pair), _takes(study, cell, pair, folder)]
-    header += [f"Expect: {cell.expect}."] if cell.expect else []
+    header = [_title(study, arm, pair), *_changes(study, arm, pair), _takes(study, arm, pair, folder)]
+    header += [f"Expect: {arm.expect}."] if arm.expect else []
     header.append(f"Compared with what, and what was published: `python Running-Bash/design.py show --pair {pair.name}`.")
     lines = ["#!/usr/bin/env bash", *(line for sentence in header for line in _comment(sentence)), MARK]
     lines += ["# shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh"]
-    lines += _body(cell, pair, '"$(dirname "${BASH_SOURCE[0]}")/common.sh"')
+    lines += _body(arm, pair, '"$(dirname "${BASH_SOURCE[0]}")/common.sh"')
     return "\n".join(lines) + "\n"
 
 
-def _body(cell: Cell, pair: Pair, common: str) -> list[str]:
-    return [_SH, f"source {common} # and what it does with them", *_settings(cell, pair), 'run "$@"']
+def _body(arm: Arm, pair: Pair, common: str) -> list[str]:
+    return [_SH, f"source {common} # and what it does with them", *_settings(arm, pair), 'run "$@"']
 
 
-def _settings(cell: Cell, pair: Pair) -> list[str]:
+def _settings(arm: Arm, pair: Pair) -> list[str]:
     settings = [
-        ("algorithm", cell.entry),
-        ("adv_estimator", cell.estimator),
-        ("train_batch_size", cell.queries),
-        ("rollout_n", cell.rollouts),
-        ("extra_sampling_size", cell.extra),
-        ("window_size", cell.window),
-        ("variant", cell.variant),
-        ("own_arguments", _array(cell.settings) if cell.settings else None),
+        ("algorithm", arm.entry),
+        ("adv_estimator", arm.estimator),
+        ("train_batch_size", arm.queries),
+        ("rollout_n", arm.rollouts),
+        ("extra_sampling_size", arm.extra),
+        ("window_size", arm.window),
+        ("variant", arm.variant),
+        ("own_arguments", _array(arm.settings) if arm.settings else None),
         ("model", pair.model),
         ("data", pair.data),
     ]
@@ -77,50 +77,50 @@ def _comment(sentence: str) -> list[str]:
     return textwrap.wrap(sentence, 120, initial_indent="# ", subsequent_indent="#   ")
 
 
-def _title(study: Study, cell: Cell, pair: Pair) -> str:
+def _title(study: Study, arm: Arm, pair: Pair) -> str:
     where = f"{study.models[pair.model]['title']} on {study.data[pair.data]['title']}"
-    if cell.name == study.base_line:
-        return f"The base line, {where}: {cell.queries} queries a step, one rollout each, the 0/1 reward as the signal."
-    rollouts = f"{cell.rollouts} rollout{'s' if cell.rollouts > 1 else ''}"
-    queries = f"{cell.queries} {'query' if cell.queries == 1 else 'queries'}"
-    return f"{estimators()[cell.estimator].title}, {queries} x {rollouts} a step: {where}."
+    if arm.name == study.base_line:
+        return f"The base line, {where}: {arm.queries} queries a step, one rollout each, the 0/1 reward as the signal."
+    rollouts = f"{arm.rollouts} rollout{'s' if arm.rollouts > 1 else ''}"
+    queries = f"{arm.queries} {'query' if arm.queries == 1 else 'queries'}"
+    return f"{estimators()[arm.estimator].title}, {queries} x {rollouts} a step: {where}."
 
 
-def _changes(study: Study, cell: Cell, pair: Pair) -> list[str]:
+def _changes(study: Study, arm: Arm, pair: Pair) -> list[str]:
     """What the arm changes: a variant against the arm without it, if there is one, any other arm against the base line."""
-    against = cell.named_by_its_settings.removesuffix(f"_{cell.variant}")
-    if cell.variant and against in study.cells:
-        return [f"Against {script_name(against, pair.name)}: {cell.changes or ' '.join(cell.settings)}."]
-    base = study.cells[study.base_line]
+    against = arm.named_by_its_settings.removesuffix(f"_{arm.variant}")
+    if arm.variant and against in study.arms:
+        return [f"Against {script_name(against, pair.name)}: {arm.changes or ' '.join(arm.settings)}."]
+    base = study.arms[study.base_line]
     changes = []
-    if cell.estimator != base.estimator:
-        changes.append(_signal(cell))
-    if cell.queries != base.queries:
-        changes.append(f"{cell.queries} queries instead of {base.queries}")
-    if cell.rollouts != base.rollouts:
-        changes.append(f"{cell.rollouts} rollouts per query instead of {base.rollouts}")
-        if cell.estimator == base.estimator:
-            changes.append(f"so {_signal(cell)}")
-    if cell.variant:
-        changes.append(cell.changes or " ".join(cell.settings))
+    if arm.estimator != base.estimator:
+        changes.append(_signal(arm))
+    if arm.queries != base.queries:
+        changes.append(f"{arm.queries} queries instead of {base.queries}")
+    if arm.rollouts != base.rollouts:
+        changes.append(f"{arm.rollouts} rollouts per query instead of {base.rollouts}")
+        if arm.estimator == base.estimator:
+            changes.append(f"so {_signal(arm)}")
+    if arm.variant:
+        changes.append(arm.changes or " ".join(arm.settings))
     return [f"Against {script_name(base.name, pair.name)}: {', '.join(changes)}."] if changes else []
 
 
-def _signal(cell: Cell) -> str:
-    signal = estimators()[cell.estimator].signal
-    return signal.format(extra=cell.extra, window=cell.window) if signal else f"the estimator {cell.estimator}"
+def _signal(arm: Arm) -> str:
+    signal = estimators()[arm.estimator].signal
+    return signal.format(extra=arm.extra, window=arm.window) if signal else f"the estimator {arm.estimator}"
 
 
-def _takes(study: Study, cell: Cell, pair: Pair, folder: Path) -> str:
+def _takes(study: Study, arm: Arm, pair: Pair, folder: Path) -> str:
     """Hours by plan where the machine has a data sheet; a CPU's are measured, and the README has them."""
     machine = study.machines[pair.machine]
     if "bandwidth_gb_s" not in machine:
         return f"Takes, on {machine['title']}: see README.md."
-    config = _base_line_config(folder, study.cells[study.base_line], pair)
+    config = _base_line_config(folder, study.arms[study.base_line], pair)
     size = ModelSize.of(study.models[pair.model])
     work = workload(config, study.data[pair.data], steps=100)
-    work = replace(work, queries=cell.queries, rollouts=cell.rollouts, extra=cell.extra or 0)
-    # The base line's share of the memory: cells of 512 queries and more have a larger one, and are no slower for it.
+    work = replace(work, queries=arm.queries, rollouts=arm.rollouts, extra=arm.extra or 0)
+    # The base line's share of the memory: arms of 512 queries and more have a larger one, and are no slower for it.
     found = memory(size, config, machine["memory_gib"], machine["reserve_gib"])
     at_once = max(1, min(found.at_once, config.actor_rollout_ref.rollout.max_num_seqs))
     hours = reckoned_hours(size, work, at_once, machine)
@@ -132,15 +132,15 @@ def _takes(study: Study, cell: Cell, pair: Pair, folder: Path) -> str:
 
 
 @cache
-def _base_line_config(folder: Path, base_line: Cell, pair: Pair) -> DictConfig:
+def _base_line_config(folder: Path, base_line: Arm, pair: Pair) -> DictConfig:
     return compose(*arguments(base_line, pair, folder))
 
 
-def arguments(cell: Cell, pair: Pair, folder: Path = BASH) -> tuple[str, list[str]]:
-    """(algorithm, overrides) of a cell's script on a pair, whether the script is there or not."""
+def arguments(arm: Arm, pair: Pair, folder: Path = BASH) -> tuple[str, list[str]]:
+    """(algorithm, overrides) of an arm's script on a pair, whether the script is there or not."""
     with TemporaryDirectory() as scratch:
-        draft = Path(scratch) / script_name(cell.name, pair.name)
-        draft.write_text("\n".join([*_body(cell, pair, shlex.quote(f"{folder.resolve()}/common.sh")), ""]))
+        draft = Path(scratch) / script_name(arm.name, pair.name)
+        draft.write_text("\n".join([*_body(arm, pair, shlex.quote(f"{folder.resolve()}/common.sh")), ""]))
         algorithm, overrides, own = print_args(draft.name, folder=draft.parent)
     return algorithm, [*overrides, *own]
 
@@ -161,8 +161,8 @@ if __name__ == "__main__":
 
 def _declared(study: Study, folder: Path) -> Iterator[tuple[Path, str]]:
     """Every file that the design asks for, with its text. The plot scripts lie beside the results, the page among the docs."""
-    for name, (cell, pair) in study.scripts.items():
-        yield folder / name, text(study, cell, pair, folder)
+    for name, (arm, pair) in study.scripts.items():
+        yield folder / name, text(study, arm, pair, folder)
     for factor in study.factors:
         yield _plots(folder) / f"plot_{factor}.py", plot_text(factor)
     page = folder.parent / "docs" / "factors.md"

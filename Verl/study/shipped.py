@@ -21,7 +21,7 @@ from Verl.trainer.naming import comparable, config_hash
 class Prepared:
     """A script's run as it would start: its config, and what this machine lacks for it.
 
-    `unscripted`: the settings of a cell that has no script on the pair; `script` is then what it would be called."""
+    `unscripted`: the settings of an arm that has no script on the pair; `script` is then what it would be called."""
 
     script: str
     algorithm: str

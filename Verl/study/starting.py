@@ -1,4 +1,4 @@
-"""How a run of a cell starts: by its script, or, where it has none on a pair, by what the script would set."""
+"""How a run of an arm starts: by its script, or, where it has none on a pair, by what the script would set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from Verl import REPO_ROOT
-from Verl.design.declared import BASH, Cell, Pair, script_name
+from Verl.design.declared import BASH, Arm, Pair, script_name
 from Verl.study import scripts, shipped
 from Verl.trainer import run_config
 from Verl.trainer.typed_paths import users_folder
@@ -16,16 +16,16 @@ from Verl.trainer.typed_paths import users_folder
 ENTRY = "Verl.trainer.main_ppo_"
 
 
-def prepare(cell: Cell, pair: Pair, user: Sequence[str] = (), folder: Path = BASH) -> shipped.Prepared:
-    """The checked config of a cell on a pair, whether it has a script there or not.
+def prepare(arm: Arm, pair: Pair, user: Sequence[str] = (), folder: Path = BASH) -> shipped.Prepared:
+    """The checked config of an arm on a pair, whether it has a script there or not.
 
     Raises:
-        UserError: for whatever is wrong with the cell or the overrides, in one sentence.
+        UserError: for whatever is wrong with the arm or the overrides, in one sentence.
     """
-    name = script_name(cell.name, pair.name)
+    name = script_name(arm.name, pair.name)
     if (folder / name).is_file():
         return shipped.prepare(name, user, folder)
-    algorithm, scripted = scripts.arguments(cell, pair, folder)
+    algorithm, scripted = scripts.arguments(arm, pair, folder)
     with shipped.hub_left_alone():
         return shipped.Prepared(name, algorithm, *run_config.prepare(algorithm, scripted, user), tuple(scripted))
 

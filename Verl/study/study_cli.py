@@ -1,4 +1,4 @@
-"""The command line of Running-Bash/run_study.sh: from cells and seeds to a queue, checked before the first run starts."""
+"""The command line of Running-Bash/run_study.sh: from arms and seeds to a queue, checked before the first run starts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, read_margin
 from Verl.design import declared as design
 from Verl.errors import UserError
 from Verl.signals import raise_on_stop
-from Verl.study import asking, budgets, effect, hosts, jobs, plan, shipped, starting
+from Verl.study import budgets, effect, hosts, jobs, plan, shipped, starting, study_options
 from Verl.study.places import LocalPlaces, Places, RayPlaces
-from Verl.study.runner import Runner
-from Verl.study.vary import Arm, Asked
+from Verl.study.runner import StudyRunner
+from Verl.study.vary import StudyRequest, VariedArm
 from Verl.trainer import preparation, run_folder
 from Verl.trainer.memory_here import memory_by_plan
 from Verl.trainer.settings import gpu_present
@@ -53,14 +53,15 @@ def _say(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="run_study.sh", description="Runs cells of a pair on several seeds.", epilog=_EXAMPLE, allow_abbrev=False,
+        prog="run_study.sh", description="Runs arms of a pair on several seeds.", epilog=_EXAMPLE, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
     add("--pair", required=True, help="model and data, e.g. tiny_arith (design.py show lists them)")
-    add("--cells", nargs="+", default=[], help="e.g. grpo_0032_1 grpo_0032_8")
-    add("--factor", action="append", default=[], metavar="NAME", help="all cells of a factor (repeatable), or `all`")
-    asking.add_options(parser)
+    add("--arms", nargs="+", default=[], help="e.g. grpo_0032_1 grpo_0032_8")
+    add("--cells", dest="arms", nargs="+", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # in commands published earlier
+    add("--factor", action="append", default=[], metavar="NAME", help="all arms of a factor (repeatable), or `all`")
+    study_options.add_options(parser)
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     add("--steps", type=int, help="steps of each run; default: the script's")
     add("--budget", action="append", default=[], metavar="WHAT=N",
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", help="names the table of states, study_<name>.json; default: the pair, with what varies")
     add("--until-decided", action="store_true",
         help="after --seeds, add seeds, one at a time, to what is still undecided (docs/statistics.md)")  # fmt: skip
-    add("--against", metavar="CELL",
+    add("--against", metavar="ARM",
         help="what --until-decided, --vary or --tune compares with; default: --base, else the base line")  # fmt: skip
     add("--margin", type=read_margin, metavar="X", help=MARGIN_HELP)
     add("--max-seeds", type=int, default=None, metavar="N", help="the most that an arm gets (default: 10)")
@@ -93,17 +94,18 @@ def _study(options: argparse.Namespace) -> int:
     _tidy(options)
     study = design.load(options.folder / design.DESIGN_FILE.name)
     result_dir = (options.result or RESULT_DIR).resolve()
-    asked = asking.read(study, study.pair(options.pair), options, _shared(options, result_dir))
-    name = options.name or asking.name_of(asked, options)
-    chosen = _chosen(asked, options, result_dir)
+    request = study_options.read(study, study.pair(options.pair), options, _shared(options, result_dir))
+    name = options.name or study_options.name_of(request, options)
+    chosen = _chosen(request, options, result_dir)
     if options.host:
         if options.ray:
             raise UserError("--host keeps processes on this machine, --ray starts runs on a cluster: leave one of them out")
         hosts.check({one.arm: one.prepared.config for one in chosen})
-    rule = _rule(asked, options, chosen)
+    rule = _rule(request, options, chosen)
     queue = _jobs(chosen, dict.fromkeys([one.arm for one in chosen], options.seeds))
-    if asking.is_asked(options):
-        _say("\n".join(asking.plan_lines(asked, [(one.cell, one.prepared) for one in chosen], options, result_dir)))
+    if study_options.has_own_table(options):
+        rows = [(one.declared, one.prepared) for one in chosen]
+        _say("\n".join(study_options.plan_lines(request, rows, options, result_dir)))
     if options.dry_run:
         for sentence in dict.fromkeys(sentence for one in chosen for sentence in one.prepared.missing):
             _say(f"not ready on this machine: {sentence}")
@@ -114,9 +116,9 @@ def _study(options: argparse.Namespace) -> int:
         return 0
     with jobs.only_one(result_dir / f".study_{name}.lock", name):
         if not options.command:
-            _refuse_inert(asked.study, asked.pair, queue, options.overrides)
+            _refuse_inert(request.study, request.pair, queue, options.overrides)
         if options.save:
-            _say(asking.save(study, asked, options))
+            _say(study_options.save(study, request, options))
         places = _places(options)
         raise_on_stop()  # ray.init has its own handler of SIGTERM
         path = result_dir / f"study_{name}.json"
@@ -127,8 +129,9 @@ def _study(options: argparse.Namespace) -> int:
                 status = _carry_out(jobs.Table(path, name, options.pair, queue), places, result_dir, options)
         finally:
             places.close()
-    if asking.is_asked(options):
-        _say("\n".join(asking.outcome_lines(asked, {one.cell.name: one.arm for one in chosen}, name, options, result_dir)))
+    if study_options.has_own_table(options):
+        arm_of = {one.declared.name: one.arm for one in chosen}
+        _say("\n".join(study_options.outcome_lines(request, arm_of, name, options, result_dir)))
     return status
 
 
@@ -138,24 +141,24 @@ def _places(options: argparse.Namespace) -> Places:
     return hosts.HostedPlaces(options.jobs, _say) if options.host else LocalPlaces(options.jobs)
 
 
-def _rule(asked: Asked, options: argparse.Namespace, chosen: list[Chosen]) -> deciding.Rule | None:
+def _rule(request: StudyRequest, options: argparse.Namespace, chosen: list[ChosenArm]) -> deciding.Rule | None:
     """The stopping rule of --until-decided; its own options are nothing without it."""
     if not options.until_decided:
-        for name in ("against", "max_seeds") if asking.is_asked(options) else ("against", "margin", "max_seeds"):
+        for name in ("against", "max_seeds") if study_options.has_own_table(options) else ("against", "margin", "max_seeds"):
             if getattr(options, name) is not None:
                 raise UserError(f"--{name.replace('_', '-')} is for --until-decided: add that, or leave it out")
         return None
     if options.budget:
         raise UserError("--until-decided compares the arms at the same step: give --steps instead of --budget")
-    by_cell = {one.cell.name: one.arm for one in chosen}
-    reference = options.against or asked.reference
+    name_in_runs = {one.declared.name: one.arm for one in chosen}
+    reference = options.against or request.reference
     for one in chosen:
         if one.prepared.config.trainer.test_freq <= 0 or one.prepared.config.evaluation.test_questions == 0:
             raise UserError("--until-decided needs test evaluations: leave trainer.test_freq and evaluation.test_questions")
     arms = [one.arm for one in chosen]
     margin = MARGIN if options.margin is None else options.margin
     most = 10 if options.max_seeds is None else options.max_seeds
-    return deciding.rule_of(by_cell.get(reference, reference), arms, options.seeds, most, margin)
+    return deciding.rule_of(name_in_runs.get(reference, reference), arms, options.seeds, most, margin)
 
 
 def _until_decided(rule, options, pair: str, path: Path, places: Places, jobs_of) -> int:
@@ -194,7 +197,7 @@ def _carry_out(table: jobs.Table, places: Places, result_dir: Path, options: arg
         return starting.command(script, job.algorithm, job.unscripted, job.overrides)
 
     _say(f"study {table.study}: states in {os.path.relpath(table.path)}")
-    all_done = Runner(table, places, result_dir, command, environment, _say, poll=options.poll).run()
+    all_done = StudyRunner(table, places, result_dir, command, environment, _say, poll=options.poll).run()
     spent = sum(job.seconds for job in table.jobs)
     _say(f"{table.count(jobs.DONE)} of {len(table.jobs)} runs done ({duration(spent)} of computing)")
     for job in table.jobs:
@@ -204,9 +207,9 @@ def _carry_out(table: jobs.Table, places: Places, result_dir: Path, options: arg
 
 
 def _tidy(options: argparse.Namespace) -> None:
-    """Overrides that follow --cells without a `--` are found by their `=`; values that can't be are refused."""
-    options.overrides += [text for text in options.cells if "=" in text]
-    options.cells = [text for text in options.cells if "=" not in text]
+    """Overrides that follow --arms without a `--` are found by their `=`; values that can't be are refused."""
+    options.overrides += [text for text in options.arms if "=" in text]
+    options.arms = [text for text in options.arms if "=" not in text]
     for text in options.overrides:
         key = text.lstrip("+").split("=")[0]
         if key in ("seed", "run.result_dir", "run.overwrite", "trainer.total_training_steps"):
@@ -226,10 +229,10 @@ def _tidy(options: argparse.Namespace) -> None:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A cell as it would run: its config at seed 0, its work, and what every run of the study is given."""
+class ChosenArm:
+    """An arm as it would run: its config at seed 0, its work, and what every run of the study is given."""
 
-    cell: design.Cell
+    declared: design.Arm
     prepared: shipped.Prepared
     work: plan.Workload
     shared: tuple[str, ...]
@@ -241,6 +244,7 @@ class Chosen:
 
     @property
     def arm(self) -> str:
+        """Its name in the runs: what every run is given can add to the declared name."""
         return self.prepared.config.run.arm
 
 
@@ -252,13 +256,13 @@ def _shared(options: argparse.Namespace, result_dir: Path) -> list[str]:
     return [*elsewhere, *budgets.overrides(options.budget), *options.overrides, *steps]
 
 
-def _chosen(asked: Asked, options: argparse.Namespace, result_dir: Path) -> list[Chosen]:
+def _chosen(request: StudyRequest, options: argparse.Namespace, result_dir: Path) -> list[ChosenArm]:
     """The arms, each checked."""
-    shared, questions = _shared(options, result_dir), asked.study.data[asked.pair.data]
-    return [_ready(arm, asked.maker.prepared(arm.start, arm.levels), shared, options, questions) for arm in asked.arms]
+    shared, questions = _shared(options, result_dir), request.study.data[request.pair.data]
+    return [_ready(arm, request.maker.prepared(arm.start, arm.levels), shared, options, questions) for arm in request.arms]
 
 
-def _ready(arm: Arm, one: shipped.Prepared, shared: list[str], options: argparse.Namespace, questions) -> Chosen:
+def _ready(arm: VariedArm, one: shipped.Prepared, shared: list[str], options: argparse.Namespace, questions) -> ChosenArm:
     if not (options.command or options.dry_run):
         _refuse_if_missing(one)
     if not options.command:
@@ -266,11 +270,11 @@ def _ready(arm: Arm, one: shipped.Prepared, shared: list[str], options: argparse
             raise UserError(planned[1])
         check_with_verl(one.config)
     work = plan.workload(one.config, questions, options.steps)
-    budgets.refuse_out_of_reach(options.budget, arm.cell.name, work, one.config, questions["train"])
-    return Chosen(arm.cell, one, work, (*arm.levels, *shared))
+    budgets.refuse_out_of_reach(options.budget, arm.name, work, one.config, questions["train"])
+    return ChosenArm(arm.declared, one, work, (*arm.levels, *shared))
 
 
-def _jobs(chosen: Sequence[Chosen], seeds_of: Mapping[str, Sequence[int]]) -> list[jobs.Job]:
+def _jobs(chosen: Sequence[ChosenArm], seeds_of: Mapping[str, Sequence[int]]) -> list[jobs.Job]:
     """Every (arm, seed) once; a cut study holds whole seeds, so that its arms can already be compared."""
     queue: dict[str, jobs.Job] = {}
     for seed in dict.fromkeys(seed for seeds in seeds_of.values() for seed in seeds):
@@ -280,7 +284,7 @@ def _jobs(chosen: Sequence[Chosen], seeds_of: Mapping[str, Sequence[int]]) -> li
                 continue
             work = one.work
             queue[run] = jobs.Job(
-                run=run, cell=one.cell.name, seed=seed, script=one.prepared.script,
+                run=run, arm=one.declared.name, seed=seed, script=one.prepared.script,
                 overrides=[f"seed={seed}", *one.shared], config_hash=one.prepared.hash, steps=work.steps,
                 work=work.steps * work.responses + work.evaluated, ends=run_folder.ends_of(one.prepared.config),
                 algorithm=one.prepared.algorithm, unscripted=list(one.prepared.unscripted),
@@ -290,13 +294,13 @@ def _jobs(chosen: Sequence[Chosen], seeds_of: Mapping[str, Sequence[int]]) -> li
 
 def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, result_dir: Path) -> list[jobs.Job]:
     """The runs of a study with a fixed number of seeds."""
-    chosen = _chosen(asking.read(study, pair, options, _shared(options, result_dir)), options, result_dir)
+    chosen = _chosen(study_options.read(study, pair, options, _shared(options, result_dir)), options, result_dir)
     return _jobs(chosen, dict.fromkeys([one.arm for one in chosen], options.seeds))
 
 
 def _refuse_inert(study: design.Study, pair: design.Pair, queue: list[jobs.Job], overrides: list[str]) -> None:
     """Before the first run: two arms that train the same would cost their hours and show a difference of chance."""
-    wanted = effect.comparisons(study, [pair], {job.cell for job in queue})
+    wanted = effect.comparisons(study, [pair], {job.arm for job in queue})
     problems = effect.check(study, wanted, overrides, _say)
     if problems:
         raise UserError("; ".join(problems))

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from Verl.design.cells import Factor
+from Verl.design.arms import Factor
 from Verl.errors import UserError
 from Verl.study import vary
-from Verl.study.report import table
+from Verl.study.design_text import table
 from Verl.trainer.best import VALIDATION
 from Verl.wording import duration
 
@@ -26,14 +26,14 @@ _COSTS = {"steps": "step", "tokens": "ledger/total_tokens_generated", "hours": "
 
 @dataclass(frozen=True)
 class Choice:
-    """Of one arm: the value and cell chosen, and the validation Pass@1 of each value."""
+    """Of one arm: the value and arm chosen, and the validation Pass@1 of each value."""
 
     value: str
-    cell: str
+    arm: str
     scores: Mapping[str, float]
 
 
-def with_values(asked: vary.Asked, arms: vary.Arms, one: vary.Varied) -> vary.Asked:
+def with_values(request: vary.StudyRequest, maker: vary.ArmMaker, one: vary.Varied) -> vary.StudyRequest:
     """Every arm at each value, in the place of the arms.
 
     Raises:
@@ -41,35 +41,35 @@ def with_values(asked: vary.Asked, arms: vary.Arms, one: vary.Varied) -> vary.As
     """
     if len(one.levels) < 2:
         raise UserError(f"--tune {one.key}={','.join(one.levels)}: there is nothing to choose from: give two values or more")
-    runs, cells = [], {}
-    for arm in asked.arms:
-        config = arms.prepared(arm.start, arm.levels).config
+    runs, at_values = [], {}
+    for arm in request.arms:
+        config = maker.prepared(arm.start, arm.levels).config
         if config.evaluation.val_freq <= 0 or config.evaluation.val_questions == 0:
             raise UserError("--tune chooses by the validation split: leave evaluation.val_freq and evaluation.val_questions")
-        at = {value: arms.arm(arm.start, [*arm.levels, f"{one.key}={value}"]) for value in one.levels}
-        cells[arm.cell.name] = {value: of_value.cell.name for value, of_value in at.items()}
+        at = {value: maker.arm(arm.start, [*arm.levels, f"{one.key}={value}"]) for value in one.levels}
+        at_values[arm.name] = {value: of_value.name for value, of_value in at.items()}
         runs += [of_value for of_value in at.values() if of_value not in runs]
-    names = [run.cell.name for run in runs]
-    first = tuple(dict.fromkeys(cells[asked.reference].values()))
-    tuning = Factor(f"tune_{one.key}", one.key, (one.key,), cells=first, reference=first[0])
-    study = replace(asked.study, cells={**asked.study.cells, **{run.cell.name: run.cell for run in runs}},
-                    factors={**asked.study.factors, tuning.name: tuning})  # fmt: skip
-    tuned = vary.Tuned(one.key, cells)
-    return replace(asked, study=study, pair=asked.pair.with_cells(names), arms=tuple(runs), tuned=tuned)
+    names = [run.name for run in runs]
+    first = tuple(dict.fromkeys(at_values[request.reference].values()))
+    tuning = Factor(f"tune_{one.key}", one.key, (one.key,), arms=first, reference=first[0])
+    study = replace(request.study, arms={**request.study.arms, **{run.name: run.declared for run in runs}},
+                    factors={**request.study.factors, tuning.name: tuning})  # fmt: skip
+    tuned = vary.Tuned(one.key, at_values)
+    return replace(request, study=study, pair=request.pair.with_arms(names), arms=tuple(runs), tuned=tuned)
 
 
 def choose(tuned: vary.Tuned, rows: pd.DataFrame, arm_of: Mapping[str, str]) -> dict[str, Choice]:
     """Arm -> its best value on the validation split, of those arms that were evaluated at every value.
 
     Args:
-        rows: the study's runs, a row per run and step. arm_of: cell -> the arm's name in them.
+        rows: the study's runs, a row per run and step. arm_of: declared name -> the arm's name in them.
     """
     chosen = {}
-    for arm, cells in tuned.cells.items():
-        scores = {value: last_validation(rows[rows["arm"] == arm_of[cell]]) for value, cell in cells.items()}
+    for arm, at in tuned.at_values.items():
+        scores = {value: last_validation(rows[rows["arm"] == arm_of[name]]) for value, name in at.items()}
         if all(np.isfinite(score) for score in scores.values()):
             best = max(scores, key=scores.__getitem__)  # the first of equal ones
-            chosen[arm] = Choice(best, cells[best], scores)
+            chosen[arm] = Choice(best, at[best], scores)
     return chosen
 
 
@@ -92,16 +92,16 @@ def cost(rows: pd.DataFrame) -> str:
 
 def lines(tuned: vary.Tuned, chosen: Mapping[str, Choice], rows: pd.DataFrame, arm_of: Mapping[str, str]) -> list[str]:
     """What was chosen, by what, and what the choosing cost."""
-    values = list(dict.fromkeys(value for cells in tuned.cells.values() for value in cells))
+    values = list(dict.fromkeys(value for at in tuned.at_values.values() for value in at))
     head = ("arm", *(f"{tuned.key.rpartition('.')[2]} {value}" for value in values), "chosen")
     said = [f"tuning of {tuned.key}: each arm's best by validation Pass@1, mean over seeds of the last evaluation, not by test"]
     said += table(head, [(arm, *(f"{one.scores[value]:.3f}" for value in values), one.value) for arm, one in chosen.items()])
-    left_out = [arm for arm in tuned.cells if arm not in chosen]
+    left_out = [arm for arm in tuned.at_values if arm not in chosen]
     said += [f"{arm} can't be chosen for: not every value of it has a validation score" for arm in left_out]
     edges = [arm for arm, one in chosen.items() if one.value in _ends(values)]
     if edges and len(values) > 2:
         said.append(f"chosen at an end of the values, so that a better one may lie beyond: {', '.join(edges)}")
-    compared = rows[rows["arm"].isin({arm_of[one.cell] for one in chosen.values()})]
+    compared = rows[rows["arm"].isin({arm_of[one.arm] for one in chosen.values()})]
     only = rows[~rows["run"].isin(compared["run"])]
     return [*said, f"the tuning cost {cost(rows)}, all values together; {_beside(only)}"]
 

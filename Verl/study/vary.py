@@ -1,6 +1,6 @@
-"""Factors asked for on the command line: `--vary KEY=level,level,...` around a base cell, with `--cross` all combinations.
+"""Factors requested on the command line: `--vary KEY=level,level,...` around a base arm, with `--cross` all combinations.
 
-The arms are cells as study.yaml would hold them, named by what they change, in a copy of the study that nothing writes.
+The arms are as study.yaml would hold them, named by what they change, in a copy of the study that nothing writes.
 A level that the base has anyway is the base. Everything that can be known to be wrong is said here, before a run.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from Verl.design.cells import Cell, Factor, Pair
+from Verl.design.arms import Arm, Factor, Pair
 from Verl.design.declared import Study
 from Verl.design.differences import differences, undeclared
 from Verl.errors import UserError
@@ -43,41 +43,45 @@ class Varied:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A cell, and how it is run: as `start` with `levels` (key=value) on top."""
+class VariedArm:
+    """An arm as study.yaml would hold it, and how it is run: as `start` with `levels` (key=value) on top."""
 
-    cell: Cell
-    start: Cell
+    declared: Arm
+    start: Arm
     levels: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.declared.name
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The runs of a tuning: the arm's cell -> value as typed -> the cell that has it."""
+    """The runs of a tuning: arm -> value as typed -> the arm with that value."""
 
     key: str
-    cells: dict[str, dict[str, str]]
+    at_values: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudyRequest:
     """What a study is to run and compare.
 
     Args:
-        study, pair: those of study.yaml, with the arms as cells; the factors are the asked ones alone.
+        study, pair: those of study.yaml, with the arms among theirs; the factors are the requested ones alone.
         arms: in order, the reference among them.
-        reference: the cell that the others are compared with.
-        grid: with `--cross`, the arm of every combination: a level of each factor, in their order -> cell.
-        titles: of the asked factors.
-        tuned: with `--tune`, the arms' cells: `arms` then holds each of them at each value.
+        reference: the arm that the others are compared with.
+        grid: with `--cross`, the arm of every combination: a level of each factor, in their order -> arm.
+        titles: of the requested factors.
+        tuned: with `--tune`, what it runs: `arms` then holds each arm at each value.
         maker: what made the arms, and knows their configs.
     """
 
     study: Study
     pair: Pair
-    arms: tuple[Arm, ...]
+    arms: tuple[VariedArm, ...]
     reference: str
-    maker: Arms
+    maker: ArmMaker
     grid: dict[tuple[str, ...], str]
     titles: tuple[str, ...] = ()
     tuned: Tuned | None = None
@@ -130,8 +134,8 @@ def refuse_same_key(varied: Sequence[Varied], shared: Sequence[str], derived: di
                 raise UserError(f"{said} and {also} set the same key ({min(both, default=key)}): leave one of them out")
 
 
-class Arms:
-    """Makes arms of cells and levels, checked.
+class ArmMaker:
+    """Makes arms of declared arms and levels, checked.
 
     Args:
         shared: what every run of the study is given on top (key=value), without a seed.
@@ -141,34 +145,34 @@ class Arms:
         self.study, self.pair, self.shared, self.folder = study, pair, list(shared), folder
         self._known: dict[tuple[str, tuple[str, ...]], Prepared] = {}
 
-    def prepared(self, start: Cell, levels: Sequence[str] = ()) -> Prepared:
+    def prepared(self, start: Arm, levels: Sequence[str] = ()) -> Prepared:
         """The checked config at seed 0. Raises UserError for whatever is wrong with it."""
         key = start.name, tuple(levels)
         if key not in self._known:
             self._known[key] = starting.prepare(start, self.pair, [*levels, *self.shared, "seed=0"], self.folder)
         return self._known[key]
 
-    def arm(self, start: Cell, levels: Sequence[str]) -> Arm:
-        """The cell with these levels, those left out that it has anyway."""
+    def arm(self, start: Arm, levels: Sequence[str]) -> VariedArm:
+        """The arm with these levels, those left out that it has anyway."""
         base = self.prepared(start)
         levels = [text for text in levels if self._moves(start, text, base)]
         if not levels:
-            return Arm(start, start)
+            return VariedArm(start, start)
         one = self.prepared(start, levels)
         self._fits(one, levels)
         if one.name == base.name:
             raise UserError(f"{' '.join(levels)} makes no arm of its own: it is no part of what {start.name} trains")
-        cell = self._cell(start, levels, one)
-        self._differs_in(start, cell, one, levels)
-        for declared in self.study.cells.values():
-            if _sizes_and_keys(declared) == _sizes_and_keys(cell) and self.prepared(declared).flat == one.flat:
-                return Arm(declared, declared)  # study.yaml's own, under its name: what was run of it is not run again
-        if cell.name in self.study.cells:
-            raise UserError(f"study.yaml has a cell {cell.name} that is another arm than {' '.join(levels)}: rename it there")
-        return Arm(cell, start, tuple(levels))
+        arm = self._arm(start, levels, one)
+        self._differs_in(start, arm, one, levels)
+        for declared in self.study.arms.values():
+            if _sizes_and_keys(declared) == _sizes_and_keys(arm) and self.prepared(declared).flat == one.flat:
+                return VariedArm(declared, declared)  # study.yaml's own, under its name: what was run of it is not run again
+        if arm.name in self.study.arms:
+            raise UserError(f"study.yaml has an arm {arm.name} that is another arm than {' '.join(levels)}: rename it there")
+        return VariedArm(arm, start, tuple(levels))
 
-    def _moves(self, start: Cell, text: str, base: Prepared) -> bool:
-        """Whether a level differs from what the cell has; refused where it is none that trains."""
+    def _moves(self, start: Arm, text: str, base: Prepared) -> bool:
+        """Whether a level differs from what the arm has; refused where it is none that trains."""
         key = overrides.key_of(text)
         row = effect_of(key)
         value = _value(self.prepared(start, [text]), key)
@@ -189,7 +193,7 @@ class Arms:
                 f"({questions} questions): leave that level out"
             )
 
-    def _cell(self, start: Cell, levels: Sequence[str], one: Prepared) -> Cell:
+    def _arm(self, start: Arm, levels: Sequence[str], one: Prepared) -> Arm:
         config, known = one.config, list(overrides.keys_of(one.config))
         estimator = config.algorithm.adv_estimator
         size = size_of(estimator)
@@ -199,30 +203,30 @@ class Arms:
         room = MAX_NAME - len(f"{plain}__{self.pair.name}_seed0")
         own = [text for text in levels if variant([text], known)]  # without those that the arm's name says already
         words = [start.variant, variant(levels, known, room=room)]
-        cell = replace(
+        arm = replace(
             start, estimator=estimator, **numbers, settings=(*start.settings, *own),
             variant="_".join(filter(None, words)) or None, changes=None, expect=None,
             extra=last if size and size.word == "extra" else None, window=last if size and size.word == "window" else None,
         )  # fmt: skip
-        return replace(cell, name=cell.named_by_its_settings)
+        return replace(arm, name=arm.named_by_its_settings)
 
-    def _differs_in(self, start: Cell, cell: Cell, one: Prepared, levels: Sequence[str]) -> None:
+    def _differs_in(self, start: Arm, arm: Arm, one: Prepared, levels: Sequence[str]) -> None:
         """In the levels' keys, and in nothing else: as `design.py diff` says it."""
         keys = tuple(overrides.key_of(text) for text in levels)
         found = differences(self.prepared(start).flat, one.flat, self.study.derived)
-        beyond = undeclared(found, Factor(cell.name, cell.name, keys))
+        beyond = undeclared(found, Factor(arm.name, arm.name, keys))
         if beyond:
             one_key = beyond[0]
             raise UserError(
-                f"{' '.join(levels)} also changes {one_key.key} ({one_key.a} and {one_key.b}), so that {cell.name} and "
+                f"{' '.join(levels)} also changes {one_key.key} ({one_key.a} and {one_key.b}), so that {arm.name} and "
                 f"{start.name} differ in more than one factor: vary that key, or fix it for every run with {one_key.key}=..."
             )
 
 
-def _sizes_and_keys(cell: Cell) -> tuple:
-    """What two cells of one config have in common, however their values are written."""
-    keys = sorted(overrides.key_of(text) for text in cell.settings)
-    return cell.estimator, cell.queries, cell.rollouts, cell.extra, cell.window, keys
+def _sizes_and_keys(arm: Arm) -> tuple:
+    """What two arms of one config have in common, however their values are written."""
+    keys = sorted(overrides.key_of(text) for text in arm.settings)
+    return arm.estimator, arm.queries, arm.rollouts, arm.extra, arm.window, keys
 
 
 def _value(one: Prepared, key: str) -> Any:
@@ -230,63 +234,63 @@ def _value(one: Prepared, key: str) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def asked(arms: Arms, base: Cell, varied: Sequence[Varied], cross: bool) -> Asked:
+def requested(maker: ArmMaker, base: Arm, varied: Sequence[Varied], cross: bool) -> StudyRequest:
     """The arms and factors of `--vary` texts around a base.
 
     Raises:
         UserError: a key, a level or a combination that cannot be a factor here.
     """
-    levels = [_levels(arms, base, one) for one in varied]
+    levels = [_levels(maker, base, one) for one in varied]
     if cross and len(varied) < 2:
         raise UserError("--cross takes every combination of several factors: give --vary at least twice, or leave it out")
     if cross:
-        grid = {combination: arms.arm(base, [f"{one.key}={level}" for one, level in zip(varied, combination)])
+        grid = {combination: maker.arm(base, [f"{one.key}={level}" for one, level in zip(varied, combination)])
                 for combination in product(*(of_key.values() for of_key in levels))}  # fmt: skip
         found = list(grid.values())
-        factors = [_factor(arms, base, varied, [arm.cell for arm in found], found[0].cell)]
+        factors = [_factor(maker, base, varied, [arm.declared for arm in found], found[0].declared)]
         reference = found[0]
     else:
-        grid, reference = {}, Arm(base, base)
+        grid, reference = {}, VariedArm(base, base)
         found, factors = [reference], []
         for one, of_key in zip(varied, levels):
-            further = [arms.arm(base, [f"{one.key}={level}"]) for level in of_key.values()]
-            factors.append(_factor(arms, base, [one], [base, *(arm.cell for arm in further if arm != reference)], base))
+            further = [maker.arm(base, [f"{one.key}={level}"]) for level in of_key.values()]
+            factors.append(_factor(maker, base, [one], [base, *(arm.declared for arm in further if arm != reference)], base))
             found += [arm for arm in further if arm != reference]
-    names = [arm.cell.name for arm in found]
-    cells = {**arms.study.cells, **{arm.cell.name: arm.cell for arm in found}}
-    study = replace(arms.study, cells=cells, factors={factor.name: factor for factor in factors})
-    pair = arms.pair.with_cells(names)
-    of_grid = {key: arm.cell.name for key, arm in grid.items()}
-    return Asked(study, pair, tuple(found), reference.cell.name, arms, of_grid, tuple(factor.title for factor in factors))
+    names = [arm.name for arm in found]
+    arms = {**maker.study.arms, **{arm.name: arm.declared for arm in found}}
+    study = replace(maker.study, arms=arms, factors={factor.name: factor for factor in factors})
+    pair = maker.pair.with_arms(names)
+    of_grid = {key: arm.name for key, arm in grid.items()}
+    return StudyRequest(study, pair, tuple(found), reference.name, maker, of_grid, tuple(factor.title for factor in factors))
 
 
-def against(asked: Asked, cell: str | None, among_arms: bool = True) -> Asked:
+def against(request: StudyRequest, arm: str | None, among_arms: bool = True) -> StudyRequest:
     """The same with another reference. Raises UserError unless it is one of the arms, if it has to be."""
-    names = [arm.cell.name for arm in asked.arms]
-    if cell is not None and among_arms and cell not in names:
-        raise UserError(f"--against {cell} is not among the arms: choose from {', '.join(names)}")
-    return asked if cell is None else replace(asked, reference=cell)
+    names = [arm.name for arm in request.arms]
+    if arm is not None and among_arms and arm not in names:
+        raise UserError(f"--against {arm} is not among the arms: choose from {', '.join(names)}")
+    return request if arm is None else replace(request, reference=arm)
 
 
-def _levels(arms: Arms, base: Cell, one: Varied) -> dict[Any, str]:
+def _levels(maker: ArmMaker, base: Arm, one: Varied) -> dict[Any, str]:
     """Value -> level as typed, the base's own first, if it is among them: of two texts for one value the first stays."""
     found: dict[str, str] = {}
-    own = repr(_value(arms.prepared(base), one.key))
+    own = repr(_value(maker.prepared(base), one.key))
     for level in one.levels:
-        arms.arm(base, [text := f"{one.key}={level}"])
-        found.setdefault(repr(_value(arms.prepared(base, [text]), one.key)), level)
+        maker.arm(base, [text := f"{one.key}={level}"])
+        found.setdefault(repr(_value(maker.prepared(base, [text]), one.key)), level)
     if set(found) == {own}:
         raise UserError(f"{one.option} {one.key}={','.join(one.levels)}: {base.name} has that anyway: give another level")
     return {own: found[own], **found} if own in found else found
 
 
-def _factor(arms: Arms, base: Cell, varied: Sequence[Varied], cells: Sequence[Cell], reference: Cell) -> Factor:
-    known = list(overrides.keys_of(arms.prepared(base).config))
+def _factor(maker: ArmMaker, base: Arm, varied: Sequence[Varied], arms: Sequence[Arm], reference: Arm) -> Factor:
+    known = list(overrides.keys_of(maker.prepared(base).config))
     words = [short_key(one.key, known) for one in varied]
     levels = [f"{word} {', '.join(one.levels)}" for word, one in zip(words, varied)]
     return Factor(
         name="_x_".join(word.replace(".", "_") for word in words), title=" × ".join(levels),
-        keys=tuple(one.key for one in varied), cells=tuple(dict.fromkeys(cell.name for cell in cells)),
+        keys=tuple(one.key for one in varied), arms=tuple(dict.fromkeys(arm.name for arm in arms)),
         question=f"What difference does {' and '.join(words)} make, at {base.name}?", reference=reference.name,
-        beyond=tuple(dict.fromkeys(cell.name for cell in cells)),
+        beyond=tuple(dict.fromkeys(arm.name for arm in arms)),
     )  # fmt: skip

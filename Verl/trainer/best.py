@@ -47,14 +47,14 @@ def check_best(config: DictConfig) -> None:
         UserError: one sentence with the key and what to do.
     """
     patience, every = config.budget.patience, config.evaluation.val_freq
-    asked = f"{KEEP}=true" if config.trainer.keep_best else f"{PATIENCE}={patience}" if patience is not None else ""
-    if not asked:
+    requested = f"{KEEP}=true" if config.trainer.keep_best else f"{PATIENCE}={patience}" if patience is not None else ""
+    if not requested:
         return
     if every <= 0 or config.evaluation.val_questions == 0:
         key = "evaluation.val_freq" if every <= 0 else "evaluation.val_questions"
         value = every if every <= 0 else 0
         raise UserError(
-            f"{asked} chooses by the validation questions, and {key}={value} evaluates none: set {key}, or leave it out "
+            f"{requested} chooses by the validation questions, and {key}={value} evaluates none: set {key}, or leave it out "
             "(test questions are never chosen by)"
         )
     total = config.trainer.total_training_steps

@@ -82,7 +82,7 @@ def _log_stream(number: int) -> TextIO:
     return io.TextIOWrapper(io.BufferedWriter(_Tolerant(number)), encoding="utf-8", errors="replace", line_buffering=True)
 
 
-class Progress:
+class TrainingProgress:
     """The table of steps, with the time left taken from the steps and evaluations so far."""
 
     def __init__(self, console: Console, total_steps: int):

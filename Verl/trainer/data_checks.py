@@ -13,7 +13,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from Verl.data.questions import QuestionSet, copies, overlap, read_questions, shared_identity
+from Verl.data.copies import SplitContents, copies, overlap, read_questions, shared_identity
 from Verl.errors import UserError
 from Verl.trainer.benchmarks import benchmarks, files_of, splits_of
 
@@ -64,12 +64,12 @@ def copies_in_words(found: dict[str, dict[str, object]]) -> list[str]:
     return lines
 
 
-def _splits(config: DictConfig) -> dict[str, QuestionSet]:
+def _splits(config: DictConfig) -> dict[str, SplitContents]:
     return {split: _read(tuple((name, _sha256(Path(name))) for name in files_of(config, split))) for split in splits_of(config)}
 
 
 @lru_cache(maxsize=16)  # by content, not by date: design.py checks some 160 runs over the same few files
-def _read(files: tuple[tuple[str, str], ...]) -> QuestionSet:
+def _read(files: tuple[tuple[str, str], ...]) -> SplitContents:
     return read_questions([name for name, _ in files])
 
 
@@ -88,7 +88,7 @@ def _refuse_same_file(config: DictConfig, held_out: str) -> None:
         )
 
 
-def _refuse_shared_identity(key: str, questions: QuestionSet) -> None:
+def _refuse_shared_identity(key: str, questions: SplitContents) -> None:
     if (pair := shared_identity(questions)) is None:
         return
     first, second = pair

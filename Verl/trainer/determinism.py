@@ -34,12 +34,12 @@ def check_determinism(config: DictConfig) -> None:
     Raises:
         UserError: with key or variable, value and what to do.
     """
-    asked = config.determinism
-    if asked not in (None, "full"):
-        raise UserError(f"determinism={asked} is unknown: choose full, or null (as fast as it goes)")
+    requested = config.determinism
+    if requested not in (None, "full"):
+        raise UserError(f"determinism={requested} is unknown: choose full, or null (as fast as it goes)")
     values = {switch: OmegaConf.select(config.actor_rollout_ref, switch) for switch in SWITCHES}
     for switch, value in values.items():
-        if value is not (asked == "full"):
+        if value is not (requested == "full"):
             raise UserError(
                 f"actor_rollout_ref.{switch}={str(value).lower()} is one part of determinism: leave it out, and "
                 f"{'set determinism=full, which sets all parts' if value else 'determinism=full sets it, as all parts'}"
@@ -47,12 +47,12 @@ def check_determinism(config: DictConfig) -> None:
     if config.trainer.device != "cuda":
         return
     for name in _ONE_OF_THEM:
-        if (os.environ.get(name, "0") == "1") is not (asked == "full") and name in os.environ:
+        if (os.environ.get(name, "0") == "1") is not (requested == "full") and name in os.environ:
             raise UserError(
-                f"the environment has {name}={os.environ[name]}, which determinism={asked or 'null'} contradicts: unset it; "
-                "determinism=full sets it with all that belongs to it"
+                f"the environment has {name}={os.environ[name]}, which determinism={requested or 'null'} contradicts: "
+                "unset it; determinism=full sets it with all that belongs to it"
             )
-    if asked != "full":
+    if requested != "full":
         return
     if (workers := config.actor_rollout_ref.rollout.agent.num_workers) != 1:
         raise UserError(

@@ -18,7 +18,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from Verl.errors import UserError
-from Verl.trainer import conditions
+from Verl.trainer.ppo import conditions
 
 TABLE = Path(__file__).with_name("effects.yaml")
 
@@ -27,7 +27,7 @@ CLASSES = ("training", "evaluation", "rounding", "speed", "files", "name", "noth
 
 
 @dataclass(frozen=True)
-class Effect:
+class KeyEffect:
     """One row: a key, or a group of keys (`critic.*`).
 
     what: one of CLASSES. when: a name in conditions.py; without it the key changes nothing. why: the reason where it
@@ -65,15 +65,15 @@ class Effect:
 
 
 @cache
-def table() -> tuple[Effect, ...]:
+def table() -> tuple[KeyEffect, ...]:
     """The rows of effects.yaml, in its order."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 0.01 s instead of 0.13 where libyaml is there
     rows = yaml.load(TABLE.read_text(), Loader=loader)
-    return tuple(Effect(key, **{**row, "beside": tuple(row.get("beside", ()))}) for key, row in rows.items())
+    return tuple(KeyEffect(key, **{**row, "beside": tuple(row.get("beside", ()))}) for key, row in rows.items())
 
 
 @cache
-def effect_of(key: str) -> Effect | None:
+def effect_of(key: str) -> KeyEffect | None:
     """The row of a key, else the group with the longest name that covers it."""
     rows = [row for row in table() if row.covers(key)]
     return max(rows, key=lambda row: (not row.is_group, len(row.key)), default=None)

@@ -22,7 +22,7 @@ _STEP = "global_step_"
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenCheckpoint:
     """A checkpoint to export.
 
     Args:
@@ -44,7 +44,7 @@ class Chosen:
         return int(number) if number.isdigit() else None
 
 
-def choose(model: str, result_dir: Path, step: int | None = None, best: bool = False) -> Chosen:
+def choose(model: str, result_dir: Path, step: int | None = None, best: bool = False) -> ChosenCheckpoint:
     """Find the checkpoint that is meant.
 
     Args:
@@ -79,7 +79,7 @@ def choose(model: str, result_dir: Path, step: int | None = None, best: bool = F
         raise UserError(f"--step {step}: the run has no checkpoint of that step; saved are {_listed(steps)}")
     else:
         why = f"one of the saved steps {_listed(steps)}"
-    return Chosen(checkpoints / f"{_STEP}{step}", run, why, scores)
+    return ChosenCheckpoint(checkpoints / f"{_STEP}{step}", run, why, scores)
 
 
 def _named(model: str, result_dir: Path) -> Path:
@@ -100,7 +100,7 @@ def _checkpoints_of(folder: Path) -> Path | None:
     return own if own.is_dir() or (folder / "run.json").is_file() else None
 
 
-def _single(model: str, folder: Path, step: int | None, best: bool) -> Chosen:
+def _single(model: str, folder: Path, step: int | None, best: bool) -> ChosenCheckpoint:
     if folder.name == "actor":
         folder = folder.parent
     if step is not None or best:
@@ -108,7 +108,7 @@ def _single(model: str, folder: Path, step: int | None, best: bool) -> Chosen:
         raise UserError(f"{option} chooses among a run's checkpoints, and --model {model} is not a run: leave it out")
     run = folder.parent.parent
     whole = (run / "run.json").is_file()
-    return Chosen(folder, run if whole else None, "as asked for", read_scores(run) if whole else {})
+    return ChosenCheckpoint(folder, run if whole else None, "as asked for", read_scores(run) if whole else {})
 
 
 def _best(model: str, steps: list[int], scores: dict[int, dict[str, float]]) -> tuple[int, str]:

@@ -3,8 +3,8 @@
 from omegaconf import DictConfig, OmegaConf
 
 from Verl.errors import UserError
-from Verl.trainer.conditions import SEVERAL_REWARDS, masking, penalises_length, signal_is_reward
 from Verl.trainer.loss_checks import check_correction, check_loss
+from Verl.trainer.ppo.conditions import SEVERAL_REWARDS, masking, penalises_length, signal_is_reward
 
 FILTER = "algorithm.filter_groups"
 OVERLONG = "reward.reward_kwargs.overlong_buffer_cfg"

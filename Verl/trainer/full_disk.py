@@ -1,4 +1,4 @@
-"""A disk that is full: told from other errors, said in one sentence, and a status that is recorded all the same."""
+"""A disk that is full: distinguished from other errors, said in one sentence, and a status that is recorded all the same."""
 
 import errno
 import os
@@ -28,7 +28,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def sentence(folder: Path) -> str:
-    """What a user is told."""
+    """The message for the user."""
     return (
         f"the disk of {folder} is full: free some space and start the same command again; it goes on from the last checkpoint"
     )

@@ -46,7 +46,7 @@ def stands_on(config: DictConfig) -> dict[str, str | int]:
     """
     found: dict[str, str | int] = {}
     for split, key in splits_of(config).items():
-        # A file may be gone by now, and then it is no entry: a finished run is asked what has changed, too.
+        # A file may be gone by now, and then it is no entry: a finished run is checked for changes, too.
         for path in filter(os.path.isfile, files_of(config, split)):
             found[f"{key}/{_from_root(path)}"] = _sha256(Path(path))
     found |= _model(config)
@@ -202,7 +202,7 @@ def _threads() -> str | int:
 
 
 def _device(config: DictConfig) -> str:
-    """cpu, or cuda with the GPUs' names, asked of the driver's files."""
+    """cpu, or cuda with the GPUs' names, from the driver's files."""
     device = str(config.trainer.device)
     if device == "cpu":
         return device

@@ -1,7 +1,7 @@
 """From a command line to a finished run: what the three entry points share.
 
 The order is the point. Settings and data are checked first, without importing torch; then the run's folder is opened
-and the console taken over; only then do verl and Ray start (runner.py).
+and the console taken over; only then do verl and Ray start (task_runner.py).
 """
 
 import argparse
@@ -31,7 +31,7 @@ from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
 from Verl.trainer.prompt_checks import check_prompts, notes
 from Verl.trainer.run_config import prepare
 from Verl.trainer.run_log import RunLog
-from Verl.trainer.runner import Runner, set_environment, stop_ray
+from Verl.trainer.task_runner import InProcessRunner, set_environment, stop_ray
 from Verl.trainer.verl_checks import check_with_verl
 from Verl.trainer.where import where
 from Verl.wording import duration
@@ -46,7 +46,7 @@ class Within(Protocol):
         """Called before the run is opened; may leave by SystemExit."""
 
     def run(self, config: DictConfig, algorithm: str, run_log: RunLog) -> None:
-        """As `Runner(...).run`; Ray goes on after a run that finished."""
+        """As `InProcessRunner(...).run`; Ray goes on after a run that finished."""
 
     def draw(self, run: str, result_dir: str, figure_dir: str) -> tuple[str, str]:
         """(what the figure shows, or what went wrong)."""
@@ -259,7 +259,7 @@ def _trained(config: DictConfig, algorithm: str, run_log: RunLog, within: Within
         _greet(config, run_log.console)
         set_environment(config)
         if within is None:
-            Runner(config, algorithm, run_log).run()
+            InProcessRunner(config, algorithm, run_log).run()
         else:
             within.run(config, algorithm, run_log)
         return "finished", None

@@ -10,7 +10,7 @@ high covariance out whatever the ratio. tests/trainer/test_policy_losses.py take
 from omegaconf import DictConfig, OmegaConf
 
 from Verl.errors import UserError
-from Verl.trainer.conditions import RATIO_MOVES, corrects_rollouts, loss_is, masking
+from Verl.trainer.ppo.conditions import RATIO_MOVES, corrects_rollouts, loss_is, masking
 
 ACTOR = "actor_rollout_ref.actor"
 CORRECTION = "algorithm.rollout_correction"

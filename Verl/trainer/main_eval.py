@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from Verl import REPO_ROOT
-from Verl.data.checks import DataError
+from Verl.data.row_checks import DataError
 from Verl.errors import UserError
 from Verl.evaluation.settings import DEVICES, EvalSettings
 from Verl.signals import raise_on_stop

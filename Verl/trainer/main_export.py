@@ -19,7 +19,7 @@ from rich.console import Console
 from Verl import RESULT_DIR
 from Verl.errors import UserError
 from Verl.signals import raise_on_stop
-from Verl.trainer.export import Chosen, check_out, choose, write_whole
+from Verl.trainer.export import ChosenCheckpoint, check_out, choose, write_whole
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _fill(folder: Path, chosen: Chosen) -> None:
+def _fill(folder: Path, chosen: ChosenCheckpoint) -> None:
     """The exported model and its card into an empty folder."""
     _quiet()
     from Verl.adapter.load_checkpoint import export_checkpoint  # late: torch and transformers take seconds

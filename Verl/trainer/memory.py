@@ -31,8 +31,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from Verl.trainer.conditions import rewards_per_query
 from Verl.trainer.lora_checks import adapted_layers
+from Verl.trainer.ppo.conditions import rewards_per_query
 
 GIB = 2**30
 

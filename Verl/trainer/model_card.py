@@ -9,7 +9,7 @@ from typing import Any
 
 from Verl import REPO_ROOT
 from Verl.trainer.benchmarks import KEY, SPLITS, evaluated_sets
-from Verl.trainer.export import Chosen, records
+from Verl.trainer.export import ChosenCheckpoint, records
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SCORE = re.compile(r"eval/(.+)/(pass@1|flexible|format)")
@@ -26,7 +26,7 @@ _SETTINGS = {  # key of the config -> its name in the card
 }
 
 
-def model_card(chosen: Chosen, fingerprint: str, dtype: str) -> str:
+def model_card(chosen: ChosenCheckpoint, fingerprint: str, dtype: str) -> str:
     """The text of README.md.
 
     Args:
@@ -59,7 +59,7 @@ def _summary(record: dict[str, Any], base: str) -> str:
 
 
 def _facts(
-    chosen: Chosen, record: dict[str, Any], config: dict[str, Any], fingerprint: str, dtype: str
+    chosen: ChosenCheckpoint, record: dict[str, Any], config: dict[str, Any], fingerprint: str, dtype: str
 ) -> list[tuple[str, str]]:
     """What made it, a row each; what is not known is left out."""
     facts = [("checkpoint", f"{_code(chosen.checkpoint.name)}, {chosen.why}"), ("weights", f"{dtype}, {fingerprint[:16]}")]
@@ -69,14 +69,14 @@ def _facts(
     for split, files in {**own, **(_get(config, KEY) or {})}.items():
         if files:
             count = record.get("questions", {}).get(split)
-            asked = f", {count} questions" if count else ""
-            facts.append((f"{split} data", _code(", ".join([files] if isinstance(files, str) else files)) + asked))
+            requested = f", {count} questions" if count else ""
+            facts.append((f"{split} data", _code(", ".join([files] if isinstance(files, str) else files)) + requested))
     if versions := record.get("versions"):
         facts.append(("versions", _code(", ".join(f"{name} {version}" for name, version in versions.items()))))
     return facts
 
 
-def _scores(chosen: Chosen) -> str:
+def _scores(chosen: ChosenCheckpoint) -> str:
     """Scores at the start and at the checkpoint's step, or at the last evaluation before it."""
     steps = [step for step in sorted(chosen.scores) if chosen.step is not None and step <= chosen.step]
     if not steps:
@@ -129,7 +129,7 @@ def _table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
-def write_card(folder: Path, chosen: Chosen, fingerprint: str) -> None:
+def write_card(folder: Path, chosen: ChosenCheckpoint, fingerprint: str) -> None:
     """Write README.md into an exported folder, which says what type its weights are."""
     config = json.loads((folder / "config.json").read_text())
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "unknown")

@@ -108,7 +108,7 @@ def check_tokens(config: DictConfig, encoder: PromptEncoder) -> None:
 
 def open_turn(config: DictConfig, encoder: PromptEncoder) -> str | None:
     """A note where the chat template ends a turn with a token that ends no response: a model that has learnt the template
-    then goes on after it. None where they agree, or where it can't be told."""
+    then goes on after it. None where they agree, or where that is unknown."""
     token = encoder.turn_end()
     if token is None:
         return None

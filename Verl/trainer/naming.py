@@ -24,7 +24,7 @@ MAX_NAME = 119  # characters: a folder, a lock and a figure are named after it, 
 _IN_THE_ARM = (
     "data.train_batch_size", "actor_rollout_ref.rollout.n", "algorithm.adv_estimator", EXTRA.key, WINDOW.key,
 )  # fmt: skip
-# How many questions are asked changes what is measured, not the arm: one name, but another run (`comparable`).
+# The number of evaluated questions changes what is measured, not the arm: one name, but another run (`comparable`).
 _MEASURE = ("evaluation.train_questions", "evaluation.val_questions", "evaluation.test_questions")
 _BENCHMARKS = "data.benchmarks"  # the same
 # Keys that say nothing where they are not set, as in a run from before there were any; the text of a chat template stands
@@ -53,7 +53,7 @@ _ARM = re.compile(
 
 
 @dataclass(frozen=True)
-class Arm:
+class ArmName:
     """What an arm's name says: `onerpo_0032_1_7` trains on one response to each of 32 queries, beside 7 extra ones."""
 
     estimator: str
@@ -63,13 +63,13 @@ class Arm:
     rest: str  # a variant, or what a user changed
 
 
-def parse_arm(name: str) -> Arm | None:
+def parse_arm(name: str) -> ArmName | None:
     """None if the name is not one that `composed_arm` makes."""
     match = _ARM.fullmatch(name)
     if not match:
         return None
     size = int(match["size"]) if match["size"] else None
-    return Arm(match["estimator"], int(match["queries"]), int(match["rollouts"]), size, match["rest"] or "")
+    return ArmName(match["estimator"], int(match["queries"]), int(match["rollouts"]), size, match["rest"] or "")
 
 
 def composed_arm(config: DictConfig) -> str:
@@ -158,18 +158,18 @@ def name_run(config: DictConfig, user_overrides: list[str]) -> tuple[str, str]:
         UserError: if `run.arm` was given and says something else than the settings do.
     """
     arm = composed_arm(config)
-    asked = config.run.arm
-    of_settings = not asked or parse_arm(asked) is not None
-    if asked and of_settings and not (asked == arm or asked.startswith(f"{arm}_")):
+    requested = config.run.arm
+    of_settings = not requested or parse_arm(requested) is not None
+    if requested and of_settings and not (requested == arm or requested.startswith(f"{arm}_")):
         raise UserError(
-            f"run.arm={asked} contradicts the settings, which are those of {arm}: correct the name or the settings, or "
+            f"run.arm={requested} contradicts the settings, which are those of {arm}: correct the name or the settings, or "
             "leave run.arm out and the run is named by what it does"
         )
     for key, pattern in (("arm", _WORD), ("variant", _WORD), ("model", _NO_UNDERSCORE), ("data", _NO_UNDERSCORE)):
         _check_word(key, config.run[key], pattern)
     in_the_arm = _IN_THE_ARM if of_settings else ()
     where = "_".join([part for part in (config.run.model, config.run.data) if part] + [f"seed{config.seed}"])
-    arm = "_".join(filter(None, (asked or arm, config.run.variant)))
+    arm = "_".join(filter(None, (requested or arm, config.run.variant)))
     suffix = variant(user_overrides, keys_of(config), in_the_arm, room=MAX_NAME - len(f"{arm}__{where}"))
     arm = f"{arm}_{suffix}" if suffix else arm
     name = f"{arm}_{where}"

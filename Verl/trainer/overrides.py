@@ -197,7 +197,7 @@ def _check_type(key: str, given: Any, default: Any) -> None:
     wanted, got = _kind(default), _kind(given)
     fits = (
         wanted == got
-        # verl writes numbers such as a temperature as 0 or 1: where only a whole number will do, checks.BOUNDS says so.
+        # verl writes numbers such as a temperature as 0 or 1: config_checks.BOUNDS says where only a whole number will do.
         or {wanted, got} == {"a number", "a whole number"}
         # A list may be given where verl takes one file or several, and the other way round.
         or {wanted, got} == {"a text", "a list"}

@@ -2,7 +2,7 @@
 
 Left to itself `ray.init` joins whatever cluster RAY_ADDRESS or `ray start` name, listens on every interface, keeps its token
 where the umask lets others read it, and puts its sockets below TMPDIR, however long that is. A run on several nodes
-(`trainer.nnodes`) joins the cluster that it is told of instead, which has its own ways; docs/environment.md says what is
+(`trainer.nnodes`) joins the cluster that it is given instead, which has its own ways; docs/environment.md says what is
 then open.
 """
 
@@ -77,8 +77,8 @@ def start(config: DictConfig, device: Device, runtime: dict[str, Any]) -> None:
     import ray
 
     options = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
-    asked = options.pop("runtime_env", None) or {}
-    runtime["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1"} | asked.get("env_vars", {})
+    requested = options.pop("runtime_env", None) or {}
+    runtime["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1"} | requested.get("env_vars", {})
     # Ray starts a worker through a line of bash, into which it puts Python's path as it is: a space there splits it.
     runtime["py_executable"] = shlex.quote(sys.executable)
     options = device.ray_options(options)

@@ -115,11 +115,11 @@ def _check_context(config: DictConfig) -> None:
     found = described(config)
     found = {**found, **(found.get("text_config") or {}), **overrides, **overrides.get("model_config", {})}
     context = next((found[name] for name in _POSITIONS if isinstance(found.get(name), int)), None)
-    asked = config.data.max_prompt_length + config.data.max_response_length
-    if context is not None and asked > context:
+    requested = config.data.max_prompt_length + config.data.max_response_length
+    if context is not None and requested > context:
         raise UserError(
             f"data.max_prompt_length={config.data.max_prompt_length} and data.max_response_length="
-            f"{config.data.max_response_length} make {asked} tokens, and the context of {model.path} holds {context}: "
+            f"{config.data.max_response_length} make {requested} tokens, and the context of {model.path} holds {context}: "
             "lower them"
         )
 

@@ -1,7 +1,7 @@
 """`published=true`: everything of the published package's protocol that settings can bring back (docs/published.md).
 
 The key stands for the settings below, at the place where it is written: a script's own settings before it give way, a
-value that a user types (or that stands behind it in a cell's settings) wins, and is said at the start. What no setting
+value that a user types (or that stands behind it in an arm's settings) wins, and is said at the start. What no setting
 brings back is `left_different`, said at the start too.
 """
 
@@ -59,7 +59,7 @@ def expand(
     """Who sets what, in order: (whose they are, key=value texts), with what `published=true` stands for put in.
 
     Args:
-        scripted: key=value texts of the script, in which a cell's own settings come last.
+        scripted: key=value texts of the script, in which an arm's own settings come last.
         user: what was typed; wins over what the key stands for, wherever the key stands in it.
         grouped: keys and values that the model and the data set have set before.
     """

@@ -67,12 +67,12 @@ def check_epochs(config: DictConfig, questions: int, steps: int | None = None) -
             end by its epochs; it then says so and ends as any other (Verl/trainer/ppo/ending.py).
         steps: asked for instead of the config's.
     """
-    asked, size = steps or config.trainer.total_training_steps, config.data.train_batch_size
+    requested, size = steps or config.trainer.total_training_steps, config.data.train_batch_size
     bound = steps_by_epochs(config, questions)
-    if asked is not None and asked > bound:
-        needed = -(-asked // max(1, questions // size))
+    if requested is not None and requested > bound:
+        needed = -(-requested // max(1, questions // size))
         raise UserError(
-            f"trainer.total_training_steps={asked} is more than trainer.total_epochs={config.trainer.total_epochs} give "
+            f"trainer.total_training_steps={requested} is more than trainer.total_epochs={config.trainer.total_epochs} give "
             f"({bound} steps of {size} from {questions} questions): set trainer.total_epochs={needed}, or "
             f"trainer.total_training_steps={bound}"
         )

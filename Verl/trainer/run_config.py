@@ -11,7 +11,7 @@ from Verl import REPO_ROOT
 from Verl.errors import UserError
 from Verl.trainer import effects, overrides, settings, typed_paths
 from Verl.trainer.chat_template import settle_template
-from Verl.trainer.checks import check, lacking
+from Verl.trainer.config_checks import check, lacking
 from Verl.trainer.naming import name_run
 from Verl.trainer.ppo.estimators import check_script
 from Verl.trainer.run_checks import settle_resume

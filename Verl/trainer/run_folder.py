@@ -134,12 +134,12 @@ def _copy_back(path: Path, moved: dict[Path, Path]) -> None:
 
 def same_start(config: DictConfig) -> bool:
     """Whether the run in this folder began with the checkpoint that is asked for now, as its config.yaml says."""
-    asked = config.trainer.resume_from_path
+    requested = config.trainer.resume_from_path
     try:
         before = OmegaConf.select(OmegaConf.load(Path(config.run.dir) / "config.yaml"), "trainer.resume_from_path")
     except (OSError, ValueError, OmegaConfBaseException, YAMLError):
         return False
-    return bool(asked and before) and Path(before).absolute() == Path(asked).absolute()
+    return bool(requested and before) and Path(before).absolute() == Path(requested).absolute()
 
 
 def goes_on(config: DictConfig) -> bool:

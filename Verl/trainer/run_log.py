@@ -8,9 +8,9 @@ from and goes on, so that there is neither a gap nor a repeat.
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,16 +18,33 @@ from Verl.errors import RunStopped
 from Verl.files import write_atomic
 from Verl.reward import parts
 from Verl.trainer import full_disk, trackers
-from Verl.trainer.console import Console, Progress
-
-if TYPE_CHECKING:
-    from Verl.trainer.ppo.rollouts import Rollouts
+from Verl.trainer.console import Console, TrainingProgress
 
 # Metrics that are wall time, memory or machine load: not the same twice, and left out when two runs are compared.
 TIMING_PREFIXES = ("timing", "perf/", "ledger/total_hours")
 
 # A NaN in one of these means that the weights are, or are about to be, lost.
 _VITAL = ("actor/loss", "actor/pg_loss", "actor/grad_norm", "actor/kl_loss", "train/reward_mean", "train/advantage_mean")
+
+
+class DrawnResponses(Protocol):
+    """What is recorded of the responses of a step or an evaluation (`Verl.trainer.ppo.rollouts.Rollouts`)."""
+
+    data_sources: list[str]
+    indices: list[int]
+    sessions: list[int]
+    rewards: list[float]
+    scores: dict[str, list[float]]
+    reward_parts: dict[str, list[Any]]
+    log_probs: list[list[float]]
+    response_lengths: list[int]
+    responses: list[list[int]]
+    truncated: list[bool]
+    penalties: list[float]
+    extra: Any
+
+    def __len__(self) -> int: ...
+    def parts(self) -> Iterable["DrawnResponses"]: ...
 
 
 class RunLog:
@@ -44,7 +61,7 @@ class RunLog:
         self._told_full = False
         self._decode: Callable[[list[int]], str] = str
         self._tracking: Any = None
-        self._progress: Progress | None = None
+        self._progress: TrainingProgress | None = None
         self.last_step = -1
         self.last_record: dict[str, Any] = {}  # the last line
         self.after_line: Callable[[], None] = lambda: None  # the trainer's checkpoint, once the line is safe
@@ -55,7 +72,7 @@ class RunLog:
         """Takes verl's Tracking (its console, tensorboard, wandb, ... loggers), which then gets every line too."""
         self._tracking = tracking
         trackers.bring_in_line(tracking, self)
-        self._progress = Progress(self.console, total_steps)
+        self._progress = TrainingProgress(self.console, total_steps)
 
     def use_tokenizer(self, tokenizer: Any) -> None:
         self._decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=True)
@@ -162,7 +179,7 @@ class RunLog:
 
     # ---- responses --------------------------------------------------------------------------------------------
 
-    def samples(self, rollouts: "Rollouts", step: int) -> None:
+    def samples(self, rollouts: DrawnResponses, step: int) -> None:
         """Every response drawn for training into samples/step_<k>.parquet; `trained` is False for onerpo's extra ones and for
         those that dynamic sampling threw away (`filtered`)."""
         if not self._keeps_samples():
@@ -183,7 +200,7 @@ class RunLog:
                 columns.setdefault(name, [None] * before).extend(values)
         self._sample_bytes += _write_parquet(self.folder / "samples" / f"step_{step:06d}.parquet", columns)
 
-    def evaluation(self, name: str, step: int, rollouts: "Rollouts") -> None:
+    def evaluation(self, name: str, step: int, rollouts: DrawnResponses) -> None:
         """Per question and sample: the scores of one evaluation, which paired tests over questions need; and what was
         said, where samples are kept. Samples that the file has already, of an evaluation that was cut, give way."""
         path = self.folder / "evaluations" / f"step_{step:06d}.parquet"
@@ -209,7 +226,7 @@ class RunLog:
             self.console.say(f"samples.max_gb={self._samples['max_gb']:g} is reached: no more responses are written")
         return not full
 
-    def _columns(self, rollouts: "Rollouts", step: int) -> dict[str, list]:
+    def _columns(self, rollouts: DrawnResponses, step: int) -> dict[str, list]:
         return {
             "step": [step] * len(rollouts),
             "seed": [self.seed] * len(rollouts),  # the run's; with step, question and rollout it gives the response's own
@@ -223,7 +240,7 @@ class RunLog:
             "response_length": rollouts.response_lengths,
         }
 
-    def _said(self, rollouts: "Rollouts") -> dict[str, list]:
+    def _said(self, rollouts: DrawnResponses) -> dict[str, list]:
         return {"text": [self._decode(ids) for ids in rollouts.responses], "tokens": rollouts.responses}
 
     # ---- run.json ---------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ class Layer:
 
 
 def gpu_present() -> bool:
-    """Whether there is an NVIDIA GPU that this process may use, asked of the driver's device files: importing torch takes
+    """Whether there is an NVIDIA GPU that this process may use, by the driver's device files: importing torch takes
     seconds. `CUDA_VISIBLE_DEVICES=` (or -1) hides all of them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").split(",")[0].strip()
     return visible not in ("", "-1", "NoDevFiles") and any(Path("/dev").glob("nvidia[0-9]*"))
@@ -207,12 +207,12 @@ def layers(scripted: Sequence[str], user: Sequence[str]) -> list[Layer]:
 
 def device_of(found: Sequence[Layer]) -> str:
     """Where the run computes: `trainer.device` of the highest layer that has it, else what the machine has."""
-    asked = [value for layer in found for key, value in layer.settings if key == "trainer.device"]
-    if not asked or asked[-1] == "auto":
+    requested = [value for layer in found for key, value in layer.settings if key == "trainer.device"]
+    if not requested or requested[-1] == "auto":
         return "cuda" if gpu_present() else "cpu"
-    if asked[-1] not in DEVICES:
-        raise UserError(f"trainer.device={asked[-1]} is unknown: choose auto, cpu or cuda")
-    return asked[-1]
+    if requested[-1] not in DEVICES:
+        raise UserError(f"trainer.device={requested[-1]} is unknown: choose auto, cpu or cuda")
+    return requested[-1]
 
 
 def _checked(layer: Layer, key: str, given: Any, base: DictConfig, below: DictConfig) -> Any:

@@ -16,29 +16,39 @@ import math
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
-if TYPE_CHECKING:
-    from Verl.trainer.run_log import RunLog
+from Verl.trainer.console import Console
 
 KEY = "trackers"  # of run.json: {logger: the run's id there}
 
 
+class Record(Protocol):
+    """What is used of a run's record (`Verl.trainer.run_log.RunLog`): run.json, the lines of the jsonl, the console."""
+
+    last_step: int
+    console: Console
+
+    def recorded(self) -> dict[str, Any]: ...
+    def describe(self, **entries: Any) -> None: ...
+    def records(self) -> Iterable[dict[str, Any]]: ...
+
+
 def names(config: DictConfig) -> list[str]:
     """The loggers that a run has."""
-    asked = config.trainer.logger
-    return [asked] if isinstance(asked, str) else [str(one) for one in asked]
+    requested = config.trainer.logger
+    return [requested] if isinstance(requested, str) else [str(one) for one in requested]
 
 
-def prepare(config: DictConfig, run_log: RunLog) -> None:
+def prepare(config: DictConfig, run_log: Record) -> None:
     """Before verl opens its loggers, and once the log is cut back: which run of theirs this one is."""
-    asked, known = names(config), dict(run_log.recorded().get(KEY) or {})
-    if "wandb" in asked:
+    requested, known = names(config), dict(run_log.recorded().get(KEY) or {})
+    if "wandb" in requested:
         known["wandb"] = _name_wandb(known.get("wandb"))
-    if "trackio" in asked:
+    if "trackio" in requested:
         known["trackio"] = _open_trackio(config, run_log, resumed="trackio" in known)
     if known:
         run_log.describe(**{KEY: known})
@@ -49,9 +59,9 @@ _GIVEN_BY_US: set[str] = set()  # one process may carry out several runs
 
 def _name_wandb(known: str | None) -> str:
     """Say in the environment, where wandb looks, which run this is; what a user has set there wins."""
-    asked = os.environ.get("WANDB_RUN_ID")
-    if asked and asked not in _GIVEN_BY_US:
-        return asked
+    requested = os.environ.get("WANDB_RUN_ID")
+    if requested and requested not in _GIVEN_BY_US:
+        return requested
     run = known or uuid.uuid4().hex[:12]
     _GIVEN_BY_US.add(run)
     os.environ["WANDB_RUN_ID"] = run
@@ -59,7 +69,7 @@ def _name_wandb(known: str | None) -> str:
     return run
 
 
-def bring_in_line(tracking: Any, run_log: RunLog) -> None:
+def bring_in_line(tracking: Any, run_log: Record) -> None:
     """After verl has opened its loggers."""
     loggers = getattr(tracking, "logger", {})
     if "tensorboard" in loggers:
@@ -93,7 +103,7 @@ def _purge_tensorboard(writer: Any, step: int) -> None:
 # ---- trackio ------------------------------------------------------------------------------------------------------
 
 
-def _open_trackio(config: DictConfig, run_log: RunLog, resumed: bool) -> str:
+def _open_trackio(config: DictConfig, run_log: Record, resumed: bool) -> str:
     """Open the run before verl does, which then takes it as it is; its id.
 
     A run of this name of another start is left alone: `resumed` says that run.json knows of one of ours.

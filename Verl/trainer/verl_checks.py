@@ -1,4 +1,4 @@
-"""verl's own validation of a config. It imports verl, and so torch: seconds, which our checks (checks.py) do without."""
+"""verl's own validation of a config. It imports verl, and so torch: seconds, which our checks (config_checks.py) do without."""
 
 import contextlib
 import io

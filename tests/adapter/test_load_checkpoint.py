@@ -65,8 +65,8 @@ def write(folder, world, tied):
         )
         for rank in range(world)
     ]
-    told = [process.communicate()[0] for process in processes]
-    assert all(process.returncode == 0 for process in processes), "\n".join(told)
+    outputs = [process.communicate()[0] for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
     return folder / "global_step_3"
 
 

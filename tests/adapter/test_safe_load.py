@@ -13,7 +13,7 @@ from verl import DataProto
 
 from Verl.adapter import safe_load  # noqa: F401
 from Verl.errors import UserError
-from Verl.trainer import runner
+from Verl.trainer import task_runner
 from Verl.trainer.ppo import checkpoints
 
 
@@ -62,7 +62,7 @@ def test_every_process_of_a_run_reads_so(variables):
     trainer = SimpleNamespace(nnodes=1, device="cpu")
     config = SimpleNamespace(run=SimpleNamespace(dir="/x"), trainer=trainer, determinism=None)
     for _ in range(2):  # and again for the next run of a process
-        runner.set_environment(config)
+        task_runner.set_environment(config)
     assert not any("WEIGHTS_ONLY_LOAD" in name for name in os.environ)
     modules = os.environ["VERL_USE_EXTERNAL_MODULES"].split(",")
     assert modules.count("Verl.adapter.safe_load") == 1 and "Verl.cpu.plugin" in modules

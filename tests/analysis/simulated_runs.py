@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from Verl.analysis.runs.files import arm_numbers
+from Verl.analysis.runs.run_file import arm_numbers
 
 
 def write_run(
@@ -63,7 +63,7 @@ def write_run(
         row["ledger/total_hours"] = step / 3600
         lines.append(json.dumps(row | (_health(step, scores) if full else {})))
     (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-    told = {
+    record = {
         "run": name,
         "arm": arm,
         "model": model_data[0],
@@ -74,9 +74,9 @@ def write_run(
         "config_hash": f"hash-{arm}",
     } | identity
     if full:
-        told |= _provenance(arm, pair, seed)
+        record |= _provenance(arm, pair, seed)
         (folder / name / "config.yaml").write_text(yaml.safe_dump(_config(arm, seed, numbers)))
-    (folder / name / "run.json").write_text(json.dumps(told))
+    (folder / name / "run.json").write_text(json.dumps(record))
     return name
 
 

@@ -10,7 +10,7 @@ import pytest
 from simulated_runs import write_run, write_study
 from test_figures import SCRIPTS, _axes, _check_places
 
-from Verl.analysis.figures import cli, curves, levels, metrics
+from Verl.analysis.figures import any_metric, cli, curves, levels
 from Verl.analysis.runs.table import load_runs
 from Verl.design.declared import declared
 
@@ -55,8 +55,8 @@ def test_every_script_takes_a_metric_and_names_its_files_after_it(script, study,
     wanted = ["eval/test/pass@1"] if name == "generalisation" else ["actor/kl_loss", "eval/test/format"]
     assert cli.main([name], ["--result", str(study), "--figure", str(target), "--metric", *wanted]) == 0
     files = {path.name for path in target.iterdir()}
-    assert {f"{name}_{metrics.file_part(wanted[0])}{'.md' if name == 'table' else '.pdf'}"} <= files
-    assert all(any(f"_{metrics.file_part(metric)}" in file for metric in wanted) for file in files), files
+    assert {f"{name}_{any_metric.file_part(wanted[0])}{'.md' if name == 'table' else '.pdf'}"} <= files
+    assert all(any(f"_{any_metric.file_part(metric)}" in file for metric in wanted) for file in files), files
     assert "verdict" not in capsys.readouterr().out
 
 
@@ -133,8 +133,8 @@ def test_pass_at_1_asked_for_by_name_is_drawn_as_ever(study, draw, tmp_path, mon
 def test_labels_are_words():
     labels = {"train/reward_mean": "mean reward", "eval/validation/flexible": "validation flexible"}
     labels |= {"eval/test/gsm8k/pass@1": "test gsm8k Pass@1", "ledger/wasted_responses": "ledger: wasted responses"}
-    assert {key: metrics.label_of(key) for key in labels} == labels
-    assert metrics.file_part("eval/test/pass@1") == "eval-test-pass@1"
+    assert {key: any_metric.label_of(key) for key in labels} == labels
+    assert any_metric.file_part("eval/test/pass@1") == "eval-test-pass@1"
 
 
 @pytest.mark.parametrize("values", [{0: 1e-8, 100: 4.4e-7}, {0: 123456.0, 100: 3e6}, {0: -12.5, 100: 1250.0}])
@@ -146,7 +146,7 @@ def test_nothing_overlaps_whatever_the_units(tmp_path, monkeypatch, values):
         write_study(tmp_path, dict.fromkeys(arms, 0.2), [0, 1], pair=pair, steps=(0, 100))
     for path in tmp_path.glob("*.jsonl"):
         add(tmp_path, path.stem, values, LONG)
-    runs, panel = load_runs(tmp_path), metrics.panel_of(LONG)
+    runs, panel = load_runs(tmp_path), any_metric.panel_of(LONG)
     assert panel.label.count("\n")
     for some in (pairs[:1], pairs[:2], pairs):
         of_pairs = dict.fromkeys(some, arms)

@@ -15,12 +15,12 @@ from Verl.analysis import style
 from Verl.analysis.figures import curves as figures
 from Verl.analysis.figures import levels
 from Verl.analysis.figures.run_figure import draw_run
-from Verl.analysis.runs.files import LEDGER
+from Verl.analysis.runs.run_file import LEDGER
 from Verl.analysis.runs.table import load_runs
 from Verl.analysis.style import arm_label, arm_look, arm_looks
 from Verl.analysis.verdicts.factors import arms_of, pairs_of
 from Verl.design import declared as design
-from Verl.design.cells import OVERVIEWS
+from Verl.design.arms import OVERVIEWS
 from Verl.design.declared import declared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -212,8 +212,8 @@ def test_levels_show_the_last_test_score_of_every_arm_in_order(study, tmp_path, 
 
 
 def test_every_declared_arm_has_its_own_look_and_it_never_changes():
-    cells = list(declared().cells)
-    assert len({str(arm_look(arm)) for arm in cells}) == len({*map(arm_label, cells)}) == len(cells)
+    arms = list(declared().arms)
+    assert len({str(arm_look(arm)) for arm in arms}) == len({*map(arm_label, arms)}) == len(arms)
     assert arm_look("grpo_0032_1").colour == "#000000"
     assert arm_look("another_reward") == arm_look("another_reward")
 
@@ -222,13 +222,13 @@ def test_every_declared_arm_has_its_own_look_and_it_never_changes():
 def more_arms(monkeypatch):
     """The design with nine arms more, of one new factor with the base line, for which nobody has chosen a look."""
     study = declared()
-    cells = {f"grpo_0032_{n}": design.Cell(f"grpo_0032_{n}", "grpo", 32, n) for n in range(3, 21, 2)}
-    factor = dataclasses.replace(study.factors["rollouts"], name="more", cells=("grpo_0032_1", "grpo_0032_64", *cells))
-    larger = dataclasses.replace(study, cells=study.cells | cells, factors=study.factors | {"more": factor})
-    before = {arm: arm_look(arm) for arm in study.cells}
+    arms = {f"grpo_0032_{n}": design.Arm(f"grpo_0032_{n}", "grpo", 32, n) for n in range(3, 21, 2)}
+    factor = dataclasses.replace(study.factors["rollouts"], name="more", arms=("grpo_0032_1", "grpo_0032_64", *arms))
+    larger = dataclasses.replace(study, arms=study.arms | arms, factors=study.factors | {"more": factor})
+    before = {arm: arm_look(arm) for arm in study.arms}
     monkeypatch.setattr(style, "declared", lambda: larger)
     style._declared_looks.cache_clear()
-    yield list(cells), before
+    yield list(arms), before
     style._declared_looks.cache_clear()
 
 
@@ -250,7 +250,7 @@ def test_arms_that_nobody_declared_can_be_told_apart_in_a_figure():
 @pytest.mark.parametrize("pair", ["tiny_arith", "qwen0.5b_gsm"])
 @pytest.mark.parametrize("factor", declared().factors.values(), ids=lambda factor: factor.name)
 def test_arms_of_one_factor_differ_in_grey(factor, pair):
-    arms = arms_of(factor, pair, list(declared().cells))
+    arms = arms_of(factor, pair, list(declared().arms))
     assert len({arm_look(arm).marker for arm in arms}) == len(arms)
     assert all(max(colors.to_rgb(arm_look(arm).colour)) <= 0.95 for arm in arms)
 

@@ -26,13 +26,13 @@ STANDS_ON = {
 def study(tmp_path):
     """Two arms of two seeds; `make(arm, seed, **entries)` writes a run, with `stands_on` None for an old log."""
 
-    def make(changes=None, arm=ARM, **told):
+    def make(changes=None, arm=ARM, **run_json):
         for one in (BASE, ARM):
             for seed in (0, 1):
                 own = STANDS_ON | (changes or {}) if one == arm else STANDS_ON
                 stands_on = {key: value for key, value in own.items() if value is not None}
                 path = tmp_path / write_run(tmp_path, one, seed, full=True, steps=(0, 100)) / "run.json"
-                own = {"stands_on": stands_on} | (told if one == arm else {})
+                own = {"stands_on": stands_on} | (run_json if one == arm else {})
                 path.write_text(json.dumps(json.loads(path.read_text()) | own))
         return tmp_path
 
@@ -88,15 +88,15 @@ def test_the_report_says_it_beside_the_comparison_and_among_what_is_wrong(study)
 def test_old_logs_are_said_to_be_unknown(study, tmp_path):
     folder = study()
     for path in folder.glob(f"{ARM}_*/run.json"):
-        told = json.loads(path.read_text())
-        told.pop("stands_on")
-        path.write_text(json.dumps(told))
+        run_json = json.loads(path.read_text())
+        run_json.pop("stands_on")
+        path.write_text(json.dumps(run_json))
     assert named(folder) == []
     table = load_runs(folder).table
     assert ground(folder, table, PAIR).unknown.startswith("2 of 4 runs on tiny_arith have no record of the data, model, code")
     for path in folder.glob("*/run.json"):
-        told = json.loads(path.read_text())
-        path.write_text(json.dumps({key: value for key, value in told.items() if key != "stands_on"}))
+        run_json = json.loads(path.read_text())
+        path.write_text(json.dumps({key: value for key, value in run_json.items() if key != "stands_on"}))
     assert ground(folder, table, PAIR).unknown.startswith("No run on tiny_arith has a record")
     assert "No run on tiny_arith has a record" in build(folder)
     old = folder / f"{ARM}_{PAIR}_seed0/run.json"

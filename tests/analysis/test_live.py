@@ -17,7 +17,7 @@ from simulated_runs import write_run
 
 from Verl.analysis.live import cli as live
 from Verl.analysis.live.braille import Series, chart, sparkline
-from Verl.analysis.live.runs import QUIET, Looker
+from Verl.analysis.live.current import QUIET, Looker
 from Verl.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,8 @@ from test_figures import _check_places
 
 from Verl.analysis.figures import cli, frontier
 from Verl.analysis.figures.curves import our_style
-from Verl.analysis.figures.effects import forest_effects
-from Verl.analysis.figures.forest import PAGE_HEIGHT, Column, Effect, Group, Row, draw_forest, limit_of
+from Verl.analysis.figures.forest import PAGE_HEIGHT, Column, ForestInterval, Group, Row, draw_forest, limit_of
+from Verl.analysis.figures.forests import forest_effects
 from Verl.analysis.runs.table import load_runs
 from Verl.analysis.verdicts.compare import compare
 from Verl.analysis.verdicts.generalisation import train_and_test
@@ -105,8 +105,8 @@ def test_the_forest_shows_what_the_comparisons_say(planted):
 
 
 def _many(groups, rows, columns):
-    effects = [Effect(0.03, 0.01, 0.05, "better"), Effect(-0.4, -0.5, -0.3, "worse")]
-    effects += [Effect(0.0, -0.01, 0.01, "equivalent"), Effect(0.1, -np.inf, np.inf, "undecided")]
+    effects = [ForestInterval(0.03, 0.01, 0.05, "better"), ForestInterval(-0.4, -0.5, -0.3, "worse")]
+    effects += [ForestInterval(0.0, -0.01, 0.01, "equivalent"), ForestInterval(0.1, -np.inf, np.inf, "undecided")]
 
     def row(g, r):
         return Row(f"GRPO 32×8 with a variant {r}", tuple(effects[(g + r + c) % 4] for c in range(columns)))
@@ -127,8 +127,8 @@ def test_any_number_of_factors_stays_readable(groups, rows, columns):
 
 
 def test_one_far_effect_does_not_hide_the_others():
-    near = [Effect(0.02, 0.0, 0.04, "better")] * 9
-    assert limit_of([*near, Effect(-0.5, -0.6, -0.4, "worse")], 0.02) < 0.1
+    near = [ForestInterval(0.02, 0.0, 0.04, "better")] * 9
+    assert limit_of([*near, ForestInterval(-0.5, -0.6, -0.4, "worse")], 0.02) < 0.1
     assert limit_of(near, 0.02) == pytest.approx(0.0432) and limit_of([], 0.02) > 0
 
 

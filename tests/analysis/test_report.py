@@ -14,7 +14,7 @@ from simulated_runs import write_run, write_study
 
 from Verl.analysis.figures import run_figure
 from Verl.analysis.report.build import build, main
-from Verl.analysis.report.runs import costs, health, provenance, speeds
+from Verl.analysis.report.run_tables import costs, health, provenance, speeds
 from Verl.analysis.report.taken import steps_taken
 from Verl.analysis.runs.table import load_runs
 from Verl.analysis.verdicts.compare import compare
@@ -63,35 +63,35 @@ class _Text(HTMLParser):
 
 
 def test_the_page_says_what_was_found_with_its_numbers(read, study):
-    told = read.sections
+    sections = read.sections
     (expected,) = compare(load_runs(study), [("tiny_arith", "grpo_0032_8", "grpo_0032_1")], study)
-    row = told["rollouts"]
+    row = sections["rollouts"]
     assert f"{expected.judged.found.difference:+.3f}" in row and f"{expected.adjusted_p:.3f}" in row
     assert "4 paired seeds x 256 questions" in row and "): better." in row
     assert "grpo_0032_16" in row and "Not run on tiny_arith" in row
-    assert "undecided" in told["advantage"] and "would be found in 4 of 5 such studies" in told["advantage"]
-    assert "control random 32×8 is" in told["controls"] and "its start" in told["controls"]
-    assert f"{expected.judged.found.difference:+.3f}" in told["short"]
+    assert "undecided" in sections["advantage"] and "would be found in 4 of 5 such studies" in sections["advantage"]
+    assert "control random 32×8 is" in sections["controls"] and "its start" in sections["controls"]
+    assert f"{expected.judged.found.difference:+.3f}" in sections["short"]
     # how the comparisons ended: the base line's family, GRPO 32x8's, the starts'
     for part in ("base line 32×1 3 1 1 0 1 0", "its start 4 2 0 0 2 0", "GRPO 32×8 1 0 1 0 0 0"):
-        assert part in told["short"], part
+        assert part in sections["short"], part
 
 
 def test_every_section_of_the_issue_is_there(read):
-    told, tags = read.sections, [tag for tag, _ in read.tags]
-    assert {"short", "design", "table", "speed", "ledger", "health", "samples", "problems", "made"} <= set(told)
+    sections, tags = read.sections, [tag for tag, _ in read.tags]
+    assert {"short", "design", "table", "speed", "ledger", "health", "samples", "problems", "made"} <= set(sections)
     assert tags.count("svg") >= 7 and tags.count("h1") == 1
-    assert "actor_rollout_ref.rollout.n" in told["rollouts"] and "rollout.n 1 8" in told["rollouts"]
-    assert "410 k" in told["ledger"]
-    assert "None of the 16 runs is flagged" in told["health"] and "2.4e−07" in told["health"]
-    assert "Learnt." in told["samples"] and "7+5=12;#12" in told["samples"]
+    assert "actor_rollout_ref.rollout.n" in sections["rollouts"] and "rollout.n 1 8" in sections["rollouts"]
+    assert "410 k" in sections["ledger"]
+    assert "None of the 16 runs is flagged" in sections["health"] and "2.4e−07" in sections["health"]
+    assert "Learnt." in sections["samples"] and "7+5=12;#12" in sections["samples"]
     for part in ("abc1234", "torch 2.13.0", "a processor", "run_grpo_0032_8_tiny_arith.sh seed=K", "0, 1, 2, 3"):
-        assert part in told["made"], part
+        assert part in sections["made"], part
     # Of the arms of the paper's grid and of factors that somebody asked; not of factors that nobody ran an arm of.
-    found = re.search(r"(\d+) of (\d+) declared arms were not run", told["problems"])
+    found = re.search(r"(\d+) of (\d+) declared arms were not run", sections["problems"])
     absent, asked = map(int, found.groups())
-    assert absent == asked - len(GAINS) and len(GAINS) < asked < len(declared().pairs["tiny_arith"].cells)
-    assert "1 findings" in told["problems"]
+    assert absent == asked - len(GAINS) and len(GAINS) < asked < len(declared().pairs["tiny_arith"].arms)
+    assert "1 findings" in sections["problems"]
 
 
 def test_the_page_needs_nothing_else_and_can_be_read_by_ear(page, read):
@@ -124,10 +124,10 @@ def test_the_small_committed_logs_are_enough(study, tmp_path):
         shutil.copy(path, tmp_path)
         (tmp_path / path.stem).mkdir()
         shutil.copy(study / path.stem / "run.json", tmp_path / path.stem)
-    told = _Text(build(tmp_path)).sections
-    assert "4 paired seeds, their averages only" in told["rollouts"] and "): better." in told["rollouts"]
-    assert "No config.yaml is stored" in told["design"]
-    assert "its evaluations are not stored" in told["samples"]
+    sections = _Text(build(tmp_path)).sections
+    assert "4 paired seeds, their averages only" in sections["rollouts"] and "): better." in sections["rollouts"]
+    assert "No config.yaml is stored" in sections["design"]
+    assert "its evaluations are not stored" in sections["samples"]
 
 
 def test_what_is_missing_or_wrong_is_named(tmp_path, study):
@@ -144,13 +144,13 @@ def test_what_is_missing_or_wrong_is_named(tmp_path, study):
     shutil.copy(result / "onerpo_0032_1_7_tiny_arith_seed2.jsonl", result / "twice.jsonl")
     (result / "twice").mkdir()
     shutil.copy(result / "onerpo_0032_1_7_tiny_arith_seed2" / "run.json", result / "twice")
-    told = _Text(build(result)).sections
+    sections = _Text(build(result)).sections
     for part in ("line 3 skipped: the last line is cut off", "actor/grad_norm is NaN", "seed 3 missing", "2 runs of seed 2",
                  "2 configurations under one name", "actor_rollout_ref.rollout.n (1 and 2)"):  # fmt: skip
-        assert part in told["problems"], part
+        assert part in sections["problems"], part
     # 3 of the 50 x 256 responses drawn up to the last step that can be read
-    assert f"{name} : 3 answers could not be scored (0.02% of the training responses); 1 values NaN" in told["health"]
-    assert "different configurations" in told["advantage"]
+    assert f"{name} : 3 answers could not be scored (0.02% of the training responses); 1 values NaN" in sections["health"]
+    assert "different configurations" in sections["advantage"]
 
 
 def test_hostile_texts_stay_texts(tmp_path):
@@ -225,9 +225,9 @@ def test_health_flags_what_a_user_must_see(tmp_path):
 def test_provenance_counts_what_differs(tmp_path):
     names = [write_run(tmp_path, "grpo_0032_1", seed, full=True, versions={"torch": f"2.{seed}"}) for seed in (0, 1)]
     found = provenance(tmp_path, [*names, "absent"])
-    assert found.told == 2 and found.commits == [("abc1234", 2)]
-    told = tmp_path / names[1] / "run.json"
-    told.write_text(json.dumps(json.loads(told.read_text()) | {"versions": {"torch": "2.14"}}))
+    assert found.recorded == 2 and found.commits == [("abc1234", 2)]
+    run_json = tmp_path / names[1] / "run.json"
+    run_json.write_text(json.dumps(json.loads(run_json.read_text()) | {"versions": {"torch": "2.14"}}))
     assert "2.14 (1 runs)" in dict(provenance(tmp_path, names).versions)["torch"]
 
 
@@ -236,10 +236,10 @@ def test_conclusion_of_several_arms_in_one_sentence(study):
     found = compare(load_runs(study), family, study)
     text = conclusion(found)
     assert text.startswith("tiny_arith, against base line 32×1: GRPO 32×8 +0.") and "p over 2 comparisons" in text
-    assert "cannot be told: GRPO 32×64, not run." in text
-    assert headline(found).startswith("Against base line 32×1: GRPO 32×8 +0.") and "1 cannot be told" in headline(found)
+    assert "cannot be compared: GRPO 32×64, not run." in text
+    assert headline(found).startswith("Against base line 32×1: GRPO 32×8 +0.") and "1 cannot be compared" in headline(found)
     assert conclusion(found[1:2]).startswith(found[1].sentence) and conclusion([]) == ""
-    assert headline(found[2:]) == "Cannot be told yet."
+    assert headline(found[2:]) == "Nothing can be compared yet."
 
 
 def test_the_number_and_its_interval_stand_before_what_is_not_shown(study):
@@ -253,8 +253,8 @@ def test_the_number_and_its_interval_stand_before_what_is_not_shown(study):
         assert wide in text and f"{abs(judged.difference):.3f}" in text
         assert text.index(f"{abs(judged.difference):.3f}") < text.index(wide) < text.index("undecided")
         assert not re.search(r"\b(none|no effect|no difference|does not differ|do not differ)\b", text, re.IGNORECASE), text
-    told = _Text(build(study)).sections
-    assert not re.search(r"no (effect|difference)", " ".join(told.values()))
+    sections = _Text(build(study)).sections
+    assert not re.search(r"no (effect|difference)", " ".join(sections.values()))
 
 
 def test_what_a_comparison_could_have_found(tmp_path):

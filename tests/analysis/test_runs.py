@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from simulated_runs import write_run, write_study
 
-from Verl.analysis.runs.files import arm_numbers, parse_name
+from Verl.analysis.runs.run_file import arm_numbers, parse_name
 from Verl.analysis.runs.table import evaluation_files, load_runs, question_samples, question_scores
 
 TEST = "eval/test/pass@1"
@@ -109,8 +109,8 @@ def test_a_missing_or_broken_run_json_falls_back_to_the_name(tmp_path):
 
 def test_a_run_json_that_contradicts_the_name_counts_and_is_named(tmp_path):
     name = write_run(tmp_path, "grpo_0032_8", 0, seed_noise=0.0)
-    told = tmp_path / name / "run.json"
-    told.write_text(json.dumps(json.loads(told.read_text()) | {"data": "gsm", "pair": "tiny_gsm"}))
+    run_json = tmp_path / name / "run.json"
+    run_json.write_text(json.dumps(json.loads(run_json.read_text()) | {"data": "gsm", "pair": "tiny_gsm"}))
     runs = load_runs(tmp_path)
     assert _named(runs, name, "'tiny_gsm'", "'tiny_arith'")
     assert set(runs.table["pair"]) == {"tiny_gsm"}
@@ -142,8 +142,8 @@ def test_two_runs_of_one_seed_the_finished_one_counts(tmp_path):
     other = tmp_path / "again_tiny_arith_seed0.jsonl"
     other.write_text((tmp_path / f"{name}.jsonl").read_text() + '{"step": 110, "eval/test/pass@1": 0.9}\n')
     (tmp_path / "again_tiny_arith_seed0").mkdir()
-    told = json.loads((tmp_path / name / "run.json").read_text()) | {"status": "failed"}
-    (tmp_path / "again_tiny_arith_seed0" / "run.json").write_text(json.dumps(told))
+    run_json = json.loads((tmp_path / name / "run.json").read_text()) | {"status": "failed"}
+    (tmp_path / "again_tiny_arith_seed0" / "run.json").write_text(json.dumps(run_json))
     runs = load_runs(tmp_path)
     assert _named(runs, "2 runs of seed 0", f"{name} is used", "again_tiny_arith_seed0 left out")
     assert _named(runs, "again_tiny_arith_seed0", "is failed", "last step is 110")

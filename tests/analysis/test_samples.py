@@ -14,7 +14,7 @@ from rich.console import Console
 from Verl.analysis.samples import cli as samples
 from Verl.analysis.samples.page import page
 from Verl.analysis.samples.view import Filters, build_view, find_run, visible
-from Verl.data.arithmetic import Question, to_row
+from Verl.data.arithmetic import ArithmeticSum, to_row
 from Verl.data.schema import write_split_set
 from Verl.errors import UserError
 from Verl.reward.sources import CHAIN_SUM
@@ -146,7 +146,7 @@ def test_side_by_side_in_the_terminal_stands_on_one_line_where_there_is_room(res
 
 
 def test_question_and_true_answer_come_from_the_runs_training_file(result):
-    rows = [to_row(Question(f"{i}+1-2=", str(i - 1), 3), "train", i) for i in range(18)]
+    rows = [to_row(ArithmeticSum(f"{i}+1-2=", str(i - 1), 3), "train", i) for i in range(18)]
     write_split_set(result / "data", {"train": rows}, source="test", settings={})
     (result / "one" / "config.yaml").write_text(f"data:\n  train_files: {result / 'data' / 'train.parquet'}\n")
     assert view_of(result, index=17).questions == {(CHAIN_SUM, 17): ("17+1-2=", "16")}
@@ -160,7 +160,7 @@ def test_answers_of_an_evaluation_by_set(result):
     log._decode = lambda ids: "".join(chr(code) for code in ids)
     for name, said in (("train", "x"), ("test", "y")):
         log.evaluation(name, 5, rollouts({(17, 0): (said + "0", 0.0), (17, 1): (said + "1", 1.0)}))
-    rows = [to_row(Question("8+9-1=", "16", 3), "test", 17)]
+    rows = [to_row(ArithmeticSum("8+9-1=", "16", 3), "test", 17)]
     write_split_set(result / "data", {"test": rows}, source="test", settings={})
     (result / "one" / "config.yaml").write_text(f"data:\n  test_files: {result / 'data' / 'test.parquet'}\n")
     view = view_of(result, evaluation="test", index=17)

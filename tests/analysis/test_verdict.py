@@ -80,7 +80,7 @@ def test_what_cannot_be_told_is_said_and_not_in_holms_family(tmp_path):
         load_runs(tmp_path), ["grpo_0032_8", "grpo_0064_8", "onerpo_0032_1_7", "arpo_0032_8"]
     )
     assert tested.adjusted_p == tested.result.p
-    assert "cannot be told" in single.sentence and "1 paired seed(s)" in single.sentence and single.verdict is None
+    assert "cannot be compared" in single.sentence and "1 paired seed(s)" in single.sentence and single.verdict is None
     assert tested.judged.family == 1
     assert "3 different configurations" in mixed.sentence and mixed.result is None
     assert "there is no run of arpo_0032_8" in absent.sentence
@@ -207,4 +207,4 @@ def test_summary_table(tmp_path):
     assert row["marginal_gain"] == pytest.approx(ours[100] - base[100])
     assert np.isnan(summary.loc["arpo_0032_8", "final_low"]) and summary.loc["arpo_0032_8", "seeds"] == 1
     text = to_markdown(summary_table(runs))
-    assert text.count("\n| tiny_arith") == 3 and "cannot be told" in text and "nan" not in text
+    assert text.count("\n| tiny_arith") == 3 and "cannot be compared" in text and "nan" not in text

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from Verl.base_models import demonstrations, tiny, tiny_build, tiny_recipe
 from Verl.base_models.tokenizer import CHARACTERS, build_tokenizer
 from Verl.base_models.warm_start import prompt_ids
-from Verl.data.arithmetic import Question, draw_splits
+from Verl.data.arithmetic import ArithmeticSum, draw_splits
 from Verl.reward import arithmetic
 
 
@@ -45,7 +45,7 @@ def test_every_question_and_demonstration_comes_back(tokenizer, shown):
 def test_lengths_that_runs_rely_on(tokenizer, shown):
     longest = max(len(prompt_ids(tokenizer, one.question)) for one in shown)
     assert longest == 10 <= tiny_recipe.MAX_PROMPT_TOKENS
-    worst = demonstrations.step_by_step(Question("0-9-9-9=", "-27", 4))
+    worst = demonstrations.step_by_step(ArithmeticSum("0-9-9-9=", "-27", 4))
     assert worst == "0-9=-9;-9-9=-18;-18-9=-27;#-27"
     assert max(len(one.response) for one in shown) <= len(worst)
     assert len(worst) + 1 <= tiny_recipe.MAX_RESPONSE_TOKENS
@@ -81,8 +81,8 @@ def test_saved_and_loaded_by_auto_tokenizer(tokenizer, tmp_path, with_model):
 
 def test_demonstrations_are_right_and_mixed(shown):
     """By hand: 7+5 is 12, 12-3 is 9."""
-    assert demonstrations.step_by_step(Question("7+5-3=", "9", 3)) == "7+5=12;12-3=9;#9"
-    assert demonstrations.direct(Question("7+5-3=", "9", 3)) == "#9"
+    assert demonstrations.step_by_step(ArithmeticSum("7+5-3=", "9", 3)) == "7+5=12;12-3=9;#9"
+    assert demonstrations.direct(ArithmeticSum("7+5-3=", "9", 3)) == "#9"
     for one in shown[:500]:
         truth = str(eval(one.question.removesuffix("=")))
         assert arithmetic.score(one.response, truth).strict == 1.0
@@ -95,7 +95,7 @@ def test_demonstrations_are_right_and_mixed(shown):
 
 def test_a_wrong_answer_is_not_demonstrated():
     with pytest.raises(ValueError, match="is 9, but its answer is given as 8"):
-        demonstrations.step_by_step(Question("7+5-3=", "8", 3))
+        demonstrations.step_by_step(ArithmeticSum("7+5-3=", "8", 3))
 
 
 def test_step_share_is_checked():

@@ -27,12 +27,12 @@ QUESTIONS = 512
 
 def study(rng: np.random.Generator, shape, seeds: int, stds: tuple[float, float], planted: float) -> dict:
     """0/1 scores around 0.6, one answer a question; the last combination is moved by `planted`."""
-    difficulty, found, cells = rng.uniform(-0.3, 0.3, QUESTIONS), {}, list(product(*map(range, shape)))
-    for cell in cells:
-        last = cell == cells[-1]
+    difficulty, found, arms = rng.uniform(-0.3, 0.3, QUESTIONS), {}, list(product(*map(range, shape)))
+    for arm in arms:
+        last = arm == arms[-1]
         mean_S = 0.6 + stds[last] * rng.standard_normal(seeds) + planted * last
         chance_SQ = np.clip(mean_S[:, None] + difficulty, 0.0, 1.0)
-        found[tuple(map(str, cell))] = (rng.random((seeds, QUESTIONS)) < chance_SQ).astype(float)
+        found[tuple(map(str, arm))] = (rng.random((seeds, QUESTIONS)) < chance_SQ).astype(float)
     return found
 
 

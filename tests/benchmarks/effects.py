@@ -25,7 +25,7 @@ from Verl.design.declared import load
 from Verl.files import write_atomic
 from Verl.study import effect, probe, scripts
 from Verl.trainer import settings
-from Verl.trainer.effects import Effect, effect_of, table
+from Verl.trainer.effects import KeyEffect, effect_of, table
 
 RESULTS = REPO_ROOT / "tests/benchmarks/results/effects.json"
 PAGE = REPO_ROOT / "docs/effects.md"
@@ -39,7 +39,7 @@ BASE = {
     "evaluation.final_samples": 1,
     "data.max_response_length": 16, "trainer.device": "cpu", "seed": 0,
 }  # fmt: skip
-_CELLS = {"grpo": "grpo_0032_8", "bandit": "onerpo_0032_1_7", "replay": "asyttgrpo_0064_4_8"}
+_ARMS = {"grpo": "grpo_0032_8", "bandit": "onerpo_0032_1_7", "replay": "asyttgrpo_0064_4_8"}
 
 
 def leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -74,12 +74,12 @@ def another(default: Any) -> Any:
 
 def _base(algorithm: str) -> list[str]:
     study = load()
-    name, scripted = scripts.arguments(study.cells[_CELLS[algorithm]], study.pairs[study.smallest])
+    name, scripted = scripts.arguments(study.arms[_ARMS[algorithm]], study.pairs[study.smallest])
     assert name == algorithm
     return [*scripted, *(f"{key}={value}" for key, value in BASE.items())]
 
 
-def jobs_of(row: Effect, algorithm: str, default: Any, base: list[str]) -> dict[str, probe.Job]:
+def jobs_of(row: KeyEffect, algorithm: str, default: Any, base: list[str]) -> dict[str, probe.ProbeJob]:
     """The runs that tell what a key does: with and without it beside its settings, and with it alone if it has any."""
     value = row.tried if row.tried is not None else another(default)
     text = f"{row.key}={json.dumps(value) if not isinstance(value, str) else value}"
@@ -90,7 +90,7 @@ def jobs_of(row: Effect, algorithm: str, default: Any, base: list[str]) -> dict[
     if row.when and row.beside:
         runs["alone"] = [*base, text]
         runs["base"] = base
-    return {kind: probe.Job(f"{row.key} ({kind})", algorithm, tuple(one)) for kind, one in runs.items()}
+    return {kind: probe.ProbeJob(f"{row.key} ({kind})", algorithm, tuple(one)) for kind, one in runs.items()}
 
 
 def seen(a: probe.Trace, b: probe.Trace) -> str:
@@ -111,7 +111,7 @@ def measure(only: Iterable[str]) -> int:
     study = load()
     effect.prepare(study.pairs[study.smallest])
     bases = {algorithm: _base(algorithm) for algorithm in settings.ALGORITHMS}
-    plans: dict[str, dict[str, probe.Job]] = {}
+    plans: dict[str, dict[str, probe.ProbeJob]] = {}
     for key, (algorithm, default) in keys.items():
         row = effect_of(key)
         if row is None or row.is_group or not row.measured or (only and key not in only):

@@ -23,7 +23,7 @@ import numpy as np
 from tests.benchmarks.resolution_prototype import prototype_p
 from tests.benchmarks.resolution_scenarios import SCENARIOS, UNSEEN, Scenario, study
 from Verl.analysis.stats import compare_with, holm, paired_two_way
-from Verl.statistics.sequential import Plan, decide
+from Verl.statistics.sequential import SeedPlan, decide
 
 RESULTS = Path(__file__).parent / "results"
 PLANTED = 0.05
@@ -93,7 +93,7 @@ def prototype(case: Scenario, studies: int, planted: int, seed: int) -> dict[str
 # ---- adding seeds until it is decided
 
 
-def _sequential_study(plan: Plan, case: Scenario, seed: list[int], truth: np.ndarray) -> dict[str, float]:
+def _sequential_study(plan: SeedPlan, case: Scenario, seed: list[int], truth: np.ndarray) -> dict[str, float]:
     """One study run to its end under ``plan``, and by fixed designs of every number of seeds."""
     full = study(replace(case, seeds=plan.looks[-1]), np.random.default_rng(seed), truth)
     counts, decided = dict.fromkeys(full, plan.looks[0]), {}
@@ -131,7 +131,7 @@ def sequential(studies: int, planted: int, seed: int) -> dict[str, float]:
     """Null studies for the errors under stopping; planted ones for runs, against the fixed design of equal power."""
     case = Scenario("sequential", SCENARIOS[1].spread, arms=10, samples=8, questions=256)
     case = replace(case, spread=lambda rng, arms: np.full(arms, 0.015))
-    plan = Plan(tuple(range(3, 11)), case.arms - 1, margin=0.02)
+    plan = SeedPlan(tuple(range(3, 11)), case.arms - 1, margin=0.02)
     nulls = [_sequential_study(plan, case, [seed, 0, i], np.zeros(case.arms)) for i in range(studies)]
     truth = np.r_[0.0, [0.0] * 4, [0.05] * 3, [0.1] * 2]
     mixed = [_sequential_study(plan, case, [seed, 1, i], truth) for i in range(planted)]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from Verl import REPO_ROOT
 from Verl.reward import hendrycks
-from Verl.reward.guard import MathVerifyGuard, Outcome
+from Verl.reward.guard import MathVerifyGuard, ScoringOutcome
 from Verl.reward.normalise import normalise
 from Verl.reward.score import score_fully
 from Verl.reward.sources import CHAIN_SUM, GSM8K, MATH
@@ -33,8 +33,8 @@ logger = logging.getLogger("scoring")
 class _NeverAsked:
     """In place of math-verify, to time the rest."""
 
-    def check(self, truth: str, answer: str) -> Outcome:
-        return Outcome.DIFFERENT
+    def check(self, truth: str, answer: str) -> ScoringOutcome:
+        return ScoringOutcome.DIFFERENT
 
 
 def report(name: str, count: int, work: Callable[[], None]) -> None:

@@ -1,10 +1,10 @@
 """How many runs of a study this machine carries out in an hour: a process per run against hosts, in turn, in one table.
 
-    python tests/benchmarks/study_throughput.py [--cells grpo_0032_1 grpo_0032_8] [--seeds 0 1 2] [--steps 40] [--jobs 1 2]
+    python tests/benchmarks/study_throughput.py [--arms grpo_0032_1 grpo_0032_8] [--seeds 0 1 2] [--steps 40] [--jobs 1 2]
 
 Both ways are `run_study.sh` as a user starts it, with `--no-host` and `--host`, on the same runs, one after the other, with
 results in temporary folders; model and data must be there. Wall seconds are those of the whole study, from the command to
-its end. Processor seconds are those of all its processes, read five times a second, so that they can be told from a machine
+its end. Processor seconds are those of all its processes, read five times a second, to separate them from a machine
 that is shared; the share of it that was free meanwhile stands beside them. Then what both ways wrote is compared: jsonl
 without timings, every byte of samples and evaluations, and of the tensors in checkpoints.
 About 14 minutes on two quiet cores; the table goes
@@ -58,7 +58,7 @@ class Tree:
 def measure(way: str, jobs: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One study; what it cost."""
     command = [
-        "bash", str(ROOT / "Running-Bash/run_study.sh"), WAYS[way], "--pair", options.pair, "--cells", *options.cells,
+        "bash", str(ROOT / "Running-Bash/run_study.sh"), WAYS[way], "--pair", options.pair, "--arms", *options.arms,
         "--seeds", *map(str, options.seeds), "--steps", str(options.steps), "--jobs", str(jobs), "--result", str(folder),
         "--", f"run.figure_dir={folder}/Figure", *options.overrides,
     ]  # fmt: skip
@@ -118,7 +118,7 @@ def tensors(path: Path) -> str:
 
 def table(rows: list[dict[str, Any]], options: argparse.Namespace, compared: list[str]) -> str:
     lines = [
-        f"{options.pair}, {', '.join(options.cells)}, seeds {' '.join(map(str, options.seeds))}, {options.steps} steps; "
+        f"{options.pair}, {', '.join(options.arms)}, seeds {' '.join(map(str, options.seeds))}, {options.steps} steps; "
         f"{psutil.cpu_count()} cores",
         "",
         "| runs at a time | way | runs an hour | wall s a run | processor s a run | idle share | against a process per "
@@ -137,7 +137,7 @@ def table(rows: list[dict[str, Any]], options: argparse.Namespace, compared: lis
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pair", default="tiny_arith")
-    parser.add_argument("--cells", nargs="+", default=["grpo_0032_1", "grpo_0032_8"])
+    parser.add_argument("--arms", nargs="+", default=["grpo_0032_1", "grpo_0032_8"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--jobs", nargs="+", type=int, default=[1, 2], help="runs at a time, one table row each")

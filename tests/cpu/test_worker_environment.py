@@ -1,4 +1,4 @@
-"""What a run's workers are told before they start."""
+"""The environment of a run's workers, set before they start."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`check_parquet`: what the trainer is told before Ray starts."""
+"""`check_parquet`: what is checked before Ray starts."""
 
 from __future__ import annotations
 

@@ -136,8 +136,8 @@ def test_copies_and_leaks_are_dropped_and_counted(prepare, tmp_path, write_jsonl
     assert indices(got["test"]) == [0, 1, 2]
     found = counts(tmp_path / "out")
     assert (found["train_duplicates"], found["train_leaks"], found["test_duplicates_kept"]) == (1, 2, 1)
-    told = capsys.readouterr().out
-    assert "6 read; dropped 1 duplicates, 2 leaks" in told and "validation: 1 rows" in told and str(tmp_path) in told
+    printed = capsys.readouterr().out
+    assert "6 read; dropped 1 duplicates, 2 leaks" in printed and "validation: 1 rows" in printed and str(tmp_path) in printed
 
 
 def test_validation_zero_writes_none_and_too_many_are_refused(prepare, tmp_path, gsm8k_folder, capsys):

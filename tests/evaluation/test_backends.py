@@ -52,10 +52,10 @@ def test_response_ends_where_the_generation_config_says(tiny_model):
 
 def test_decoder_says_how_far_it_is(tiny_model):
     source = find_model(str(tiny_model))
-    backend, told = CPUBackend(source, load_tokenizer(source), 4), []
+    backend, ticks = CPUBackend(source, load_tokenizer(source), 4), []
     for _ in range(2):  # the second call counts from 1 again: no hook is left behind
-        backend.generate([Request([5, 6, 7], 4, seed=0, ignore_eos=True)] * 2, told.append)
-    assert told == [1, 2, 3] * 2
+        backend.generate([Request([5, 6, 7], 4, seed=0, ignore_eos=True)] * 2, ticks.append)
+    assert ticks == [1, 2, 3] * 2
 
 
 @dataclass

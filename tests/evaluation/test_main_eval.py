@@ -117,7 +117,7 @@ def test_values_for_the_chat_template_reach_the_prompt(tiny_model):
         parse(["--model", "m", "--data", "d", "--out", "o", "--template", "26 Jul 2024"])
     tokenizer = run.load_tokenizer(run.find_model(str(tiny_model)))
     tokenizer.chat_template = "{{ date_string | default('9') }}{{ messages[0]['content'] }}"
-    question = run.Question("s", 0, [{"role": "user", "content": "1+1="}], "2")
+    question = run.EvaluationQuery("s", 0, [{"role": "user", "content": "1+1="}], "2")
     for template, text in (({}, "91+1="), ({"date_string": "7"}, "71+1=")):
         ((_, ids),), _ = run.encode([question], tokenizer, 20, template)
         assert tokenizer.decode(ids) == text

@@ -92,9 +92,9 @@ def test_interval_is_the_bootstrap_over_questions(monkeypatch):
         return stats.Interval(0.1, 0.2, 0.3)
 
     monkeypatch.setattr(module.stats, "bootstrap_interval", spy)
-    told = by_name(PLANTED)["avg@4", "flexible"].as_dict()
+    as_dict = by_name(PLANTED)["avg@4", "flexible"].as_dict()
     assert asked == [[0.75, 0.0]]
-    assert (told["estimate"], told["low"], told["high"]) == (0.1, 0.2, 0.3)
+    assert (as_dict["estimate"], as_dict["low"], as_dict["high"]) == (0.1, 0.2, 0.3)
 
 
 def test_pass_ks():

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from Verl.data.arithmetic import Question, to_row
+from Verl.data.arithmetic import ArithmeticSum, to_row
 from Verl.data.schema import DataError, write_split_set
 from Verl.errors import UserError
-from Verl.evaluation import report
+from Verl.evaluation import printed
 from Verl.evaluation.run import evaluate
 from Verl.evaluation.store import EVALUATION, RESPONSES
 from Verl.reward.sources import CHAIN_SUM, MATH_500
@@ -22,7 +22,7 @@ from Verl.seeds import rollout_seed
 
 def test_files_hold_every_response_and_the_metrics_of_them(make_settings, planted, console):
     settings = make_settings(samples=3, greedy=True)
-    told = evaluate(settings, console, planted())
+    result = evaluate(settings, console, planted())
     rows = pq.read_table(settings.out / RESPONSES).to_pylist()
     assert [(row["index"], row["sample"], row["greedy"]) for row in rows] == [
         (index, sample, greedy)
@@ -35,11 +35,11 @@ def test_files_hold_every_response_and_the_metrics_of_them(make_settings, plante
         assert row["text"].startswith("#") and len(row["tokens"]) == row["response_length"] == len(row["text"]) + 1
         assert row["log_prob"] == pytest.approx(-0.25 * row["response_length"]) and row["stop_reason"] == "completed"
     sampled = [row["strict"] for row in rows if not row["greedy"]]
-    found = {(metric["name"], metric["rule"]): metric["estimate"] for metric in told["metrics"]}
+    found = {(metric["name"], metric["rule"]): metric["estimate"] for metric in result["metrics"]}
     assert found["avg@3", "strict"] == pytest.approx(sum(sampled) / 60)
     assert found["greedy", "strict"] == 1.0
     written = json.loads((settings.out / EVALUATION).read_text())
-    assert written["metrics"] == told["metrics"] and written["counts"]["responses"] == 80
+    assert written["metrics"] == result["metrics"] and written["counts"]["responses"] == 80
     assert {"settings", "versions", "commit", "command", "seconds"} <= set(written)
     assert not (settings.out / ".parts").exists()
 
@@ -78,8 +78,8 @@ def test_table_and_progress_can_be_read(make_settings, planted, console):
 
 def test_time_left_comes_from_this_session_and_is_told_within_a_long_batch(console, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
-    progress = report.Progress(console, total=100, done_before=40, max_length=50)
+    monkeypatch.setattr(printed.time, "monotonic", lambda: now[0])
+    progress = printed.EvaluationProgress(console, total=100, done_before=40, max_length=50)
     for now[0], length in ((10.0, 5), (40.0, 25), (45.0, 27)):  # only the second is 30 s after the last line
         progress.tick(20, length)
     now[0] = 60.0
@@ -139,9 +139,9 @@ def test_killed_and_resumed_gives_the_same_bytes(make_settings, planted, console
 
 def test_finished_evaluation_is_shown_without_a_model(make_settings, planted, console):
     settings = make_settings()
-    told = evaluate(settings, console, planted())
+    result = evaluate(settings, console, planted())
     again = evaluate(settings, console, None)  # would fail if it were called
-    assert again["metrics"] == told["metrics"] and "finished already" in console.file.getvalue()
+    assert again["metrics"] == result["metrics"] and "finished already" in console.file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -184,18 +184,18 @@ def test_folder_in_use_is_refused(make_settings, planted, console):
 
 def test_long_prompts_are_left_out_and_counted_and_the_limit_counts_rows(make_settings, planted, console, tmp_path):
     texts = ["1+2-3=", "1+2-3+4=", "4+5-3=", "9+9-9="]
-    rows = [to_row(Question(text, str(eval(text[:-1])), 3), "test", index) for index, text in enumerate(texts)]
+    rows = [to_row(ArithmeticSum(text, str(eval(text[:-1])), 3), "test", index) for index, text in enumerate(texts)]
     write_split_set(tmp_path / "set", {"test": rows}, source="test", settings={})
     # A prompt is its characters and two marks: eight tokens let the three-term questions through.
     settings = make_settings(data=tmp_path / "set" / "test.parquet", limit=3, max_prompt_length=8)
-    told = evaluate(settings, console, planted())
-    assert told["counts"]["questions"] == 2 and told["counts"]["too_long"] == 1
+    result = evaluate(settings, console, planted())
+    assert result["counts"]["questions"] == 2 and result["counts"]["too_long"] == 1
     assert pq.read_table(settings.out / RESPONSES)["index"].to_pylist() == [0, 2]
     assert "1 questions were left out" in console.file.getvalue()
 
 
 def test_math_is_scored_with_math_verify(make_settings, planted, console, tmp_path):
-    rows = [to_row(Question("1+1-0=", "2", 3), "test", 0) | {"data_source": MATH_500}]
+    rows = [to_row(ArithmeticSum("1+1-0=", "2", 3), "test", 0) | {"data_source": MATH_500}]
     write_split_set(tmp_path / "math", {"test": rows}, source="test", settings={})
     settings = make_settings(data=tmp_path / "math" / "test.parquet")
     evaluate(settings, console, planted(is_right=lambda request: True, mark="= "))
@@ -207,16 +207,16 @@ def test_against_tests_the_difference_on_the_same_questions(make_settings, plant
     before = make_settings(out=tmp_path / "before")
     evaluate(before, console, planted(is_right=lambda request: False))
     settings = make_settings(against=before.out)
-    told = evaluate(settings, console, planted(is_right=lambda request: True))
-    strict = told["against"]["comparisons"][0]
+    result = evaluate(settings, console, planted(is_right=lambda request: True))
+    strict = result["against"]["comparisons"][0]
     assert (strict["rule"], strict["test"], strict["questions"]) == ("strict", "exact McNemar", 20)
     assert strict["difference"] == 1.0 and strict["p"] == pytest.approx(2 / 2**20)
-    assert json.loads((settings.out / EVALUATION).read_text())["against"] == told["against"]
+    assert json.loads((settings.out / EVALUATION).read_text())["against"] == result["against"]
     assert "exact McNemar" in console.file.getvalue()
 
 
 def test_against_can_be_asked_for_afterwards(make_settings, planted, console, tmp_path):
     for name, right in (("before", False), ("out", True)):
         evaluate(make_settings(out=tmp_path / name), console, planted(is_right=lambda request, right=right: right))
-    told = evaluate(make_settings(against=tmp_path / "before"), console, None)
-    assert told["against"]["comparisons"][0]["difference"] == 1.0
+    result = evaluate(make_settings(against=tmp_path / "before"), console, None)
+    assert result["against"]["comparisons"][0]["difference"] == 1.0

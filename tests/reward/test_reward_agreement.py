@@ -14,7 +14,7 @@ from verl.utils.reward_score import math_reward as verl_math
 
 from Verl import REPO_ROOT
 from Verl.reward import hendrycks
-from Verl.reward.guard import MathVerifyGuard, Outcome
+from Verl.reward.guard import MathVerifyGuard, ScoringOutcome
 from Verl.reward.normalise import normalise
 from Verl.reward.result import Scores, scores
 from Verl.reward.score import score_fully
@@ -53,7 +53,7 @@ def test_math_verify_itself_accepts_every_math_500_reference(math_500: list[dict
         row["unique_id"]: guard.check(rf"\boxed{{{row['answer']}}}", rf"\boxed{{{hendrycks.boxed(row['solution'])}}}")
         for row in math_500
     }
-    assert {key for key, outcome in outcomes.items() if outcome is not Outcome.EQUAL} == set(MATH_500_EXCEPTIONS)
+    assert {key for key, outcome in outcomes.items() if outcome is not ScoringOutcome.EQUAL} == set(MATH_500_EXCEPTIONS)
 
 
 def test_math_500_answers_of_another_question(math_500: list[dict], guard: MathVerifyGuard) -> None:
@@ -75,7 +75,7 @@ def test_integers_that_skip_math_verify_would_differ_there_too(math_500: list[di
     rng = random.Random(1)
     for truth, answer in [rng.sample(numbers, 2) for _ in range(300)]:
         if hendrycks._certainly_different(answer, truth):
-            assert guard.check(rf"\boxed{{{truth}}}", rf"\boxed{{{answer}}}") is Outcome.DIFFERENT, (truth, answer)
+            assert guard.check(rf"\boxed{{{truth}}}", rf"\boxed{{{answer}}}") is ScoringOutcome.DIFFERENT, (truth, answer)
 
 
 def test_texts_that_skip_math_verify_hold_nothing_for_it(math_500: list[dict], guard: MathVerifyGuard) -> None:
@@ -84,7 +84,7 @@ def test_texts_that_skip_math_verify_hold_nothing_for_it(math_500: list[dict], g
     for row in rng.sample(math_500, 300):
         text = re.sub(r"[\d$\\\[]", "", row["solution"])[-hendrycks.TAIL_CHARS :]
         truth = rng.choice([row["answer"], text.strip()[-6:] or "x", "e", "x", r"\text{even}"])
-        assert guard.check(rf"\boxed{{{truth}}}", text) is not Outcome.EQUAL, (truth, text)
+        assert guard.check(rf"\boxed{{{truth}}}", text) is not ScoringOutcome.EQUAL, (truth, text)
 
 
 def _mutate(text: str, rng: random.Random) -> str:
@@ -110,8 +110,8 @@ def test_strict_gsm8k_is_verls_on_mutated_references(gsm8k: list[dict]) -> None:
 class _NeverAsked:
     """In place of math-verify, which has no say in the strict score."""
 
-    def check(self, truth: str, answer: str) -> Outcome:
-        return Outcome.DIFFERENT
+    def check(self, truth: str, answer: str) -> ScoringOutcome:
+        return ScoringOutcome.DIFFERENT
 
 
 def _strict(text: str, truth: str) -> float:

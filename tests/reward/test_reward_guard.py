@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from Verl import REPO_ROOT
-from Verl.reward.guard import MathVerifyGuard, Outcome, shared_guard
+from Verl.reward.guard import MathVerifyGuard, ScoringOutcome, shared_guard
 
 HALF, HANGS = r"\boxed{\frac{1}{2}}", r"\boxed{9^{9^{9^{9}}}}"
 
@@ -33,8 +33,8 @@ def make() -> Iterator[Callable[..., MathVerifyGuard]]:
 
 
 def assert_right(guard: MathVerifyGuard) -> None:
-    assert guard.check(HALF, r"\boxed{0.50}") is Outcome.EQUAL
-    assert guard.check(HALF, r"\boxed{0.51}") is Outcome.DIFFERENT
+    assert guard.check(HALF, r"\boxed{0.50}") is ScoringOutcome.EQUAL
+    assert guard.check(HALF, r"\boxed{0.51}") is ScoringOutcome.DIFFERENT
 
 
 def exists(pid: int) -> bool:
@@ -67,7 +67,7 @@ def test_equal_different_and_counted(make) -> None:
     guard = make()
     assert guard.pids() == []  # nothing runs before it is needed
     assert_right(guard)
-    assert guard.counts == {Outcome.EQUAL: 1, Outcome.DIFFERENT: 1}
+    assert guard.counts == {ScoringOutcome.EQUAL: 1, ScoringOutcome.DIFFERENT: 1}
     assert len(guard.pids()) == 1
 
 
@@ -83,12 +83,12 @@ def test_hanging_answer_costs_its_own_score_only(make) -> None:
     assert_right(guard)
     (pid,) = guard.pids()
     start = time.monotonic()
-    assert guard.check(HALF, HANGS) is Outcome.TIMEOUT
+    assert guard.check(HALF, HANGS) is ScoringOutcome.TIMEOUT
     assert time.monotonic() - start < 10
     assert_right(guard)
-    assert guard.check(HANGS, HALF) is Outcome.TIMEOUT  # a truth that hangs, too
+    assert guard.check(HANGS, HALF) is ScoringOutcome.TIMEOUT  # a truth that hangs, too
     assert_right(guard)
-    assert guard.counts == {Outcome.EQUAL: 3, Outcome.DIFFERENT: 3, Outcome.TIMEOUT: 2}
+    assert guard.counts == {ScoringOutcome.EQUAL: 3, ScoringOutcome.DIFFERENT: 3, ScoringOutcome.TIMEOUT: 2}
     assert not exists(pid) and len(guard.pids()) == 1
 
 
@@ -96,10 +96,10 @@ def test_exploding_answer_is_a_failure(make) -> None:
     guard = make(cpu_seconds=30, memory_mb=256)
     assert_right(guard)
     (pid,) = guard.pids()
-    assert guard.check(HALF, r"\boxed{(x+1)^{1000000}}") is Outcome.FAILURE
+    assert guard.check(HALF, r"\boxed{(x+1)^{1000000}}") is ScoringOutcome.FAILURE
     assert not exists(pid) and len(guard.pids()) == 1  # its successor is already warming up
     assert_right(guard)
-    assert guard.counts[Outcome.FAILURE] == 1
+    assert guard.counts[ScoringOutcome.FAILURE] == 1
 
 
 def test_answers_beside_a_hanging_one_are_right(make) -> None:
@@ -107,7 +107,7 @@ def test_answers_beside_a_hanging_one_are_right(make) -> None:
     answers = [HANGS if number in (3, 23) else rf"\boxed{{{number}.0}}" for number in range(40)]
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda number: guard.check(rf"\boxed{{{number}}}", answers[number]), range(40)))
-    assert found == [Outcome.TIMEOUT if answer == HANGS else Outcome.EQUAL for answer in answers]
+    assert found == [ScoringOutcome.TIMEOUT if answer == HANGS else ScoringOutcome.EQUAL for answer in answers]
     assert len(guard.pids()) <= 2
 
 
@@ -116,12 +116,12 @@ def test_killed_while_idle(make) -> None:
     assert_right(guard)
     os.kill(guard.pids()[0], signal.SIGKILL)
     assert_right(guard)
-    assert guard.counts[Outcome.FAILURE] == 0
+    assert guard.counts[ScoringOutcome.FAILURE] == 0
 
 
-def _start_hanging(guard: MathVerifyGuard) -> tuple[threading.Thread, list[Outcome], int]:
+def _start_hanging(guard: MathVerifyGuard) -> tuple[threading.Thread, list[ScoringOutcome], int]:
     assert_right(guard)
-    found: list[Outcome] = []
+    found: list[ScoringOutcome] = []
     thread = threading.Thread(target=lambda: found.append(guard.check(HALF, HANGS)), daemon=True)
     (pid,) = guard.pids()
     thread.start()
@@ -139,9 +139,9 @@ def test_killed_at_work_the_answer_is_tried_once_more(make) -> None:
     time.sleep(1.5)  # past its start, which keeps it busy too
     os.kill(second, signal.SIGKILL)
     thread.join(15)
-    assert found == [Outcome.FAILURE]
+    assert found == [ScoringOutcome.FAILURE]
     assert_right(guard)
-    assert guard.counts[Outcome.FAILURE] == 1
+    assert guard.counts[ScoringOutcome.FAILURE] == 1
 
 
 def test_innocent_answer_survives_a_kill(make) -> None:
@@ -149,20 +149,20 @@ def test_innocent_answer_survives_a_kill(make) -> None:
     assert_right(guard)
     (pid,) = guard.pids()
     os.kill(pid, signal.SIGSTOP)
-    found: list[Outcome] = []
+    found: list[ScoringOutcome] = []
     thread = threading.Thread(target=lambda: found.append(guard.check(HALF, r"\boxed{0.5}")), daemon=True)
     thread.start()
     time.sleep(0.3)
     os.kill(pid, signal.SIGKILL)
     thread.join(15)
-    assert found == [Outcome.EQUAL]
+    assert found == [ScoringOutcome.EQUAL]
 
 
 def test_stopped_child_is_given_up_after_the_wall_clock_limit(make) -> None:
     guard = make(wall_seconds=1.0)
     assert_right(guard)
     os.kill(guard.pids()[0], signal.SIGSTOP)
-    assert guard.check(HALF, r"\boxed{0.5}") is Outcome.TIMEOUT
+    assert guard.check(HALF, r"\boxed{0.5}") is ScoringOutcome.TIMEOUT
     assert_right(guard)
 
 
@@ -172,7 +172,7 @@ def test_waiting_for_a_processor_is_not_charged(make) -> None:
     (pid,) = guard.pids()
     os.kill(pid, signal.SIGSTOP)
     threading.Timer(1.5, os.kill, (pid, signal.SIGCONT)).start()
-    assert guard.check(HALF, r"\boxed{0.5}") is Outcome.EQUAL
+    assert guard.check(HALF, r"\boxed{0.5}") is ScoringOutcome.EQUAL
     assert guard.pids() == [pid]
 
 
@@ -184,9 +184,9 @@ def test_close_leaves_no_child(make) -> None:
     assert len(pids) == 2
     guard.close()
     thread.join(15)
-    assert found == [Outcome.FAILURE]
+    assert found == [ScoringOutcome.FAILURE]
     assert guard.pids() == [] and not any(map(exists, pids))
-    assert guard.check(HALF, HALF) is Outcome.FAILURE  # and none is started any more
+    assert guard.check(HALF, HALF) is ScoringOutcome.FAILURE  # and none is started any more
     assert guard.pids() == []
     guard.close()
 
@@ -237,19 +237,19 @@ def test_idle_child_notices_that_its_parent_is_gone_though_the_pipe_stays_open()
 def test_child_that_can_not_start_is_counted_and_logged(make, monkeypatch, caplog) -> None:
     guard = make()
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert [guard.check(HALF, HALF) for _ in range(3)] == [Outcome.FAILURE] * 3
+    assert [guard.check(HALF, HALF) for _ in range(3)] == [ScoringOutcome.FAILURE] * 3
     assert len([record for record in caplog.records if "did not start" in record.message]) == 1
     monkeypatch.undo()
     assert_right(guard)
 
 
 def test_memory_limit_below_what_math_verify_needs(make) -> None:
-    assert make(memory_mb=64).check(HALF, HALF) is Outcome.FAILURE
+    assert make(memory_mb=64).check(HALF, HALF) is ScoringOutcome.FAILURE
 
 
 def test_request_larger_than_a_pipe(make) -> None:
     guard = make()
-    assert guard.check(HALF, "x" * 100_000) is Outcome.FAILURE
+    assert guard.check(HALF, "x" * 100_000) is ScoringOutcome.FAILURE
     assert_right(guard)
 
 
@@ -268,7 +268,7 @@ def test_forked_process_gets_a_guard_of_its_own(monkeypatch) -> None:
     if pid == 0:
         own = shared_guard()
         guard.close()  # must not touch the parent's children
-        fine = own is not guard and own.check(HALF, HALF) is Outcome.EQUAL
+        fine = own is not guard and own.check(HALF, HALF) is ScoringOutcome.EQUAL
         own.close()
         os._exit(0 if fine else 1)
     assert os.waitpid(pid, 0)[1] == 0

@@ -6,7 +6,7 @@ import time
 from reward_cases import CASES
 
 from Verl.reward import hendrycks
-from Verl.reward.guard import MathVerifyGuard, Outcome
+from Verl.reward.guard import MathVerifyGuard, ScoringOutcome
 from Verl.reward.score import score_fully
 from Verl.reward.sources import CHAIN_SUM, GSM8K, MATH
 
@@ -63,9 +63,9 @@ SHORT = [case.response for case in CASES if len(case.response) < 1_000]
 class _NeverAsked:
     """A guard that answers at once: these tests are about our own code."""
 
-    def check(self, truth: str, answer: str) -> Outcome:
+    def check(self, truth: str, answer: str) -> ScoringOutcome:
         assert truth.startswith("\\boxed{")
-        return Outcome.DIFFERENT
+        return ScoringOutcome.DIFFERENT
 
 
 def test_20_000_mutated_answers_neither_raise_nor_hang() -> None:
@@ -130,7 +130,7 @@ def test_mutated_answers_through_math_verify(guard: MathVerifyGuard) -> None:
         outcomes.append(score_fully(MATH, text, rng.choice([r"\frac{1}{2}", "42", r"\text{(C)}"]), guard))
     assert sum(result.timeout for result in outcomes) <= 0.02 * len(outcomes)
     assert sum(result.failure for result in outcomes) == 0
-    assert guard.check(r"\boxed{2}", r"\boxed{1+1}") is Outcome.EQUAL
+    assert guard.check(r"\boxed{2}", r"\boxed{1+1}") is ScoringOutcome.EQUAL
 
 
 def test_box_finds_what_verl_finds_on_mutated_solutions() -> None:

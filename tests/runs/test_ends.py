@@ -37,7 +37,7 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 
 def ended(process: subprocess.Popen, seconds: float = 25.0) -> str:
-    """What a process that was told to stop said; a busy machine gets some seconds more than the run allows itself."""
+    """The output of a process after a signal to stop; a busy machine gets some seconds more than the run allows itself."""
     output, _ = process.communicate(timeout=seconds)
     return output
 

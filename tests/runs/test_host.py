@@ -8,7 +8,7 @@ import pytest
 from tests.benchmarks.study_throughput import tensors
 from Verl.study.hosts import HostedPlaces
 from Verl.study.jobs import Job, Table
-from Verl.study.runner import Runner
+from Verl.study.runner import StudyRunner
 from Verl.trainer.run_log import TIMING_PREFIXES
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ def hosted(mini):
     table, places = Table(folder / "study_host.json", "host", "mini", jobs), HostedPlaces(1, said.append)
     environment = {name: value for name, value in mini.environment().items() if name != "PYTHONPATH"}
     try:
-        Runner(table, places, folder, lambda job: ["bash", job.script], environment, said.append).run()
+        StudyRunner(table, places, folder, lambda job: ["bash", job.script], environment, said.append).run()
     finally:
         places.close()
     return folder, said, {job.run: job for job in jobs}

@@ -47,10 +47,10 @@ def test_data_exchanged_between_kill_and_resume(mini, tmp_path):
 
     resumed = mini.hosted("grpo", "exchanged", *overrides, "run.resume_changed=true")
     assert resumed.status == 0, resumed.output
-    told = json.loads((resumed.folder / "run.json").read_text())
-    assert [list(change["entries"]) for change in told["changed"]] == [[f"data.train_files/{path}"]]
-    assert told["left_out"] == {"train": 1, "validation": 0, "test": 0}
-    assert told["questions"] == {"train": 48, "validation": 16, "test": 16}
+    record = json.loads((resumed.folder / "run.json").read_text())
+    assert [list(change["entries"]) for change in record["changed"]] == [[f"data.train_files/{path}"]]
+    assert record["left_out"] == {"train": 1, "validation": 0, "test": 0}
+    assert record["questions"] == {"train": 48, "validation": 16, "test": 16}
     assert "1 of 49 train questions are left out" in resumed.output
     first, last = resumed.records[0], resumed.records[-1]
     assert first["eval/test/questions"] == 16 and first["eval/test/made-up/questions"] == 8

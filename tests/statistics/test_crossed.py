@@ -9,13 +9,13 @@ from scipy import stats as scipy_stats
 from Verl.statistics.crossed import contrasts, crossed
 
 
-def study(rng, shape=(2, 2), seeds=4, questions=200, std=0.01, effect=lambda cell: 0.0):
+def study(rng, shape=(2, 2), seeds=4, questions=200, std=0.01, effect=lambda arm: 0.0):
     """0/1 scores around 0.6 of every combination; `effect` of its places moves its chance."""
     difficulty = rng.uniform(-0.3, 0.3, questions)
     found = {}
-    for cell in product(*map(range, shape)):
-        chance = 0.6 + effect(cell) + std * rng.standard_normal(seeds)[:, None] + difficulty
-        found[tuple(map(str, cell))] = (rng.random((seeds, questions)) < np.clip(chance, 0, 1)).astype(float)
+    for arm in product(*map(range, shape)):
+        chance = 0.6 + effect(arm) + std * rng.standard_normal(seeds)[:, None] + difficulty
+        found[tuple(map(str, arm))] = (rng.random((seeds, questions)) < np.clip(chance, 0, 1)).astype(float)
     return found
 
 
@@ -38,7 +38,7 @@ def test_differences_by_hand_and_what_seeds_share_is_gone():
     shared = np.array([0.1, -0.2, 0.05])  # what a seed does to every combination
     noise = np.array([[0.01, -0.01, 0.0], [0.0, 0.01, -0.01], [-0.01, 0.0, 0.01], [0.01, 0.0, -0.01]])
     means = dict(zip(product("ab", "xy"), (0.5, 0.6, 0.7, 0.9)))
-    first, second, both = crossed({cell: flat(mean + shared + own) for (cell, mean), own in zip(means.items(), noise)})
+    first, second, both = crossed({arm: flat(mean + shared + own) for (arm, mean), own in zip(means.items(), noise)})
     assert (first.difference, second.difference) == (pytest.approx(0.25), pytest.approx(0.15))
     assert both.difference == pytest.approx(0.1) and (both.factors, both.levels) == ((0, 1), ("b", "y"))
     assert first.seeds == 3 and first.low < 0.25 < first.high and first.high - first.low < 0.2
@@ -56,7 +56,7 @@ def test_many_seeds_without_sampling_noise_are_the_t_test_of_each_contrast():
 
 def test_three_factors_and_three_levels():
     rng = np.random.default_rng(4)
-    found = crossed(study(rng, (2, 3, 2), seeds=3, effect=lambda cell: -0.3 * (cell == (1, 2, 1))))
+    found = crossed(study(rng, (2, 3, 2), seeds=3, effect=lambda arm: -0.3 * (arm == (1, 2, 1))))
     places = [(0,), (1,), (1,), (2,), (0, 1), (0, 1), (0, 2), (1, 2), (1, 2), (0, 1, 2), (0, 1, 2)]
     assert [one.factors for one in found] == places
     of_all_three = {one.levels: one for one in found if len(one.factors) == 3}
@@ -64,9 +64,9 @@ def test_three_factors_and_three_levels():
 
 
 def test_what_cannot_be_known_is_undecided():
-    cells = dict(zip(product("ab", "xy"), np.full((4, 1, 5), 0.5)))
-    assert all(one.verdict == "undecided" and np.isinf(one.high) and "1 seed(s)" in one.note for one in crossed(cells))
-    assert all("noise over seeds is unknown" in one.note for one in crossed({key: np.full((3, 5), 0.5) for key in cells}))
+    arms = dict(zip(product("ab", "xy"), np.full((4, 1, 5), 0.5)))
+    assert all(one.verdict == "undecided" and np.isinf(one.high) and "1 seed(s)" in one.note for one in crossed(arms))
+    assert all("noise over seeds is unknown" in one.note for one in crossed({key: np.full((3, 5), 0.5) for key in arms}))
     lacking = study(np.random.default_rng(0))
     lacking["0", "1"][2] = np.nan
     assert {(one.seeds, one.note) for one in crossed(lacking)} == {(3, "over the 3 of 4 seeds that all combinations have")}
@@ -91,7 +91,7 @@ def test_false_alarms_and_power():
     rng = np.random.default_rng(7)
     null = [crossed(study(rng)) for _ in range(40)]
     assert sum(any(one.p <= 0.05 for one in found) for found in null) < 7
-    planted = [crossed(study(rng, effect=lambda cell: -0.25 * (cell == (1, 1)))) for _ in range(10)]
+    planted = [crossed(study(rng, effect=lambda arm: -0.25 * (arm == (1, 1)))) for _ in range(10)]
     assert sum(found[2].verdict == "worse" for found in planted) > 7
     truth = [-0.125, -0.125, -0.25]
     inside = [all(one.low <= true <= one.high for one, true in zip(found, truth)) for found in planted]

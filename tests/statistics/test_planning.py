@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from Verl.statistics.compare import compare_with
-from Verl.statistics.planning import Noise, best_split, cochran_samples, noise_of_study, smallest_difference
+from Verl.statistics.planning import StudyNoise, best_split, cochran_samples, noise_of_study, smallest_difference
 
-NOISE = Noise(seeds=2e-4, interaction=0.0, answers=4e-4, choice=0.0, questions=500, samples=1)
+NOISE = StudyNoise(seeds=2e-4, interaction=0.0, answers=4e-4, choice=0.0, questions=500, samples=1)
 
 
 def study(rng, arms, seeds, questions, samples, std, effect=0.0):
@@ -19,7 +19,7 @@ def study(rng, arms, seeds, questions, samples, std, effect=0.0):
 
 
 def test_shares_by_hand():
-    noise = Noise(seeds=3.0, interaction=1.0, answers=8.0, choice=0.5, questions=100, samples=2)
+    noise = StudyNoise(seeds=3.0, interaction=1.0, answers=8.0, choice=0.5, questions=100, samples=2)
     assert noise.squared_error(2, 4) == pytest.approx((3 + 1 + 8 / 4) / 2 + 0.5)
     assert noise.squared_error(2, 4, 400) == pytest.approx((3 + (1 + 2) / 4) / 2 + 0.125)
     shares = noise.shares(2)
@@ -68,7 +68,7 @@ def test_smallest_difference_falls_with_seeds_and_samples_and_rises_with_arms():
 
 def test_smallest_difference_is_what_the_method_finds():
     # the promise: planted at that size, it is found with about the promised chance
-    noise = Noise(2 * 0.015**2, 0.0, 2 * 0.2267 / 300, 0.0, 300, 2)
+    noise = StudyNoise(2 * 0.015**2, 0.0, 2 * 0.2267 / 300, 0.0, 300, 2)
     effect = smallest_difference(noise, seeds=5, samples=2, arms=6, power=0.8)
     found = []
     for i in range(40):
@@ -96,7 +96,7 @@ def test_nothing_to_spend_changes_nothing():
 
 def test_cochrans_rule_is_the_optimum_of_a_large_budget():
     assert cochran_samples(NOISE, 1.0, 0.02) == pytest.approx(math.sqrt(2.0 * 50.0))
-    assert cochran_samples(Noise(0.0, 0.0, 1.0, 0.0, 10, 1), 1.0, 1.0) == math.inf
+    assert cochran_samples(StudyNoise(0.0, 0.0, 1.0, 0.0, 10, 1), 1.0, 1.0) == math.inf
     best, _, _ = best_split(NOISE, seeds=1, samples=1, budget=300.0, run_cost=1.0, sample_cost=0.02, max_samples=40)
     assert best.samples == pytest.approx(10, abs=2)
 

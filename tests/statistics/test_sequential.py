@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from Verl.statistics.compare import compare_with
-from Verl.statistics.sequential import Plan, decide, look_levels
+from Verl.statistics.sequential import SeedPlan, decide, look_levels
 
 
 def study(rng, arms, seeds, std, effects, questions=100, samples=4):
@@ -51,13 +51,13 @@ def test_bad_looks(looks):
 
 
 def test_more_comparisons_spend_more_carefully():
-    few, many = Plan((3, 5, 8), 1).levels(), Plan((3, 5, 8), 40).levels()
+    few, many = SeedPlan((3, 5, 8), 1).levels(), SeedPlan((3, 5, 8), 40).levels()
     assert few[0] < 0.05 and (many <= few + 1e-6).all()
 
 
 def test_a_large_effect_stops_at_once_and_a_null_does_not():
     scores = study(np.random.default_rng(0), 5, 8, 0.01, [0, 0.25, 0, 0, -0.25])
-    plan = Plan((3, 4, 6, 8), 4, margin=0.02, futility=0.0)
+    plan = SeedPlan((3, 4, 6, 8), 4, margin=0.02, futility=0.0)
     found = decide(first_seeds(scores, dict.fromkeys(scores, 3)), "a0", plan)
     assert found["a1"].verdict == "better" and found["a4"].verdict == "worse"
     assert found["a1"].stops and "after 3 seeds" in found["a1"].reason
@@ -66,7 +66,7 @@ def test_a_large_effect_stops_at_once_and_a_null_does_not():
 
 def test_a_decision_stands_and_the_stopped_arm_needs_no_more_seeds():
     scores = study(np.random.default_rng(0), 4, 8, 0.01, [0, 0.25, 0, 0.03])
-    plan = Plan((3, 5, 8), 3, futility=0.0)
+    plan = SeedPlan((3, 5, 8), 3, futility=0.0)
     counts = dict.fromkeys(scores, 3)
     decided = decide(first_seeds(scores, counts), "a0", plan)
     early = decided["a1"]
@@ -80,27 +80,27 @@ def test_a_decision_stands_and_the_stopped_arm_needs_no_more_seeds():
 
 def test_hopeless_arms_stop_undecided():
     scores = study(np.random.default_rng(2), 6, 4, 0.06, [0, 0, 0, 0, 0, 0])
-    found = decide(scores, "a0", Plan((4, 5), 5, margin=0.02))
+    found = decide(scores, "a0", SeedPlan((4, 5), 5, margin=0.02))
     assert any(one.stops and one.verdict == "undecided" and "chance" in one.reason for one in found.values())
 
 
 def test_equivalence_is_found_and_stops():
     scores = study(np.random.default_rng(1), 3, 6, 0.002, [0, 0, 0], questions=2000, samples=8)
-    found = decide(scores, "a0", Plan((6, 8), 2, margin=0.03))
+    found = decide(scores, "a0", SeedPlan((6, 8), 2, margin=0.03))
     assert {one.verdict for one in found.values()} == {"equivalent"} and all(one.stops for one in found.values())
 
 
 def test_seeds_that_are_no_look():
     scores = study(np.random.default_rng(0), 3, 4, 0.02, [0, 0, 0])
     with pytest.raises(ValueError, match="looks"):
-        decide(scores, "a0", Plan((3, 5), 2))
+        decide(scores, "a0", SeedPlan((3, 5), 2))
     with pytest.raises(ValueError, match="comparisons"):
-        decide(scores, "a0", Plan((4, 5), 1))
+        decide(scores, "a0", SeedPlan((4, 5), 1))
 
 
 def test_the_last_look_alone_is_compare_with():
     scores = study(np.random.default_rng(3), 4, 5, 0.02, [0, 0.06, 0, 0])
-    found, fixed = decide(scores, "a0", Plan((5,), 3)), compare_with(scores, "a0")
+    found, fixed = decide(scores, "a0", SeedPlan((5,), 3)), compare_with(scores, "a0")
     for name, one in fixed.items():
         assert found[name].verdict == one.verdict
         assert found[name].comparison.low == pytest.approx(one.low, rel=0.01)

@@ -1,7 +1,7 @@
 """Stands in for `bash run_X.sh overrides`: the files, lock and exit statuses of the trainer, without training.
 
 Each step's line depends on run and step alone, so that a run that was cut and one that was not end in the same file.
-With FAKE_ANSWERS='{"<cell>": chance, ...}' a run ends with an evaluation, each of 400 x 4 answers right with that chance.
+With FAKE_ANSWERS='{"<arm>": chance, ...}' a run ends with an evaluation, each of 400 x 4 answers right with that chance.
 What happens is noted in calls.log. FAKE_FAIL="run:n" fails that run n times, FAKE_SECONDS is how long a step takes.
 """
 
@@ -51,14 +51,14 @@ def train(folder: Path, run: str, steps: int) -> int:
 
 def evaluation(folder: Path, run: str, step: int, steps: int) -> dict[str, float]:
     chances = json.loads(os.environ.get("FAKE_ANSWERS", "{}"))
-    cell = run.partition("_tiny_arith")[0]
-    if cell not in chances or step < steps:
+    arm = run.partition("_tiny_arith")[0]
+    if arm not in chances or step < steps:
         return {}
     import numpy as np
     from study_helpers import write_answers
 
     rng = np.random.default_rng(int(hashlib.sha256(run.encode()).hexdigest()[:8], 16))
-    right = rng.random((400, 4)) < chances[cell] + 0.005 * rng.standard_normal()
+    right = rng.random((400, 4)) < chances[arm] + 0.005 * rng.standard_normal()
     write_answers(folder / run, step, right)
     return {"eval/test/pass@1": float(right[:, 0].mean())}
 

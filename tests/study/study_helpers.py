@@ -11,11 +11,11 @@ import pandas as pd
 from Verl.study.jobs import Job
 
 
-def job(cell: str, seed: int = 0, steps: int = 2, result_dir: Path | None = None, **more) -> Job:
-    """A run of a cell of tiny_arith."""
-    run = f"{cell}_tiny_arith_seed{seed}"
+def job(arm: str, seed: int = 0, steps: int = 2, result_dir: Path | None = None, **more) -> Job:
+    """A run of an arm of tiny_arith."""
+    run = f"{arm}_tiny_arith_seed{seed}"
     overrides = [f"seed={seed}", f"trainer.total_training_steps={steps}", f"run.result_dir={result_dir}"]
-    return Job(run, cell, seed, f"run_{cell}_tiny_arith.sh", overrides, "hash", steps, work=float(steps), **more)
+    return Job(run, arm, seed, f"run_{arm}_tiny_arith.sh", overrides, "hash", steps, work=float(steps), **more)
 
 
 def calls(result_dir: Path) -> list[list[str]]:
@@ -43,16 +43,16 @@ def alive(process: int) -> bool:
         return False
 
 
-def write_final_answers(result_dir: Path, cell: str, seed: int, right: np.ndarray, step: int = 2) -> None:
+def write_final_answers(result_dir: Path, arm: str, seed: int, right: np.ndarray, step: int = 2) -> None:
     """The log and the last evaluation of a finished run of tiny_arith. ``right``: questions x samples of 0/1."""
-    run = f"{cell}_tiny_arith_seed{seed}"
+    run = f"{arm}_tiny_arith_seed{seed}"
     write_answers(result_dir / run, step, right)
     lines = [{"step": 0, "eval/test/pass@1": 0.5}, {"step": step, "eval/test/pass@1": float(right[:, 0].mean())}]
     (result_dir / f"{run}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    told = {"arm": cell, "model": "tiny", "data": "arith", "pair": "tiny_arith", "seed": seed, "status": "finished"}
+    record = {"arm": arm, "model": "tiny", "data": "arith", "pair": "tiny_arith", "seed": seed, "status": "finished"}
     path = result_dir / run / "run.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps({**told, "config_hash": "hash", **known}))
+    path.write_text(json.dumps({**record, "config_hash": "hash", **known}))
 
 
 def write_answers(run_dir: Path, step: int, right: np.ndarray) -> None:

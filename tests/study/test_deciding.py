@@ -15,12 +15,12 @@ from Verl.errors import UserError
 from Verl.study import study_cli
 
 CHANCES = {"grpo_0032_1": 0.5, "grpo_0032_8": 0.7, "grpo_0064_8": 0.5, "grpo_0128_8": 0.53}
-CELLS = ["--pair", "tiny_arith", "--cells", *CHANCES, "--steps", "2"]
+STUDY = ["--pair", "tiny_arith", "--arms", *CHANCES, "--steps", "2"]
 RULE = ["--seeds", "0", "1", "2", "--until-decided", "--margin", "0.06", "--max-seeds", "6"]
 
 
 def arguments(folder, fake):
-    return [*CELLS, "--result", str(folder), "--command", shlex.join(fake), "--poll", "0.02", *RULE]
+    return [*STUDY, "--result", str(folder), "--command", shlex.join(fake), "--poll", "0.02", *RULE]
 
 
 def decided(folder):
@@ -89,17 +89,17 @@ def test_without_evaluations_nothing_is_decided(tmp_path, fake, capsys):
         (["--margin", "0.02"], "--margin is for --until-decided"),
         (["--until-decided", "--seeds", "0"], "needs two seeds to begin with"),
         (["--until-decided", "--max-seeds", "2"], "--max-seeds 2 is less than the 3 seeds"),
-        (["--until-decided", "--against", "grpo_0032_16"], "which is not among the cells"),
+        (["--until-decided", "--against", "grpo_0032_16"], "which is not among the arms"),
         (["--until-decided", "--budget", "tokens=5"], "give --steps instead of --budget"),
         (["--until-decided", "--", "trainer.test_freq=-1"], "needs test evaluations"),
     ],
 )
 def test_a_slip_is_one_sentence(tmp_path, capsys, more, said):
     command = ["--command", "true", "--result", str(tmp_path)]
-    assert study_cli.main(["--pair", "tiny_arith", "--cells", "grpo_0032_1", "grpo_0032_8", *command, *more]) == 2
+    assert study_cli.main(["--pair", "tiny_arith", "--arms", "grpo_0032_1", "grpo_0032_8", *command, *more]) == 2
     assert said in capsys.readouterr().err
 
 
-def test_one_cell_has_nothing_to_be_compared_with():
+def test_one_arm_has_nothing_to_be_compared_with():
     with pytest.raises(UserError, match="nothing to compare"):
         deciding.rule_of("a", ["a"], [0, 1], 5, 0.02)

@@ -54,16 +54,16 @@ def test_one_key_behind_a_difference_is_named(study):
 
 @pytest.mark.parametrize(("change", "wrong"), [({}, 0), ({"lr": 1.0}, 1)])
 def test_every_comparison_is_checked(study, change, wrong):
-    """Two cells that differ in n; then in the learning rate as well."""
+    """Two arms that differ in n; then in the learning rate as well."""
 
     class Flat:
-        def __init__(self, cell):
-            self.flat = {"actor_rollout_ref.rollout.n": study.cells[cell].rollouts, "lr": 1e-6}
-            self.flat |= change if cell == "grpo_0032_8" else {}
+        def __init__(self, arm):
+            self.flat = {"actor_rollout_ref.rollout.n": study.arms[arm].rollouts, "lr": 1e-6}
+            self.flat |= change if arm == "grpo_0032_8" else {}
 
     pair = study.pairs["smollm135m_gsm"]
     reduced = dataclasses.replace(study, factors={"rollouts": study.factors["rollouts"]})
-    comparisons, problems = check_factors(reduced, lambda cell, pair: Flat(cell), [pair])
+    comparisons, problems = check_factors(reduced, lambda arm, pair: Flat(arm), [pair])
     assert comparisons == 1
     assert len(problems) == wrong
     assert all("differ in lr" in problem for problem in problems)

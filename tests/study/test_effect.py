@@ -16,12 +16,12 @@ def study():
     return design.load()
 
 
-def planted(tmp_path, cells: dict, factors: dict) -> design.Study:
-    """study.yaml with more cells and factors, on the smallest pair."""
+def planted(tmp_path, arms: dict, factors: dict) -> design.Study:
+    """study.yaml with more arms and factors, on the smallest pair."""
     raw = yaml.safe_load(design.DESIGN_FILE.read_text())
-    raw["extra"] |= cells
+    raw["extra"] |= arms
     raw["factors"] |= factors
-    raw["pairs"]["tiny_arith"]["more"] += list(cells)
+    raw["pairs"]["tiny_arith"]["more"] += list(arms)
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(raw, sort_keys=False))
     return design.load(path)
@@ -52,11 +52,11 @@ def test_every_comparison_of_every_pair_is_asked_once(study):
             assert all((factor.name, a, b) in asked for a, b in pair.comparisons(factor))
 
 
-def settings_of(job: probe.Job) -> dict[str, str]:
+def settings_of(job: probe.ProbeJob) -> dict[str, str]:
     return dict(text.split("=", 1) for text in job.overrides)
 
 
-def comparison(study, factor: str, a: str) -> effect.Comparison:
+def comparison(study, factor: str, a: str) -> effect.TrialComparison:
     return next(c for c in effect.comparisons(study, study.pairs.values()) if (c.factor.name, c.a.name) == (factor, a))
 
 
@@ -68,14 +68,14 @@ def test_a_trial_with_a_history_sees_every_query_twice_and_keeps_what_the_factor
 
 
 def test_all_batches_of_a_factor_are_divided_by_one_number(study):
-    """So that its cells differ as before; what is too small to be divided is left alone."""
+    """So that its arms differ as before; what is too small to be divided is left alone."""
     tiny = study.pairs["tiny_arith"]
     found = {}
     for one in effect.comparisons(study, [tiny]):
-        for cell in (one.a, one.b) if one.factor.name in ("batch", "replay", "replay_larger", "tradeoff", "updates") else ():
-            queries = int(settings_of(effect.trial(cell, tiny, one))["data.train_batch_size"])
+        for arm in (one.a, one.b) if one.factor.name in ("batch", "replay", "replay_larger", "tradeoff", "updates") else ():
+            queries = int(settings_of(effect.trial(arm, tiny, one))["data.train_batch_size"])
             assert queries >= 16 or one.divisor == 1
-            found.setdefault(one.factor.name, set()).add(cell.queries / queries)
+            found.setdefault(one.factor.name, set()).add(arm.queries / queries)
     assert all(len(divisors) == 1 for divisors in found.values()), found
     assert found["batch"] == {2} and found["replay_larger"] == {4} and found["updates"] == {2} and found["tradeoff"] == {1}
 
@@ -98,7 +98,7 @@ def test_a_batch_that_the_user_typed_is_left_as_it_is(study):
 def test_an_arm_of_several_factors_is_trained_once(study):
     tiny = study.pairs["tiny_arith"]
     jobs = {
-        effect.trial(study.cells["grpo_0032_8"], tiny, one).overrides
+        effect.trial(study.arms["grpo_0032_8"], tiny, one).overrides
         for one in effect.comparisons(study, [tiny])
         if "grpo_0032_8" in (one.a.name, one.b.name) and one.factor.name in ("rollouts", "batch", "controls", "kl", "updates")
     }
@@ -106,9 +106,9 @@ def test_an_arm_of_several_factors_is_trained_once(study):
 
 
 def test_a_key_that_the_factor_declares_is_not_cut(tmp_path, study):
-    declared = {"keys": ["data.max_response_length"], "cells": ["grpo_0032_8", "grpo_0032_8_short"], "title": "length"}
-    cell = {"estimator": "grpo", "queries": 32, "rollouts": 8, "variant": "short", "settings": ["data.max_response_length=20"]}
-    more = planted(tmp_path, {"grpo_0032_8_short": cell}, {"length": declared})
+    declared = {"keys": ["data.max_response_length"], "arms": ["grpo_0032_8", "grpo_0032_8_short"], "title": "length"}
+    arm = {"estimator": "grpo", "queries": 32, "rollouts": 8, "variant": "short", "settings": ["data.max_response_length=20"]}
+    more = planted(tmp_path, {"grpo_0032_8_short": arm}, {"length": declared})
     (one,) = effect.comparisons(more, [more.pairs["tiny_arith"]], ["grpo_0032_8", "grpo_0032_8_short"])
     assert "data.max_response_length=20" in effect.trial(one.b, more.pairs["tiny_arith"], one).overrides
     assert not any("max_response_length=16" in text for text in effect.trial(one.a, more.pairs["tiny_arith"], one).overrides)
@@ -154,11 +154,11 @@ def test_the_shipped_factors_train_what_they_declare(tmp_path, root):
     more = arm_of_the_manual(root)
     inert = {"estimator": "grpo", "queries": 32, "rollouts": 8, "variant": "inert",
              "settings": ["actor_rollout_ref.actor.grad_clip=0.5"]}  # fmt: skip
-    factor = {"title": "planted", "keys": ["actor_rollout_ref.actor.grad_clip"], "cells": ["grpo_0032_8", "grpo_0032_8_inert"]}
-    cells, factors = {**more["extra"], "grpo_0032_8_inert": inert}, {**more["factors"], "planted": factor}
-    study = planted(tmp_path, cells, factors)
+    factor = {"title": "planted", "keys": ["actor_rollout_ref.actor.grad_clip"], "arms": ["grpo_0032_8", "grpo_0032_8_inert"]}
+    arms, factors = {**more["extra"], "grpo_0032_8_inert": inert}, {**more["factors"], "planted": factor}
+    study = planted(tmp_path, arms, factors)
     wanted = effect.comparisons(study, study.pairs.values())
-    assert {one.factor.name for one in wanted} == {name for name, one in study.factors.items() if len(one.cells) != 1}
+    assert {one.factor.name for one in wanted} == {name for name, one in study.factors.items() if len(one.arms) != 1}
     (problem,) = effect.check(study, wanted)
     assert problem.startswith("factor planted: grpo_0032_8 and grpo_0032_8_inert end with the same weights")
     assert "optim.clip_grad" in problem

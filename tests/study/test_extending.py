@@ -97,12 +97,12 @@ def test_a_model(tree):
     assert config["actor_rollout_ref"]["model"]["path"] == "Qwen/Qwen2.5-1.5B-Instruct"
     assert "memory by plan" in said
     plan = tree.design("plan", "--pair", "qwen1.5b_gsm", "--steps", "100")
-    assert "1.54 G parameters" in plan and "(!)" not in plan  # as published, and every cell fits
+    assert "1.54 G parameters" in plan and "(!)" not in plan  # as published, and every arm fits
     # What the comment in its file says.
     path = tree.folder / "Verl/trainer/config/model/qwen1.5b.yaml"
     path.write_text(path.read_text().replace("micro_batch_size_per_gpu: 2", "micro_batch_size_per_gpu: 4"))
     with pytest.raises(AssertionError, match="does not fit by plan: updating"):
-        tree.design("plan", "--pair", "qwen1.5b_gsm", "--steps", "100", "--cells", "grpo_0032_8")
+        tree.design("plan", "--pair", "qwen1.5b_gsm", "--steps", "100", "--arms", "grpo_0032_8")
 
 
 @pytest.mark.slow
@@ -200,7 +200,7 @@ from Verl.design.declared import declared
 Path("simulated").mkdir()
 write_study(Path("simulated"), {"grpo_0032_8": 0.3, "signgrpo_0032_8": 0.1}, [0, 1], steps=(0, 50, 100), full=True)
 print(arm_look("signgrpo_0032_8"), arm_label("signgrpo_0032_8"), sep="\\n")
-print(*(arm_look(arm) for arm in declared().cells if arm != "signgrpo_0032_8"), sep="\\n")
+print(*(arm_look(arm) for arm in declared().arms if arm != "signgrpo_0032_8"), sep="\\n")
 """
 
 

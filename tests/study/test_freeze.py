@@ -12,7 +12,7 @@ from Verl.errors import UserError
 from Verl.study import design_cli, shipped
 
 ARMS = ["grpo_0032_1", "grpo_0032_8", "grpo_0064_8"]
-FREEZE = ["freeze", "--name", "mine", "--question", "Do more rollouts pay?", "--pair", "tiny_arith", "--cells", *ARMS[1:]]
+FREEZE = ["freeze", "--name", "mine", "--question", "Do more rollouts pay?", "--pair", "tiny_arith", "--arms", *ARMS[1:]]
 
 
 def frozen_study(tmp_path, *more):
@@ -32,8 +32,8 @@ def write_runs(result, seeds, chances=(0.5, 0.8, 0.5), step=2):
             write_final_answers(result, arm, seed, rng.random((300, 4)) < chance + 0.005 * rng.standard_normal(), step)
             path = result / f"{arm}_tiny_arith_seed{seed}" / "run.json"
             config_hash = shipped.prepare(f"run_{arm}_tiny_arith.sh").hash
-            told = {"config_hash": config_hash, "stands_on": {"code": freeze.identity.code()}}
-            path.write_text(json.dumps(json.loads(path.read_text()) | told))
+            record = {"config_hash": config_hash, "stands_on": {"code": freeze.identity.code()}}
+            path.write_text(json.dumps(json.loads(path.read_text()) | record))
 
 
 def part_of(result, margin=0.02):
@@ -62,8 +62,8 @@ def test_every_deviation_is_named(tmp_path):
         path.unlink()
     write_final_answers(result, "grpo_0128_8", 0, np.ones((300, 4)))
     run_json = result / "grpo_0032_8_tiny_arith_seed0" / "run.json"
-    told = json.loads(run_json.read_text())
-    run_json.write_text(json.dumps(told | {"config_hash": "another", "stands_on": {"code": "another"}}))
+    record = json.loads(run_json.read_text())
+    run_json.write_text(json.dumps(record | {"config_hash": "another", "stands_on": {"code": "another"}}))
     write_final_answers(result, "grpo_0032_1", 2, np.ones((300, 4)), step=4)
     found = " | ".join(part_of(result, margin=0.05).deviations)
     for text in (

@@ -15,7 +15,7 @@ from Verl.design.declared import BASH
 from Verl.study import study_cli
 from Verl.study.hosts import HostedPlaces
 from Verl.study.jobs import Table
-from Verl.study.runner import Runner
+from Verl.study.runner import StudyRunner
 
 ONE, EIGHT = "grpo_0032_1", "grpo_0032_8"
 HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
@@ -32,7 +32,7 @@ def places(request):
 
 def run_jobs(places, tmp_path, *queue, environment=None):
     table = Table(tmp_path / "study_test.json", "test", "tiny_arith", list(queue))
-    runner = Runner(
+    runner = StudyRunner(
         table, places, tmp_path, lambda one: ["bash", str(BASH / one.script), *one.overrides], environment or {},
         places.said.append, poll=0.02,
     )  # fmt: skip
@@ -45,7 +45,7 @@ def hosts(tmp_path) -> list[str]:
 
 
 def test_runs_share_a_process_and_find_it_as_it_was(tmp_path, places):
-    queue = [job(cell, seed, result_dir=tmp_path) for seed in (0, 1) for cell in (ONE, EIGHT)]
+    queue = [job(arm, seed, result_dir=tmp_path) for seed in (0, 1) for arm in (ONE, EIGHT)]
     assert run_jobs(places, tmp_path, *queue)
     assert len(set(hosts(tmp_path))) == 1 and started(tmp_path) == [one.run for one in queue]
     for one in queue:
@@ -114,6 +114,6 @@ def test_no_host_outlives_its_runner(tmp_path, how):
     [(["--ray"], "--ray starts runs on a cluster"), (["--", "actor_rollout_ref.rollout.name=vllm"], "can't share processes")],
 )
 def test_a_host_that_no_run_would_use_is_refused(more, said, capsys):
-    command = ["--pair", "qwen0.5b_gsm", "--cells", "grpo_0032_1", "--seeds", "0", "--dry-run", "--host", *more]
+    command = ["--pair", "qwen0.5b_gsm", "--arms", "grpo_0032_1", "--seeds", "0", "--dry-run", "--host", *more]
     assert study_cli.main(command) == 2
     assert said in capsys.readouterr().err

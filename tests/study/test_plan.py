@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 from study_helpers import write_final_answers
 
-from Verl.statistics.planning import Noise
+from Verl.statistics.planning import StudyNoise
 from Verl.study import plan, resolution
 from Verl.study.measured import seconds_per_evaluated, seconds_per_response
 from Verl.trainer import memory
@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_said_with_the_mend(study):
     assert memory.too_small("x", memory.memory(size, config(), 80.0, 2.0)) is None
 
 
-def test_all_gpu_cells_fit_the_planned_machine(study):
+def test_all_gpu_arms_fit_the_planned_machine(study):
     """With the settings of config/model/*.yaml, at both memory shares."""
     machine = study.machines["a100"]
     for name in ("qwen0.5b", "llama1b", "olmo1b"):
@@ -164,7 +164,7 @@ def test_measured_speed_is_the_median_over_steps_and_runs(tmp_path):
 def test_a_packed_study_has_its_pace_too(root):
     """The README's hours on a CPU are reckoned from the committed study."""
     committed = root / "Running-Results/studies/tiny_arith/result"
-    (seconds, runs), few = (seconds_per_response(committed, "tiny_arith", cell) for cell in ("grpo_0032_8", "none"))
+    (seconds, runs), few = (seconds_per_response(committed, "tiny_arith", arm) for arm in ("grpo_0032_8", "none"))
     assert runs == 3 and 0 < seconds < 0.1 and few is None
 
 
@@ -188,7 +188,7 @@ def test_the_noise_is_measured_where_there_are_runs_and_assumed_where_not(study,
         for seed in range(4):
             chance = np.clip(0.5 + gain + 0.03 * rng.standard_normal(), 0, 1)
             write_final_answers(tmp_path, arm, seed, rng.random((400, 4)) < chance)
-    noise, source = resolution.measured_noise(tmp_path, "tiny_arith", study.pairs["tiny_arith"].cells, "grpo_0032_1")
+    noise, source = resolution.measured_noise(tmp_path, "tiny_arith", study.pairs["tiny_arith"].arms, "grpo_0032_1")
     assert (noise.questions, noise.samples) == (400, 4) and "4 arms" in source and "4 seeds" in source
     assert 0.5 < noise.answers / (2 * 0.24 / 400) < 2 and 0.01 < (noise.seeds / 2) ** 0.5 < 0.08
     size = {"seeds": 4, "samples": 4, "questions": 400}
@@ -202,28 +202,28 @@ def test_the_noise_is_measured_where_there_are_runs_and_assumed_where_not(study,
 def test_where_the_next_hours_pay():
     """All noise from training: seeds. All noise from the answers: answers, if they are cheap."""
     size = {"seeds": 3, "samples": 1, "questions": 500, "run_hours": 2.0, "sample_hours": 0.01}
-    training = resolution.next_hour(Noise(1e-4, 0.0, 0.0, 0.0, 500, 1), **size)
-    answers = resolution.next_hour(Noise(0.0, 0.0, 1e-4, 0.0, 500, 1), **size)
+    training = resolution.next_hour(StudyNoise(1e-4, 0.0, 0.0, 0.0, 500, 1), **size)
+    answers = resolution.next_hour(StudyNoise(0.0, 0.0, 1e-4, 0.0, 500, 1), **size)
     assert "the next 2 hours (all arms) are best spent on further seeds: 4 seeds x 1 answers" in training[0]
     assert "best spent on further answers: 3 seeds x 64 answers" in answers[0] and "0.0058 -> 0.0007" in answers[0]
     assert training[1].endswith("about 1") and answers[1].endswith("as many as can be had")
 
 
-def test_a_cell_s_own_runs_come_before_its_pair_s(study, tmp_path):
-    """Two cells of 32 and 256 responses a step; only the first has runs, of 3.2 s a step."""
-    from Verl.study import report, shipped
+def test_an_arm_s_own_runs_come_before_its_pair_s(study, tmp_path):
+    """Two arms of 32 and 256 responses a step; only the first has runs, of 3.2 s a step."""
+    from Verl.study import design_text, shipped
 
     lines = [f'{{"step": {i}, "ledger/responses_generated": 32, "timing_s/step": 3.2}}' for i in range(3)]
     (tmp_path / "grpo_0032_1_tiny_arith_seed0.jsonl").write_text("\n".join(lines))
     lines = [f'{{"step": {i}, "ledger/responses_generated": 64, "timing_s/step": 19.2}}' for i in range(3)]
     (tmp_path / "asyttgrpo_0064_1_8_tiny_arith_seed0.jsonl").write_text("\n".join(lines))
     pair = study.pairs["tiny_arith"]
-    cells = study.chosen(pair, [], ["advantage"])
-    rows = [(cell, shipped.prepare(f"run_{cell.name}_tiny_arith.sh")) for cell in cells]
+    arms = study.chosen(pair, [], ["advantage"])
+    rows = [(arm, shipped.prepare(f"run_{arm.name}_tiny_arith.sh")) for arm in arms]
     options = {"steps": 100, "seeds": 2, "result_dir": tmp_path, "detectable": study.detectable, "seed_std": False,
-               "machine": report.machine_with(study, pair, None, None)}  # fmt: skip
-    found = report.Plan(study, pair, rows, options)
+               "machine": design_text.machine_with(study, pair, None, None)}  # fmt: skip
+    found = design_text.CostPlan(study, pair, rows, options)
     # 0.1 s a response of its own runs; the other takes the pair's median of 0.1 and 0.3
     assert found.per_100_steps == pytest.approx(100 * (32 * 0.1 + 256 * 0.2) / 3600)
-    text = "\n".join([*found.lines(), *report.whole_study([found, found])])
+    text = "\n".join([*found.lines(), *design_text.whole_study([found, found])])
     assert "measured, 2 runs of this pair" in text and "all 2 pairs: 8 runs" in text

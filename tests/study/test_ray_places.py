@@ -7,7 +7,7 @@ from study_helpers import calls, job, started, wait_for
 
 from Verl.study.jobs import Table
 from Verl.study.places import RayPlaces
-from Verl.study.runner import Runner
+from Verl.study.runner import StudyRunner
 
 
 @pytest.mark.slow
@@ -23,7 +23,7 @@ def test_ray_places_one_run_per_gpu(tmp_path, fake):
         queue = [job("grpo_0032_1", seed, steps=3, result_dir=tmp_path) for seed in (0, 1, 2)]
         table = Table(tmp_path / "study_ray.json", "ray", "tiny_arith", queue)
         environment = {"FAKE_SECONDS": "1", "FAKE_FAIL": f"{queue[1].run}:1"}
-        runner = Runner(table, places, tmp_path, lambda one: [*fake, one.script, *one.overrides], environment,
+        runner = StudyRunner(table, places, tmp_path, lambda one: [*fake, one.script, *one.overrides], environment,
                         lambda line: None, poll=0.05)  # fmt: skip
         assert runner.run()
     finally:

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from Verl.design.declared import script_name
-from Verl.study import report, shipped
+from Verl.study import design_text, shipped
 
 PAIR = "qwen0.5b_gsm"
 
@@ -33,17 +33,17 @@ def test_a_row_names_a_factor_with_its_arms(study, rows):
     for factors, (_, arms, _, cpu_hours) in rows.items():
         assert float(cpu_hours) > 0
         assert names(factors) and all(name in study.factors for name in names(factors)), factors
-        assert all(name in study.cells for name in names(arms) if not name[0].isdigit()), arms
+        assert all(name in study.arms for name in names(arms) if not name[0].isdigit()), arms
 
 
 @pytest.mark.slow
 def test_hours_on_the_a100_are_the_plan_s(study, rows, tmp_path):
     pair = study.pairs[PAIR]
-    prepared = {name: shipped.prepare(script_name(name, PAIR)) for name in pair.cells}
+    prepared = {name: shipped.prepare(script_name(name, PAIR)) for name in pair.arms}
     options = {"steps": 100, "seeds": 1, "result_dir": tmp_path, "detectable": study.detectable, "seed_std": False,
-               "machine": report.machine_with(study, pair, None, None)}  # fmt: skip
+               "machine": design_text.machine_with(study, pair, None, None)}  # fmt: skip
     for factors, (_, _, hours, _) in rows.items():
         scripted = [name for factor in names(factors) for name in pair.compared(study.factors[factor])]
-        cells = [study.cells[name] for name in dict.fromkeys(scripted)]
-        expected = report.Plan(study, pair, [(cell, prepared[cell.name]) for cell in cells], options).per_100_steps
-        assert hours == (f"{expected:.2g}" if cells else ""), factors
+        arms = [study.arms[name] for name in dict.fromkeys(scripted)]
+        expected = design_text.CostPlan(study, pair, [(arm, prepared[arm.name]) for arm in arms], options).per_100_steps
+        assert hours == (f"{expected:.2g}" if arms else ""), factors

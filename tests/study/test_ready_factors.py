@@ -12,17 +12,17 @@ from Verl.trainer.memory import ModelSize, memory
 GPU_PAIRS = ("qwen0.5b_gsm", "qwen0.5b_math", "llama1b_gsm", "llama1b_math", "olmo1b_gsm", "olmo1b_math")
 
 
-def composed(study, cell, pair):
-    """The checked config of a cell on a pair, whether there is a script or not."""
-    algorithm, settings = scripts.arguments(study.cells[cell], study.pairs[pair])
+def composed(study, arm, pair):
+    """The checked config of an arm on a pair, whether there is a script or not."""
+    algorithm, settings = scripts.arguments(study.arms[arm], study.pairs[pair])
     with shipped.hub_left_alone():
         return run_config.prepare(algorithm, settings, [], to_the_end=False)[0]
 
 
 @pytest.fixture(scope="module")
 def ready(study) -> list[str]:
-    """The cells beyond the published grid, which have scripts on the smallest pair alone, if anywhere."""
-    return sorted({cell for factor in study.factors.values() for cell in factor.beyond})
+    """The arms beyond the published grid, which have scripts on the smallest pair alone, if anywhere."""
+    return sorted({arm for factor in study.factors.values() for arm in factor.beyond})
 
 
 @pytest.mark.slow
@@ -30,11 +30,11 @@ def ready(study) -> list[str]:
 def test_every_arm_composes_and_fits_by_plan(study, ready, pair):
     machine, size = study.machines["a100"], ModelSize.of(study.models[study.pairs[pair].model])
     assert len(ready) > 20
-    for cell in ready:
-        config = composed(study, cell, pair)
-        assert config.run.arm == cell
+    for arm in ready:
+        config = composed(study, arm, pair)
+        assert config.run.arm == arm
         found = memory(size, config, machine["memory_gib"], machine["reserve_gib"])
-        assert found.fits, (cell, found)
+        assert found.fits, (arm, found)
 
 
 def test_what_is_relative_follows_the_pair(study):
@@ -49,12 +49,12 @@ def test_what_is_relative_follows_the_pair(study):
 
 
 def test_a_factor_for_a_gpu_is_refused_on_a_cpu_and_trained_by_the_check(study):
-    with pytest.raises(UserError, match=r"--factor correction can't be asked on tiny_arith: .*rounding; choose a pair"):
+    with pytest.raises(UserError, match=r"--factor correction can't be run on tiny_arith: .*rounding; choose a pair"):
         study.chosen(study.pairs["tiny_arith"], [], ["correction"])
     wanted = effect.comparisons(study, [study.pairs["tiny_arith"]])
     (one,) = [one for one in wanted if one.factor.name == "correction"]
-    for cell in (one.a, one.b):
-        assert "actor_rollout_ref.rollout.dtype=bfloat16" in effect.trial(cell, study.pairs["tiny_arith"], one).overrides
+    for arm in (one.a, one.b):
+        assert "actor_rollout_ref.rollout.dtype=bfloat16" in effect.trial(arm, study.pairs["tiny_arith"], one).overrides
 
 
 def test_the_page_has_a_row_for_every_factor_with_question_keys_and_arms(study, root):
@@ -72,5 +72,5 @@ def test_a_page_without_the_marks_is_left_alone(study):
 
 
 def test_a_setting_with_a_bash_sign_in_it_reaches_the_run_as_it_stands(study):
-    _, settings = scripts.arguments(study.cells["grpo_0032_8_fixedlength"], study.pairs["tiny_arith"])
+    _, settings = scripts.arguments(study.arms["grpo_0032_8_fixedlength"], study.pairs["tiny_arith"])
     assert "actor_rollout_ref.actor.loss_scale_factor=${data.max_response_length}" in settings

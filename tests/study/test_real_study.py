@@ -1,4 +1,4 @@
-"""Two cells on two seeds with the real trainer, through run_study.sh as a user starts it."""
+"""Two arms on two seeds with the real trainer, through run_study.sh as a user starts it."""
 
 import json
 import os
@@ -9,8 +9,8 @@ import pytest
 
 
 @pytest.mark.slow
-def test_two_cells_on_two_seeds(tmp_path: Path, root: Path):
-    command = ["bash", str(root / "Running-Bash/run_study.sh"), "--pair", "tiny_arith", "--cells", "grpo_0032_1",
+def test_two_arms_on_two_seeds(tmp_path: Path, root: Path):
+    command = ["bash", str(root / "Running-Bash/run_study.sh"), "--pair", "tiny_arith", "--arms", "grpo_0032_1",
                "onerpo_0032_1_7", "--seeds", "0", "1", "--steps", "2", "--host", "--result", str(tmp_path), "--",
                f"run.figure_dir={tmp_path / 'Figure'}", "evaluation.train_questions=16", "evaluation.val_questions=16",
                "evaluation.test_questions=16"]  # fmt: skip

@@ -15,7 +15,7 @@ from study_helpers import alive, calls, job, started, wait_for
 from Verl.errors import UserError
 from Verl.study.jobs import Table, finished, only_one
 from Verl.study.places import LocalPlaces, Process
-from Verl.study.runner import Runner
+from Verl.study.runner import StudyRunner
 from Verl.trainer import run_folder
 
 ONE, EIGHT = "grpo_0032_1", "grpo_0032_8"
@@ -28,7 +28,7 @@ def run_jobs(tmp_path, fake):
     def run(*queue, environment=None, count=1):
         said: list[str] = []
         table = Table(tmp_path / "study_test.json", "test", "tiny_arith", list(queue))
-        runner = Runner(
+        runner = StudyRunner(
             table, LocalPlaces(count), tmp_path, lambda one: [*fake, one.script, *one.overrides],
             environment or {}, said.append, poll=0.01, report=0.0,
         )  # fmt: skip
@@ -38,7 +38,7 @@ def run_jobs(tmp_path, fake):
 
 
 def grid(tmp_path: Path, seeds=(0, 1), **more):
-    return [job(cell, seed, result_dir=tmp_path, **more) for seed in seeds for cell in (ONE, EIGHT)]
+    return [job(arm, seed, result_dir=tmp_path, **more) for seed in seeds for arm in (ONE, EIGHT)]
 
 
 def states(tmp_path: Path) -> dict[str, str]:
@@ -92,14 +92,14 @@ def test_bad_input_is_not_tried_again(tmp_path, run_jobs):
     bad.overrides = ["seed=0"]  # the fake trainer has no result folder then and ends with a traceback, status 1
     command = [sys.executable, "-c", "print('error: data.window_size=0 is too small'); raise SystemExit(2)"]
     table = Table(tmp_path / "study_test.json", "test", "tiny_arith", [bad])
-    done = Runner(table, LocalPlaces(1), tmp_path, lambda one: command, {}, lambda line: None, poll=0.01).run()
+    done = StudyRunner(table, LocalPlaces(1), tmp_path, lambda one: command, {}, lambda line: None, poll=0.01).run()
     assert not done and bad.attempts == 1 and bad.reason == "data.window_size=0 is too small"
 
 
 def test_a_trainer_that_ends_well_without_a_finished_run_has_failed(tmp_path):
     one = job(ONE, result_dir=tmp_path)
     table = Table(tmp_path / "study_test.json", "test", "tiny_arith", [one])
-    done = Runner(table, LocalPlaces(1), tmp_path, lambda _: ["true"], {}, lambda line: None, poll=0.01).run()
+    done = StudyRunner(table, LocalPlaces(1), tmp_path, lambda _: ["true"], {}, lambda line: None, poll=0.01).run()
     assert not done and one.attempts == 2 and "does not say finished" in one.reason
 
 

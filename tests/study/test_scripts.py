@@ -41,17 +41,17 @@ def test_drift_is_found_and_mended(study, bash_folder):
 
 
 def test_a_script_stays_as_it_is_when_an_arm_and_a_factor_are_added(study):
-    """Whatever else is declared, on this pair or another: a script depends on its own cell alone."""
-    cell, pair = study.split_script("grpo_0032_8_tiny_arith")
-    before = scripts.text(study, cell, pair)
-    more = design.Cell("grpo_0032_4", "grpo", 32, 4)
-    factor = replace(study.factors["rollouts"], name="few", cells=("grpo_0032_8", "grpo_0032_4"), published="nothing changes")
-    wider = replace(pair, cells=(*pair.cells, more.name), stands_for={**pair.stands_for, "few": {cell.name: "grpo_0064_8"}})
+    """Whatever else is declared, on this pair or another: a script depends on its own arm alone."""
+    arm, pair = study.split_script("grpo_0032_8_tiny_arith")
+    before = scripts.text(study, arm, pair)
+    more = design.Arm("grpo_0032_4", "grpo", 32, 4)
+    factor = replace(study.factors["rollouts"], name="few", arms=("grpo_0032_8", "grpo_0032_4"), published="nothing changes")
+    wider = replace(pair, arms=(*pair.arms, more.name), stands_for={**pair.stands_for, "few": {arm.name: "grpo_0064_8"}})
     larger = replace(
-        study, cells={**study.cells, more.name: more}, factors={**study.factors, "few": factor},
+        study, arms={**study.arms, more.name: more}, factors={**study.factors, "few": factor},
         pairs={**study.pairs, pair.name: wider},
     )  # fmt: skip
-    assert scripts.text(larger, cell, wider) == before
+    assert scripts.text(larger, arm, wider) == before
     assert "4 rollouts per query instead of 1" in scripts.text(larger, more, wider)
 
 
@@ -76,7 +76,7 @@ def test_a_header_says_what_changes(study):
 
 
 def test_every_line_of_a_header_fits_the_page(study):
-    texts = (scripts.text(study, cell, pair) for cell, pair in study.scripts.values())
+    texts = (scripts.text(study, arm, pair) for arm, pair in study.scripts.values())
     assert max(len(line) for text in texts for line in text.splitlines()) <= 120
 
 

@@ -20,9 +20,9 @@ def prepared(study) -> dict[str, shipped.Prepared]:
 
 @pytest.mark.slow
 def test_every_script_is_named_by_what_it_does(study, prepared):
-    for name, (cell, pair) in study.scripts.items():
-        assert prepared[name].name == f"{cell.name}_{pair.name}_seed0"
-        assert prepared[name].algorithm == cell.entry
+    for name, (arm, pair) in study.scripts.items():
+        assert prepared[name].name == f"{arm.name}_{pair.name}_seed0"
+        assert prepared[name].algorithm == arm.entry
 
 
 @pytest.mark.slow
@@ -44,7 +44,7 @@ def test_what_verl_rejects_is_one_sentence(capsys):
 @pytest.mark.slow
 def test_arms_of_a_factor_differ_in_what_it_declares(study, prepared):
     pairs = list(study.pairs.values())
-    count, problems = check_factors(study, lambda cell, pair: prepared[script_name(cell, pair)], pairs)
+    count, problems = check_factors(study, lambda arm, pair: prepared[script_name(arm, pair)], pairs)
     assert problems == []
     # per GPU pair: 1 + 10 + 3 + 36 + 3 + 3 + 6
     assert count >= 6 * 62
@@ -73,11 +73,11 @@ def test_the_diff_says_whether_it_is_one_factor(capsys):
 
 
 def test_the_plan_refuses_a_gpu_that_is_too_small(capsys):
-    assert design_cli.main(["plan", "--pair", "qwen0.5b_gsm", "--cells", "grpo_0032_8", "--steps", "100"]) == 0
+    assert design_cli.main(["plan", "--pair", "qwen0.5b_gsm", "--arms", "grpo_0032_8", "--steps", "100"]) == 0
     said = capsys.readouterr().out
     assert "GIB" not in said and "26.2 M" in said  # 100 x 256 x 1024
     assert "smallest difference in test Pass@1 that the study will show" in said and "(1 comparison with" in said
-    arguments = ["plan", "--pair", "olmo1b_gsm", "--cells", "grpo_0032_8", "--gpu-gib", "24"]
+    arguments = ["plan", "--pair", "olmo1b_gsm", "--arms", "grpo_0032_8", "--gpu-gib", "24"]
     assert design_cli.main(arguments) == 2
     assert "grpo_0032_8 on olmo1b_gsm does not fit by plan" in capsys.readouterr().err
     assert design_cli.main(["plan", "--pair", "qwen0.5b_gsm", "--steps", "0"]) == 2
@@ -87,4 +87,4 @@ def test_the_plan_refuses_a_gpu_that_is_too_small(capsys):
 def test_the_design_can_be_shown(capsys, study, pair):
     assert design_cli.main(["show", "--pair", pair]) == 0
     said = capsys.readouterr().out
-    assert all(f"run_{cell}_{pair}.sh" in said for cell in study.pairs[pair].cells)
+    assert all(f"run_{arm}_{pair}.sh" in said for arm in study.pairs[pair].arms)

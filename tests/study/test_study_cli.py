@@ -14,12 +14,12 @@ from study_helpers import alive, calls, started, wait_for
 
 from Verl.study import study_cli
 
-CELLS = ["--pair", "tiny_arith", "--cells", "grpo_0032_1", "grpo_0032_8"]
+STUDY = ["--pair", "tiny_arith", "--arms", "grpo_0032_1", "grpo_0032_8"]
 
 
 def command(tmp_path: Path, fake: list[str], *more: str) -> list[str]:
     shared = ["--result", str(tmp_path), "--command", shlex.join(fake), "--poll", "0.02"]
-    return [sys.executable, "-m", "Verl.study.study_cli", *CELLS, *shared, *more]
+    return [sys.executable, "-m", "Verl.study.study_cli", *STUDY, *shared, *more]
 
 
 def lines_of(tmp_path: Path) -> dict[str, str]:
@@ -71,31 +71,36 @@ def test_a_stopped_study_stops_its_runs_and_says_so_in_their_records(tmp_path, f
     assert [record["status"] for record in records] == ["interrupted"] * 2
 
 
-def test_cells_and_seeds_make_the_queue_and_failure_the_status(tmp_path, fake, monkeypatch, capsys):
+def test_arms_and_seeds_make_the_queue_and_failure_the_status(tmp_path, fake, monkeypatch, capsys):
     monkeypatch.setenv("FAKE_FAIL", "grpo_0032_1_tiny_arith_seed3:9")
     shared = ["--result", str(tmp_path), "--command", shlex.join(fake), "--poll", "0.02", "--steps", "5"]
-    assert study_cli.main([*CELLS, "--seeds", "3", "5", "3", *shared]) == 1
+    assert study_cli.main([*STUDY, "--seeds", "3", "5", "3", *shared]) == 1
     runs = [run["run"] for run in json.loads((tmp_path / "study_tiny_arith.json").read_text())["runs"]]
-    assert runs == [f"{cell}_tiny_arith_seed{seed}" for seed in (3, 5) for cell in ("grpo_0032_1", "grpo_0032_8")]
+    assert runs == [f"{arm}_tiny_arith_seed{seed}" for seed in (3, 5) for arm in ("grpo_0032_1", "grpo_0032_8")]
     said = capsys.readouterr().out
     assert "3 of 4 runs done" in said and "failed: grpo_0032_1 seed 3: the disk is full" in said
     monkeypatch.delenv("FAKE_FAIL")
-    assert study_cli.main([*CELLS, "--seeds", "3", "5", *shared]) == 0
+    assert study_cli.main([*STUDY, "--seeds", "3", "5", *shared]) == 0
     assert len(started(tmp_path)) == 6  # four, one retry, one after the fix
 
 
 def test_overrides_that_make_one_arm_of_two_run_it_once(tmp_path, fake):
     shared = ["--result", str(tmp_path), "--command", shlex.join(fake), "--poll", "0.02", "--steps", "1"]
-    assert study_cli.main([*CELLS, "--seeds", "0", *shared, "--dry-run", "--", "actor_rollout_ref.rollout.n=4"]) == 0
-    options = study_cli._parser().parse_args([*CELLS, *shared, "--seeds", "0", "--", "actor_rollout_ref.rollout.n=4"])
+    assert study_cli.main([*STUDY, "--seeds", "0", *shared, "--dry-run", "--", "actor_rollout_ref.rollout.n=4"]) == 0
+    options = study_cli._parser().parse_args([*STUDY, *shared, "--seeds", "0", "--", "actor_rollout_ref.rollout.n=4"])
     study = study_cli.design.load()
     queue = study_cli._queue(study, study.pair("tiny_arith"), options, tmp_path)
     assert [job.run for job in queue] == ["grpo_0032_4_tiny_arith_seed0"]
 
 
+def test_commands_published_with_cells_still_run():
+    old = ["--cells" if text == "--arms" else text for text in STUDY]
+    assert study_cli._parser().parse_args(old) == study_cli._parser().parse_args(STUDY)
+
+
 def test_budgets_reach_the_trainer(tmp_path, fake):
     options = study_cli._parser().parse_args(
-        [*CELLS, "--seeds", "0", "--budget", "tokens=5000", "--budget", "hours=0.5", "--command", "true"]
+        [*STUDY, "--seeds", "0", "--budget", "tokens=5000", "--budget", "hours=0.5", "--command", "true"]
     )
     study = study_cli.design.load()
     job, _ = study_cli._queue(study, study.pair("tiny_arith"), options, tmp_path)
@@ -106,26 +111,26 @@ def test_budgets_reach_the_trainer(tmp_path, fake):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--pair", "tiny_arit", "--cells", "grpo_0032_1"], "did you mean tiny_arith?"),
-        (["--pair", "tiny_arith", "--cells", "grpo_0032_9"], "did you mean grpo_0032_8?"),
-        (["--pair", "tiny_arith", "--cells", "asyttgrpo_2048_1_8"], "not declared for tiny_arith"),
-        (["--pair", "tiny_arith"], "give --cells or --factor"),
+        (["--pair", "tiny_arit", "--arms", "grpo_0032_1"], "did you mean tiny_arith?"),
+        (["--pair", "tiny_arith", "--arms", "grpo_0032_9"], "did you mean grpo_0032_8?"),
+        (["--pair", "tiny_arith", "--arms", "asyttgrpo_2048_1_8"], "not declared for tiny_arith"),
+        (["--pair", "tiny_arith"], "give --arms or --factor"),
         (["--pair", "tiny_arith", "--factor", "rollout"], "--factor rollout is unknown"),
-        ([*CELLS, "--budget", "tokens=many"], "give a number above 0"),
-        ([*CELLS, "--budget", "token=5"], "'token' is unknown"),
-        ([*CELLS, "--seeds", "-1"], "seeds are whole numbers from 0 up"),
-        ([*CELLS, "--steps", "0"], "--steps 0 must be at least 1"),
-        ([*CELLS, "--", "seed=3"], "give --seeds instead"),
-        ([*CELLS, "--", "data.train_batch_sice=3"], "did you mean data.train_batch_size?"),
-        ([*CELLS, "actor_rollout_ref.actor.loss_agg_mode=token_mean"], "verl rejects the settings: Invalid loss_agg_mode"),
-        ([*CELLS, "data.train_batch_size=many"], "must be a whole number"),
-        (["--pair", "qwen0.5b_gsm", "--cells", "grpo_0032_8"], "no NVIDIA GPU was found"),
-        ([*CELLS, "actor_rollout_ref.model.path=/no/such/model"], "/no/such/model does not exist"),
+        ([*STUDY, "--budget", "tokens=many"], "give a number above 0"),
+        ([*STUDY, "--budget", "token=5"], "'token' is unknown"),
+        ([*STUDY, "--seeds", "-1"], "seeds are whole numbers from 0 up"),
+        ([*STUDY, "--steps", "0"], "--steps 0 must be at least 1"),
+        ([*STUDY, "--", "seed=3"], "give --seeds instead"),
+        ([*STUDY, "--", "data.train_batch_sice=3"], "did you mean data.train_batch_size?"),
+        ([*STUDY, "actor_rollout_ref.actor.loss_agg_mode=token_mean"], "verl rejects the settings: Invalid loss_agg_mode"),
+        ([*STUDY, "data.train_batch_size=many"], "must be a whole number"),
+        (["--pair", "qwen0.5b_gsm", "--arms", "grpo_0032_8"], "no NVIDIA GPU was found"),
+        ([*STUDY, "actor_rollout_ref.model.path=/no/such/model"], "/no/such/model does not exist"),
     ],
 )
 def test_a_slip_is_one_sentence_and_status_2(tmp_path, capsys, monkeypatch, arguments, said):
     monkeypatch.setattr("Verl.trainer.settings.gpu_present", lambda: False)
-    monkeypatch.setattr("Verl.trainer.checks.gpu_present", lambda: False)
+    monkeypatch.setattr("Verl.trainer.config_checks.gpu_present", lambda: False)
     at = arguments.index("--") if "--" in arguments else len(arguments)
     full = [*arguments[:at], "--result", str(tmp_path), *arguments[at:]]
     assert study_cli.main(full) == 2
@@ -137,5 +142,5 @@ def test_a_slip_is_one_sentence_and_status_2(tmp_path, capsys, monkeypatch, argu
 def test_a_gpu_too_small_by_plan_is_refused_before_a_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("Verl.trainer.memory_here.gpu_gib", lambda: 16.0)
     monkeypatch.setattr(study_cli, "_refuse_if_missing", lambda one: None)  # as on a machine with a GPU
-    assert study_cli.main(["--pair", "olmo1b_gsm", "--cells", "grpo_0032_8", "--result", str(tmp_path)]) == 2
+    assert study_cli.main(["--pair", "olmo1b_gsm", "--arms", "grpo_0032_8", "--result", str(tmp_path)]) == 2
     assert "grpo_0032_8_olmo1b_gsm_seed0 does not fit by plan" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from Verl.analysis.verdicts.factors import arms_of, comparisons_of
 from Verl.design import declared as design
 from Verl.design.differences import check_factors
 from Verl.errors import UserError
-from Verl.study import asking, effect, saved, scripts, shipped, starting, study_cli, vary
+from Verl.study import effect, saved, scripts, shipped, starting, study_cli, study_options, vary
 from Verl.study.plan import Workload
 
 KL, N, LR = (f"actor_rollout_ref.{key}" for key in ("actor.kl_loss_coef", "rollout.n", "actor.optim.lr"))
@@ -25,7 +25,7 @@ prepared = functools.cache(starting.prepare)
 @pytest.fixture(autouse=True)
 def prepared_once(monkeypatch):
     """Composing a config takes a fifth of a second, and most tests begin with the same."""
-    once = lambda cell, pair, user=(), folder=design.BASH: prepared(cell, pair, tuple(user), folder)  # noqa: E731
+    once = lambda arm, pair, user=(), folder=design.BASH: prepared(arm, pair, tuple(user), folder)  # noqa: E731
     monkeypatch.setattr(starting, "prepare", once)
 
 
@@ -33,26 +33,26 @@ def options_of(*arguments, pair="tiny_arith"):
     return study_cli._parser().parse_args(["--pair", pair, *arguments])
 
 
-def asked_of(study, *arguments, pair="tiny_arith"):
+def request_of(study, *arguments, pair="tiny_arith"):
     options = options_of(*arguments, pair=pair)
     study_cli._tidy(options)
-    return asking.read(study, study.pair(pair), options, options.overrides)
+    return study_options.read(study, study.pair(pair), options, options.overrides)
 
 
-def names(asked):
-    return [arm.cell.name for arm in asked.arms]
+def names(request):
+    return [arm.name for arm in request.arms]
 
 
 def test_a_level_that_the_base_has_is_the_base(study):
-    asked = asked_of(study, *BASE, "--vary", f"{KL}=0.1,1e-3,0.2")
-    assert names(asked) == ["grpo_0032_8", "grpo_0032_8_kl_loss_coef-0.1", "grpo_0032_8_kl_loss_coef-0.2"]
-    assert asked.arms[0].levels == () and asked.arms[2].levels == (f"{KL}=0.2",)
-    [factor] = asked.study.factors.values()
-    assert factor.keys == (KL,) and factor.reference == asked.reference == "grpo_0032_8"
+    request = request_of(study, *BASE, "--vary", f"{KL}=0.1,1e-3,0.2")
+    assert names(request) == ["grpo_0032_8", "grpo_0032_8_kl_loss_coef-0.1", "grpo_0032_8_kl_loss_coef-0.2"]
+    assert request.arms[0].levels == () and request.arms[2].levels == (f"{KL}=0.2",)
+    [factor] = request.study.factors.values()
+    assert factor.keys == (KL,) and factor.reference == request.reference == "grpo_0032_8"
 
 
 def test_two_texts_of_one_value_are_one_arm(study):
-    assert names(asked_of(study, *BASE, "--vary", f"{KL}=0.1,1e-1")) == ["grpo_0032_8", "grpo_0032_8_kl_loss_coef-0.1"]
+    assert names(request_of(study, *BASE, "--vary", f"{KL}=0.1,1e-1")) == ["grpo_0032_8", "grpo_0032_8_kl_loss_coef-0.1"]
 
 
 def test_an_arm_that_study_yaml_has_keeps_its_name_and_what_follows_from_a_key_follows(study, tmp_path):
@@ -62,40 +62,40 @@ def test_an_arm_that_study_yaml_has_keeps_its_name_and_what_follows_from_a_key_f
         f"{arm}_tiny_arith_seed0" for arm in ("grpo_0032_8", "grpo_0032_1", "grpo_0016_8")
     ]
     assert queue[1].config_hash == shipped.prepare("run_grpo_0032_1_tiny_arith.sh").hash
-    assert names(asked_of(study, *BASE, "--vary", f"{KL}=0", "--vary", f"{LR}=3e-4")) == [
+    assert names(request_of(study, *BASE, "--vary", f"{KL}=0", "--vary", f"{LR}=3e-4")) == [
         "grpo_0032_8", "grpo_0032_8_kl0", "grpo_0032_8_lr3x"
     ]  # fmt: skip
-    asked = asked_of(study, *BASE, "--vary", "data.train_batch_size=16")
-    config = asked.maker.prepared(asked.arms[1].start, asked.arms[1].levels).config
+    request = request_of(study, *BASE, "--vary", "data.train_batch_size=16")
+    config = request.maker.prepared(request.arms[1].start, request.arms[1].levels).config
     assert config.actor_rollout_ref.actor.ppo_mini_batch_size == 16
 
 
 def test_several_factors_are_one_at_a_time_around_the_base_and_crossed_all_together(study):
     two = ["--vary", f"{N}=8,2", "--vary", f"{LR}=3e-5,1e-4"]
-    asked = asked_of(study, *BASE, *two)
-    assert names(asked) == ["grpo_0032_8", "grpo_0032_2", "grpo_0032_8_lr-3e-5"]
-    assert [factor.keys for factor in asked.study.factors.values()] == [(N,), (LR,)]
-    asked = asked_of(study, *BASE, *two, "--cross")
-    assert asked.reference == "grpo_0032_8" and len(asked.arms) == len(asked.grid) == 4
-    assert asked.grid["2", "3e-5"] == "grpo_0032_2_lr-3e-5"
+    request = request_of(study, *BASE, *two)
+    assert names(request) == ["grpo_0032_8", "grpo_0032_2", "grpo_0032_8_lr-3e-5"]
+    assert [factor.keys for factor in request.study.factors.values()] == [(N,), (LR,)]
+    request = request_of(study, *BASE, *two, "--cross")
+    assert request.reference == "grpo_0032_8" and len(request.arms) == len(request.grid) == 4
+    assert request.grid["2", "3e-5"] == "grpo_0032_2_lr-3e-5"
 
 
 def test_the_effect_check_trains_the_arms_as_they_would_run(study):
-    asked = asked_of(study, *BASE, "--vary", "data.train_batch_size=16")
-    [one] = effect.comparisons(asked.study, [asked.pair], names(asked))
-    settings = [dict(text.split("=", 1) for text in effect.trial(cell, asked.pair, one).overrides) for cell in (one.a, one.b)]
+    request = request_of(study, *BASE, "--vary", "data.train_batch_size=16")
+    [one] = effect.comparisons(request.study, [request.pair], names(request))
+    settings = [dict(text.split("=", 1) for text in effect.trial(arm, request.pair, one).overrides) for arm in (one.a, one.b)]
     assert {settings[0]["data.train_batch_size"], settings[1]["data.train_batch_size"]} == {"16", "32"}
-    asked = asked_of(study, *BASE, "--vary", f"{KL}=0.1")
-    [one] = effect.comparisons(asked.study, [asked.pair], names(asked))
-    assert f"{KL}=0.1" in effect.trial(one.b, asked.pair, one).overrides
+    request = request_of(study, *BASE, "--vary", f"{KL}=0.1")
+    [one] = effect.comparisons(request.study, [request.pair], names(request))
+    assert f"{KL}=0.1" in effect.trial(one.b, request.pair, one).overrides
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--vary", f"{KL}=0"], "--vary needs --base CELL"),
-        ([*BASE, "--cells", "grpo_0032_1"], "--base is for --vary"),
-        ([*BASE, "--vary", f"{KL}=0", "--cells", "grpo_0032_1"], "leave --cells and --factor out"),
+        (["--vary", f"{KL}=0"], "--vary needs --base ARM"),
+        ([*BASE, "--arms", "grpo_0032_1"], "--base is for --vary"),
+        ([*BASE, "--vary", f"{KL}=0", "--arms", "grpo_0032_1"], "leave --arms and --factor out"),
         ([*BASE, "--vary", KL], "write KEY=level,level"),
         ([*BASE, "--vary", f"{KL}=0,,1"], "write KEY=level,level"),
         ([*BASE, "--vary", f"{KL}=0,0"], "has the level 0 twice"),
@@ -116,37 +116,37 @@ def test_the_effect_check_trains_the_arms_as_they_would_run(study):
         ([*BASE, "--vary", "algorithm.adv_estimator=arpo"], "belongs to Verl.trainer.main_ppo_bandit"),
         (["--base", "grpo_0032_8_control_lr0", "--vary", f"{LR}=1e-4"], "is made of its own"),
         ([*BASE, "--vary", f"{KL}=0", "--against", "grpo_0032_1"], "is not among the arms"),
-        (["--cells", "grpo_0032_1", "--tune", f"{LR}=1e-4,1", "--against", "grpo_0032_8"], "is not among the arms"),
+        (["--arms", "grpo_0032_1", "--tune", f"{LR}=1e-4,1", "--against", "grpo_0032_8"], "is not among the arms"),
         ([*BASE, "--vary", f"{KL}=0", "--tune", f"{LR}=1e-4"], "there is nothing to choose from"),
         ([*BASE, "--vary", f"{KL}=0", "--tune", f"{KL}=0.1,1"], "set the same key"),
-        (["--cells", "grpo_0032_8", "--tune", f"{LR}=1e-4,1e-3", "--", "evaluation.val_freq=-1"], "leave evaluation.val_freq"),
+        (["--arms", "grpo_0032_8", "--tune", f"{LR}=1e-4,1e-3", "--", "evaluation.val_freq=-1"], "leave evaluation.val_freq"),
         ([*BASE, "--vary", f"{KL}=0", "--save", "kl", "--", f"{LR}=1e-3"], "leave one of them out"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_sentence_before_anything_runs(study, arguments, said):
     with pytest.raises(UserError) as caught:
-        asked_of(study, *arguments)
+        request_of(study, *arguments)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_batch_beyond_data_that_are_not_here_is_refused_too(study):
     with pytest.raises(UserError, match=r"larger than the training data of qwen0\.5b_gsm"):
-        asked_of(study, *BASE, "--vary", "data.train_batch_size=16384", pair="qwen0.5b_gsm")
+        request_of(study, *BASE, "--vary", "data.train_batch_size=16384", pair="qwen0.5b_gsm")
 
 
 def test_commas_within_brackets_and_quotes_part_no_levels():
     assert vary.split("[1,2],'a,b',{a: 1, b: 2},c") == ["[1,2]", "'a,b'", "{a: 1, b: 2}", "c"]
 
 
-# ---- cells without a script ------------------------------------------------------------------------------------------
+# ---- arms without a script ------------------------------------------------------------------------------------------
 
 
-def test_a_cell_of_study_yaml_runs_on_a_pair_where_it_has_no_script(study, tmp_path, monkeypatch):
+def test_an_arm_of_study_yaml_runs_on_a_pair_where_it_has_no_script(study, tmp_path, monkeypatch):
     monkeypatch.setenv("BANDIT_CWD", str(tmp_path))
     options = options_of("--factor", "controls", "--seeds", "0", "--command", "true", pair="qwen0.5b_gsm")
     pair = study.pair("qwen0.5b_gsm")
-    queue = {job.cell: job for job in study_cli._queue(study, pair, options, tmp_path)}
-    assert "grpo_0032_8_control_random" not in pair.cells and len(queue) == 5
+    queue = {job.arm: job for job in study_cli._queue(study, pair, options, tmp_path)}
+    assert "grpo_0032_8_control_random" not in pair.arms and len(queue) == 5
     job = queue["grpo_0032_8_control_random"]
     assert job.run == "grpo_0032_8_control_random_qwen0.5b_gsm_seed0" and not queue["grpo_0032_8"].unscripted
     start = starting.command(design.BASH / job.script, job.algorithm, job.unscripted, job.overrides)
@@ -156,19 +156,19 @@ def test_a_cell_of_study_yaml_runs_on_a_pair_where_it_has_no_script(study, tmp_p
     assert shlex.split(recorded.partition("=")[2])[1:] == start[start.index(sys.executable) + 1 :]
 
 
-def test_without_a_script_a_cell_has_the_config_that_its_script_gives(study):
-    cell, pair = study.cells["grpo_0032_8_control_random"], study.pair("tiny_arith")
-    algorithm, scripted = scripts.arguments(cell, pair)
-    with_script = prepared(cell, pair, ("seed=3",))
+def test_without_a_script_an_arm_has_the_config_that_its_script_gives(study):
+    arm, pair = study.arms["grpo_0032_8_control_random"], study.pair("tiny_arith")
+    algorithm, scripted = scripts.arguments(arm, pair)
+    with_script = prepared(arm, pair, ("seed=3",))
     config, _ = starting.run_config.prepare(algorithm, scripted, ["seed=3"])
     assert config == with_script.config and with_script.unscripted == ()
 
 
-def test_cells_that_a_pair_cannot_have_stay_refused(study):
+def test_arms_that_a_pair_cannot_have_stay_refused(study):
     with pytest.raises(UserError, match="not declared for smollm135m_gsm"):
         study.chosen(study.pair("smollm135m_gsm"), ["grpo_0032_64"], [])
-    cells = study.chosen(study.pair("smollm135m_gsm"), [], ["rollouts"])
-    assert [cell.name for cell in cells] == ["grpo_0032_1", "grpo_0032_8"]
+    arms = study.chosen(study.pair("smollm135m_gsm"), [], ["rollouts"])
+    assert [arm.name for arm in arms] == ["grpo_0032_1", "grpo_0032_8"]
 
 
 def test_runs_without_a_script_are_compared_and_drawn_as_others(study):
@@ -185,39 +185,39 @@ def test_runs_without_a_script_are_compared_and_drawn_as_others(study):
 def test_a_saved_factor_is_as_if_it_had_been_written_by_hand(study, bash_folder):
     path, pair = bash_folder / "study.yaml", study.pair("tiny_arith")
     options = options_of(*BASE, "--vary", f"{KL}=0.1,0.2", "--save", "mine", "--folder", str(bash_folder))
-    asked = asking.read(study, pair, options, [])
-    assert "2 new cells and 3 files" in asking.save(study, asked, options)
+    request = study_options.read(study, pair, options, [])
+    assert "2 new arms and 3 files" in study_options.save(study, request, options)
     after = design.load(path)
     assert scripts.drift(after, bash_folder) == {}
     # its scripts run what --vary ran, under the same names
-    cells = after.factors["mine"].cells
-    ready = {name: prepared(after.cells[name], after.pair(pair.name), ("seed=0",), bash_folder) for name in cells}
-    for arm in asked.arms:
-        scripted, varied = ready[arm.cell.name], asked.maker.prepared(arm.start, arm.levels)
+    arms = after.factors["mine"].arms
+    ready = {name: prepared(after.arms[name], after.pair(pair.name), ("seed=0",), bash_folder) for name in arms}
+    for arm in request.arms:
+        scripted, varied = ready[arm.name], request.maker.prepared(arm.start, arm.levels)
         assert (scripted.name, scripted.hash) == (varied.name, varied.hash) and scripted.unscripted == ()
     alone = design.replace(after, factors={"mine": after.factors["mine"]})
-    assert check_factors(alone, lambda cell, _: ready[cell], [after.pair(pair.name)]) == (3, [])
-    assert "already" in asking.save(after, asked, options)
+    assert check_factors(alone, lambda arm, _: ready[arm], [after.pair(pair.name)]) == (3, [])
+    assert "already" in study_options.save(after, request, options)
 
 
 @pytest.mark.parametrize("pair", ["tiny_arith", "qwen0.5b_gsm", "smollm135m_gsm"])
 def test_saving_adds_to_study_yaml_and_changes_no_other_line(study, tmp_path, pair):
-    asked = asked_of(study, *BASE, "--vary", f"{N}=3", "--vary", f"{LR}=3e-5")
-    factors = list(asked.study.factors.values())
+    request = request_of(study, *BASE, "--vary", f"{N}=3", "--vary", f"{LR}=3e-5")
+    factors = list(request.study.factors.values())
     before = design.DESIGN_FILE.read_text()
-    text = saved.added(before, [arm.cell for arm in asked.arms[1:]], factors, pair, names(asked)[1:])
+    text = saved.added(before, [arm.declared for arm in request.arms[1:]], factors, pair, names(request)[1:])
     (tmp_path / "study.yaml").write_text(text)
     after = design.load(tmp_path / "study.yaml")
-    assert set(after.cells) - set(study.cells) == set(names(asked)[1:]) <= set(after.pair(pair).cells)
-    assert after.factors["lr"].keys == (LR,) and after.factors["rollout_n"].cells == ("grpo_0032_8", "grpo_0032_3")
+    assert set(after.arms) - set(study.arms) == set(names(request)[1:]) <= set(after.pair(pair).arms)
+    assert after.factors["lr"].keys == (LR,) and after.factors["rollout_n"].arms == ("grpo_0032_8", "grpo_0032_3")
     changes = list(difflib.ndiff(before.splitlines(), text.splitlines()))
-    assert sum(line.startswith("- ") for line in changes) <= 1  # the line that ends the list of the pair's cells
+    assert sum(line.startswith("- ") for line in changes) <= 1  # the line that ends the list of the pair's arms
 
 
 def test_a_name_that_another_factor_has_is_refused(study, bash_folder):
     options = options_of(*BASE, "--vary", f"{KL}=0", "--save", "rollouts", "--folder", str(bash_folder))
     with pytest.raises(UserError, match="has another factor rollouts"):
-        asking.save(study, asking.read(study, study.pair("tiny_arith"), options, []), options)
+        study_options.save(study, study_options.read(study, study.pair("tiny_arith"), options, []), options)
 
 
 # ---- equal cost ------------------------------------------------------------------------------------------------------
@@ -225,14 +225,14 @@ def test_a_name_that_another_factor_has_is_refused(study, bash_folder):
 
 def test_a_budget_that_an_arm_s_steps_end_before_is_refused(study, tmp_path):
     """One response to each of 32 queries, 32 tokens at most, 100 steps: 102,400 tokens."""
-    cell = ["--cells", "grpo_0032_1", "--command", "true", "--seeds", "0"]
+    options = ["--arms", "grpo_0032_1", "--command", "true", "--seeds", "0"]
     pair = study.pair("tiny_arith")
-    assert study_cli._queue(study, pair, options_of(*cell, "--budget", "tokens=102400"), tmp_path)
+    assert study_cli._queue(study, pair, options_of(*options, "--budget", "tokens=102400"), tmp_path)
     with pytest.raises(UserError, match="give --steps 196 or more"):
-        study_cli._queue(study, pair, options_of(*cell, "--budget", "tokens=200000"), tmp_path)
+        study_cli._queue(study, pair, options_of(*options, "--budget", "tokens=200000"), tmp_path)
     with pytest.raises(UserError, match=r"--budget gradient_samples=3201.*3,200 at most"):
-        study_cli._queue(study, pair, options_of(*cell, "--budget", "gradient_samples=3201"), tmp_path)
-    assert study_cli._queue(study, pair, options_of(*cell, "--budget", "tokens=200000", "--budget", "hours=1"), tmp_path)
+        study_cli._queue(study, pair, options_of(*options, "--budget", "gradient_samples=3201"), tmp_path)
+    assert study_cli._queue(study, pair, options_of(*options, "--budget", "tokens=200000", "--budget", "hours=1"), tmp_path)
 
 
 def test_dynamic_sampling_can_spend_more_than_a_batch_a_step(study):
@@ -251,7 +251,7 @@ def test_dynamic_sampling_can_spend_more_than_a_batch_a_step(study):
 
 
 def test_a_dry_run_says_what_is_missing_and_starts_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("Verl.trainer.checks.gpu_present", lambda: False)
+    monkeypatch.setattr("Verl.trainer.config_checks.gpu_present", lambda: False)
     monkeypatch.setattr("Verl.trainer.settings.gpu_present", lambda: False)
     arguments = [*BASE, "--vary", f"{KL}=0.1", "--seeds", "0", "--dry-run", "--result", str(tmp_path)]
     assert study_cli.main(["--pair", "qwen0.5b_gsm", *arguments]) == 0

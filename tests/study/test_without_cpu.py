@@ -72,7 +72,7 @@ def run(tree: Path, *command: str) -> str:
 
 @pytest.mark.slow
 def test_every_gpu_script_still_prepares_its_run(tree):
-    assert int(run(tree, "-c", DRY_RUNS).split()[-1]) >= 132  # 22 cells for six pairs
+    assert int(run(tree, "-c", DRY_RUNS).split()[-1]) >= 132  # 22 arms for six pairs
 
 
 @pytest.mark.slow

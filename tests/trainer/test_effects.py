@@ -7,7 +7,8 @@ import pytest
 from tests.benchmarks import effects as measured
 from Verl.errors import UserError
 from Verl.study import shipped
-from Verl.trainer import conditions, effects, overrides
+from Verl.trainer import effects, overrides
+from Verl.trainer.ppo import conditions
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 SCRIPT = "run_grpo_0032_8_tiny_arith.sh"

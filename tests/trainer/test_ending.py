@@ -12,10 +12,10 @@ import pytest
 
 from Verl.errors import RunStopped
 from Verl.trainer import full_disk, run_log
-from Verl.trainer.console import Console, Progress
+from Verl.trainer.console import Console, TrainingProgress
 from Verl.trainer.interruption import Interrupted, StopRequest
 from Verl.trainer.ppo import ending
-from Verl.trainer.ppo.evaluation import QuestionSet
+from Verl.trainer.ppo.evaluation import EvaluationSet
 from Verl.trainer.ppo.failed_rewards import ENOUGH, FailedRewards
 from Verl.trainer.ppo.ledger import Ledger
 from Verl.trainer.run_log import RunLog
@@ -37,7 +37,7 @@ class Trainer:
         self.train_dataset = range(100)
         self.run_log = RunLog("run", folder, Console(io.StringIO()))
         self.ledger, self.evaluated, self.saved, self._noted = Ledger(), [], [], False
-        sets = [QuestionSet("test", None, [], 1), QuestionSet("train", None, [], 1)]
+        sets = [EvaluationSet("test", None, [], 1), EvaluationSet("train", None, [], 1)]
         self.evaluator = SimpleNamespace(sets=sets, run=self.evaluate)
         self.checkpoints = SimpleNamespace(commit=self.commit, steps=lambda: self.saved)
         self.ending = ending.Ending(self)
@@ -98,7 +98,7 @@ def test_a_run_that_ends_early_gets_the_evaluation_that_its_last_line_lacks(tmp_
 
 def test_a_last_step_that_was_evaluated_as_one_between_gets_the_final_samples(tmp_path):
     trainer = Trainer(tmp_path)
-    trainer.evaluator.sets[0] = QuestionSet("test", None, [], 1, final_samples=8)
+    trainer.evaluator.sets[0] = EvaluationSet("test", None, [], 1, final_samples=8)
     trainer.steps({"eval/test/pass@1": 0.25, "eval/train/pass@1": 0.5})
     trainer.ending.close()
     assert trainer.evaluated == [(0, True, ["train"])]
@@ -287,7 +287,7 @@ def test_small_steps_that_fail_are_counted_together_and_a_good_one_between_them_
 
 def test_the_console_says_what_share_of_the_rewards_failed():
     terminal = io.StringIO()
-    progress = Progress(Console(terminal), total_steps=2)
+    progress = TrainingProgress(Console(terminal), total_steps=2)
     progress.step(1, {"ledger/responses_generated": 64.0, "reward/failures": 3.0, "reward/timeouts": 1.0})
     progress.step(2, {"ledger/responses_generated": 64.0, "reward/failures": 0.0, "reward/timeouts": 0.0})
     *_, bad, good = terminal.getvalue().splitlines()

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from Verl.errors import UserError
-from Verl.trainer.conditions import RATIO_MOVES, SEVERAL_UPDATES, updates_per_round
 from Verl.trainer.feature_checks import check_features
+from Verl.trainer.ppo.conditions import RATIO_MOVES, SEVERAL_UPDATES, updates_per_round
 from Verl.trainer.settings import compose
 
 A, R, F = "actor_rollout_ref.actor", "algorithm.rollout_correction", "algorithm.filter_groups"

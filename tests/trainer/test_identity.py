@@ -195,15 +195,15 @@ def test_a_run_goes_on_with_as_many_gpus_as_it_began_on(pair):
 def test_what_run_json_says(pair):
     user = ["actor_rollout_ref.actor.optim.lr=1e-3", "data.apply_chat_template_kwargs={a: 1}"]
     config = run(pair, user=user)
-    told = recorded(pair, config.run.name)
-    assert told["overrides"] == user
-    assert {key.split("/")[0] for key in told["stands_on"]} == {
+    run_json = recorded(pair, config.run.name)
+    assert run_json["overrides"] == user
+    assert {key.split("/")[0] for key in run_json["stands_on"]} == {
         "data.train_files", "data.val_files", "data.test_files", "model.weights", "model.config", "model.tokenizer",
         "model.chat_template", "reward_function", "device", "threads", "processor", "code",
-        *(key for key in told["stands_on"] if key.startswith("version.")),
+        *(key for key in run_json["stands_on"] if key.startswith("version.")),
     }  # fmt: skip
-    assert {"version.torch", "version.verl", "version.transformers"} <= set(told["stands_on"])
-    assert f"data.train_files/{pair}/data/train.parquet" in told["stands_on"]
+    assert {"version.torch", "version.verl", "version.transformers"} <= set(run_json["stands_on"])
+    assert f"data.train_files/{pair}/data/train.parquet" in run_json["stands_on"]
 
 
 def test_a_model_of_the_hubs_cache(pair, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import open_dict
 
 from Verl import REPO_ROOT
-from Verl.analysis.live.runs import Looker
+from Verl.analysis.live.current import Looker
 from Verl.analysis.runs.table import load_runs
 from Verl.base_models.tokenizer import build_tokenizer
 from Verl.data import arithmetic

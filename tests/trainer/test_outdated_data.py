@@ -5,9 +5,9 @@ import json
 import pytest
 
 from Verl.data import gsm8k, prompts
-from Verl.data.checks import DataError
 from Verl.data.prepare import main as prepare_data
-from Verl.evaluation.questions import read_questions
+from Verl.data.row_checks import DataError
+from Verl.evaluation.queries import read_questions
 from Verl.trainer import launch
 
 

@@ -9,7 +9,7 @@ from Verl.errors import UserError
 from Verl.reward.sources import CHAIN_SUM, GSM8K, MATH, MATH_500
 from Verl.study import shipped
 from Verl.trainer import published, settings
-from Verl.trainer.checks import lacking
+from Verl.trainer.config_checks import lacking
 
 SCRIPT = "run_grpo_0032_1_smollm135m_gsm.sh"  # a script whose model sets an evaluation of its own
 
@@ -38,7 +38,7 @@ def test_a_script_gives_way_and_the_user_wins_in_whatever_order(user):
     assert found["evaluation.train_questions"] == "-1" and found["data.seed"] == "1" and found["published"] == "true"
 
 
-def test_in_a_cells_settings_what_stands_behind_the_key_wins():
+def test_in_an_arms_settings_what_stands_behind_the_key_wins():
     scripted = ["evaluation.val_freq=3", "published=True", "evaluation.val_questions=5"]
     found = values(published.expand(scripted, []))
     assert found["evaluation.val_freq"] == "100" and found["evaluation.val_questions"] == "5"

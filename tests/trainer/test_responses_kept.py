@@ -9,7 +9,7 @@ import pytest
 
 from Verl.reward.sources import CHAIN_SUM
 from Verl.seeds import rollout_seed
-from Verl.trainer.console import Console, Progress
+from Verl.trainer.console import Console, TrainingProgress
 from Verl.trainer.ppo.evaluation import final_metrics, set_metrics, source_words
 from Verl.trainer.ppo.ledger import rollout_metrics
 from Verl.trainer.ppo.rollouts import Rollouts
@@ -140,7 +140,7 @@ def test_metrics_of_several_samples_and_the_line_that_shows_them():
     own = set_metrics("test", rollouts([-1.0, 0.5, 3.0, 2.5], [0, 1, 0, 1], [17, 17, 4, 4]), drawn)
     assert own["eval/test/pass@1"] == 1.25 and "eval/test/pass@2" not in own
     out = io.StringIO()
-    Progress(Console(out), total_steps=5).evaluation(3, metrics)
+    TrainingProgress(Console(out), total_steps=5).evaluation(3, metrics)
     assert out.getvalue() == "  step 3: Pass@1, the mean of 2 samples at temperature 0.6: test 0.250 (2 questions)\n"
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from Verl.study import shipped
-from Verl.trainer.conditions import updates_once
+from Verl.trainer.ppo.conditions import updates_once
 
 ACTOR = "actor_rollout_ref.actor"
 FIXED = [f"{ACTOR}.use_dynamic_bsz=false", f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",

@@ -33,7 +33,7 @@ def test_what_is_replaced_is_there(name):
 
 def test_every_script_for_a_gpu_is_accepted_and_understood():
     checked = vllm_arguments.check(vllm_arguments.gpu_scripts())
-    assert len(checked) >= 132  # 22 cells for six pairs
+    assert len(checked) >= 132  # 22 arms for six pairs
     for run, arguments in checked:
         rollout = run.config.actor_rollout_ref.rollout
         for name in UNDERSTOOD:

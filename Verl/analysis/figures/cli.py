@@ -13,12 +13,12 @@ from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 from Verl import FIGURE_DIR, RESULT_DIR, cores
-from Verl.analysis.figures import metrics
+from Verl.analysis.figures import any_metric
 from Verl.analysis.figures.curves import DYNAMICS, DYNAMICS_HEIGHT, dynamics_panels, plot_question
 from Verl.analysis.figures.layout import FORMATS, NothingToDraw, choose_formats, shown_files, shown_path
 from Verl.analysis.figures.levels import plot_levels
 from Verl.analysis.figures.overviews import DRAWN, WITHOUT_AXIS
-from Verl.analysis.runs.files import LEDGER
+from Verl.analysis.runs.run_file import LEDGER
 from Verl.analysis.runs.table import Runs, load_runs
 from Verl.analysis.verdicts.compare import compare, gains, study_verdicts
 from Verl.analysis.verdicts.factors import family_of, pairs_of
@@ -112,8 +112,8 @@ def _metric_lines(
     factor: Factor, metric: str, runs: Runs, arms: dict[str, list[str]], options: argparse.Namespace
 ) -> list[str]:
     """Draws another metric of a factor's arms, and says where each begins and ends."""
-    panel, name, lines = metrics.panel_of(metric), f"{factor.name}_{metrics.file_part(metric)}", []
-    found = metrics.ends(runs, metric, arms)
+    panel, name, lines = any_metric.panel_of(metric), f"{factor.name}_{any_metric.file_part(metric)}", []
+    found = any_metric.ends(runs, metric, arms)
     if not found:
         return [f"{factor.name}: none of its arms logs {metric}; nothing drawn."]
     for axis in options.axis or factor.axes:
@@ -124,8 +124,8 @@ def _metric_lines(
     if factor.level:
         drawn = plot_levels(runs, arms, options.figure / f"{name}_final", factor.title, factor.level, panel)
         lines.append(f"{shown_files(drawn.files)}: {factor.title}, last {metric} of every arm.")
-    rarely = metrics.rarely_logged(runs.table, arms, metric)
-    return [*lines, *([f"  note: {rarely}"] if rarely else []), *(f"  {metrics.sentence(row)}" for row in found)]
+    rarely = any_metric.rarely_logged(runs.table, arms, metric)
+    return [*lines, *([f"  note: {rarely}"] if rarely else []), *(f"  {any_metric.sentence(row)}" for row in found)]
 
 
 def _drawn(name: str, runs: Runs, options: argparse.Namespace) -> tuple[list[str], str | None]:
@@ -178,7 +178,7 @@ def main(names: Sequence[str] = (), arguments: list[str] | None = None) -> int:
         return 2
     options.alone = len(names) == 1
     choose_formats(options.formats)
-    wanted = metrics.Watched(options.metric or (), needed)
+    wanted = any_metric.Watched(options.metric or (), needed)
     runs = load_or_say(names[0] if len(names) == 1 else "make_figures", options.result, wanted)
     if runs is None:
         return 1

@@ -21,7 +21,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, NullLoca
 
 from Verl.analysis.figures.layout import LEFT, LEFT_WIDE, LINE, any_number, lay_out, save, settings
 from Verl.analysis.runs import identical
-from Verl.analysis.runs.files import TEST, listed
+from Verl.analysis.runs.run_file import TEST, listed
 from Verl.analysis.runs.table import Runs, points_of
 from Verl.analysis.stats import seed_interval
 from Verl.analysis.style import COLUMN_WIDTH, PAGE_WIDTH, Look, arm_looks
@@ -67,7 +67,7 @@ class Drawn(NamedTuple):
     notes: list[str]
 
 
-class Curve(NamedTuple):
+class MeanCurve(NamedTuple):
     """Mean over seeds per evaluation: budget, mean, interval (NaN where there is one seed), and how many seeds."""
 
     x: np.ndarray
@@ -77,7 +77,7 @@ class Curve(NamedTuple):
     seeds: int
 
 
-def mean_curve(rows: pd.DataFrame, metric: str, axis: str, share: bool = True) -> Curve | None:
+def mean_curve(rows: pd.DataFrame, metric: str, axis: str, share: bool = True) -> MeanCurve | None:
     """Curve of one arm on one pair from its rows; None if the metric or the budget is not logged.
 
     Seeds meet at steps; on another axis a point stands at their mean budget at that step. ``share``: the interval is cut
@@ -95,10 +95,10 @@ def mean_curve(rows: pd.DataFrame, metric: str, axis: str, share: bool = True) -
     x, mean, low, high = np.array(sorted(points)).T
     if share:
         low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
-    return Curve(x, mean, low, high, rows["seed"].nunique())
+    return MeanCurve(x, mean, low, high, rows["seed"].nunique())
 
 
-def _draw_arm(ax, look: Look, curve: Curve, banded: bool) -> None:
+def _draw_arm(ax, look: Look, curve: MeanCurve, banded: bool) -> None:
     every = max(1, round(len(curve.x) / 10))
     ax.plot(
         curve.x,
@@ -122,7 +122,7 @@ def _draw_arm(ax, look: Look, curve: Curve, banded: bool) -> None:
         )
 
 
-def _draw_bars(ax, curves: dict[str, Curve], looks: Mapping[str, Look]) -> None:
+def _draw_bars(ax, curves: dict[str, MeanCurve], looks: Mapping[str, Look]) -> None:
     """The interval of every arm's last point, side by side right of the panel's last point."""
     for i, (arm, curve) in enumerate(curves.items()):
         known = np.flatnonzero(np.isfinite(curve.low))
@@ -167,13 +167,13 @@ def _curves(rows: pd.DataFrame, arms: Sequence[str], panel: Panel, axis: str, pa
     return curves, notes
 
 
-def _without_start(curve: Curve) -> Curve:
+def _without_start(curve: MeanCurve) -> MeanCurve:
     """The curve without its points at budget 0, which a logarithmic axis cannot show (it would draw a false level)."""
     spent = curve.x > 0
-    return Curve(*(part[spent] for part in curve[:4]), curve.seeds)
+    return MeanCurve(*(part[spent] for part in curve[:4]), curve.seeds)
 
 
-def _draw_panel(ax, curves: dict[str, Curve], looks: Mapping[str, Look], axis: str, narrow: bool) -> list[str]:
+def _draw_panel(ax, curves: dict[str, MeanCurve], looks: Mapping[str, Look], axis: str, narrow: bool) -> list[str]:
     """One panel; returns a note if the axis had to be logarithmic."""
     ends = [curve.x[-1] for curve in curves.values() if curve.x[-1] > 0]
     logarithmic = axis != "steps" and bool(ends) and max(ends) > _LOG_FROM * min(ends)

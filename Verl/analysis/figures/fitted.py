@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from Verl.analysis.figures.any_metric import label_of
 from Verl.analysis.figures.curves import our_style
 from Verl.analysis.figures.layout import (
     LEFT,
@@ -21,8 +22,7 @@ from Verl.analysis.figures.layout import (
     write_notes,
     write_title,
 )
-from Verl.analysis.figures.metrics import label_of
-from Verl.analysis.runs.files import listed
+from Verl.analysis.runs.run_file import listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.style import PAGE_WIDTH, arm_label, arm_looks
 from Verl.analysis.verdicts.factors import pairs_of

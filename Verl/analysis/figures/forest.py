@@ -35,7 +35,7 @@ _LONGEST = 34  # characters of a row's label; the middle of a longer one is left
 _RATIOS = np.array([1 / 64, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16, 64])
 
 
-class Effect(NamedTuple):
+class ForestInterval(NamedTuple):
     """One interval; ``verdict``: better, worse, equivalent or undecided; ``low`` and ``high`` infinite if unknown."""
 
     value: float
@@ -49,7 +49,7 @@ class Row:
     """One comparison: its label, and an effect per column, None where nothing can be said."""
 
     label: str
-    effects: tuple[Effect | None, ...]
+    effects: tuple[ForestInterval | None, ...]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _short(text: str, most: int) -> str:
     return f"{text[: keep - keep // 2]}\N{HORIZONTAL ELLIPSIS}{text[-(keep // 2):]}"
 
 
-def limit_of(effects: Sequence[Effect], margin: float | None) -> float:
+def limit_of(effects: Sequence[ForestInterval], margin: float | None) -> float:
     """Half of a column's width: all intervals, but for those far beyond three quarters of them, which end in an arrow."""
     ends = [abs(end) for one in effects for end in (one.low, one.high, one.value) if np.isfinite(end)]
     least = 2.0 * margin if margin else 1e-9
@@ -130,7 +130,7 @@ def _draw_rows(ax: Axes, rows: Sequence[Row], number: int, column: Column, limit
             _draw_effect(ax, place, one, column, limit)
 
 
-def _draw_effect(ax: Axes, place: int, one: Effect, column: Column, limit: float) -> None:
+def _draw_effect(ax: Axes, place: int, one: ForestInterval, column: Column, limit: float) -> None:
     colour, marker, _ = column.look(one.verdict)
     ax.hlines(place, max(one.low, -limit), min(one.high, limit), color=colour, linewidth=1.0, zorder=2)
     arrow = {"color": colour, "markersize": 3.2, "markeredgewidth": 0.0, "clip_on": False, "zorder": 3}

@@ -19,7 +19,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, MaxNLocator, NullForma
 from Verl.analysis import stats
 from Verl.analysis.figures.curves import TEST_PANEL, Panel, our_style
 from Verl.analysis.figures.layout import NothingToDraw, any_number, lay_out
-from Verl.analysis.runs.files import LEDGER, listed
+from Verl.analysis.runs.run_file import LEDGER, listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.style import COLUMN_WIDTH, DASHED, DOTTED, GREY, PAGE_WIDTH, SOLID, Look, arm_label, arm_looks
 from Verl.design.declared import declared
@@ -64,9 +64,9 @@ def family(table: pd.DataFrame, pair: str) -> dict[str, tuple[int, int]]:
     base = parse_arm(declared().base_line)
     found = {}
     for arm in table.loc[table["pair"] == pair, "arm"].unique():
-        told = parse_arm(arm)
-        if told and base and (told.estimator, told.size, told.rest) == (base.estimator, base.size, base.rest):
-            found[str(arm)] = (told.rollouts, told.queries)
+        parsed = parse_arm(arm)
+        if parsed and base and (parsed.estimator, parsed.size, parsed.rest) == (base.estimator, base.size, base.rest):
+            found[str(arm)] = (parsed.rollouts, parsed.queries)
     return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
 
 

@@ -26,7 +26,7 @@ from Verl.analysis.figures.curves import (
     with_values,
 )
 from Verl.analysis.figures.layout import any_number, lay_out, save
-from Verl.analysis.runs.files import arm_numbers, listed
+from Verl.analysis.runs.run_file import arm_numbers, listed
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.stats import seed_interval
 from Verl.analysis.style import Look, arm_looks

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from Verl.analysis.figures import metrics
+from Verl.analysis.figures import any_metric
 from Verl.analysis.figures.curves import TEST_PANEL, our_style
-from Verl.analysis.figures.effects import fit_effects, forest_effects, train_test_effects
 from Verl.analysis.figures.fitted import draw_fits
+from Verl.analysis.figures.forests import fit_effects, forest_effects, train_test_effects
 from Verl.analysis.figures.frontier import draw_frontier, sentence
 from Verl.analysis.figures.layout import NothingToDraw, save, shown_files, shown_path
-from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.verdicts.generalisation import RULES, rule_of, train_and_test
 from Verl.analysis.verdicts.judge import Key, Verdict
@@ -32,7 +32,7 @@ def pairs_asked(runs: Runs, options: argparse.Namespace) -> list[str]:
 
 
 def _suffix(options: argparse.Namespace, metric: str | None = None, axis: str = "steps", pair: str | None = None) -> str:
-    parts = [metrics.file_part(metric) if metric else None, axis if axis != "steps" else None, pair]
+    parts = [any_metric.file_part(metric) if metric else None, axis if axis != "steps" else None, pair]
     return "".join(f"_{part}" for part in parts if part)
 
 
@@ -67,7 +67,7 @@ def frontier_lines(runs: Runs, options: argparse.Namespace, judged: Judged) -> l
     """Draws the iso-compute frontier: Pass@1 over rollouts x queries x steps at equally many generated tokens."""
     lines = []
     for metric in options.metric or [None]:
-        panel = metrics.panel_of(metric) if metric else TEST_PANEL
+        panel = any_metric.panel_of(metric) if metric else TEST_PANEL
         figure, _, slices = draw_frontier(runs, pairs_asked(runs, options), "Iso-compute frontier", panel)
         stem = options.figure / f"frontier{_suffix(options, metric)}"
         lines += _save_pages([figure], stem, f"{metric or 'test Pass@1'} at equally many generated tokens")
@@ -149,11 +149,11 @@ def _metric_table(metric: str, runs: Runs, options: argparse.Namespace) -> str:
         for pair, of_pair in runs.table.groupby("pair")["arm"]
         if options.pairs is None or pair in options.pairs
     }
-    rows = metrics.ends(runs, metric, arms)
+    rows = any_metric.ends(runs, metric, arms)
     if not rows:
         raise ValueError(f"no run of the pairs asked for logs {metric}; nothing written")
-    stem = options.figure / f"table_{metrics.file_part(metric)}"
-    _write_table(pd.DataFrame(rows), metrics.to_markdown(metric, rows), stem)
+    stem = options.figure / f"table_{any_metric.file_part(metric)}"
+    _write_table(pd.DataFrame(rows), any_metric.to_markdown(metric, rows), stem)
     return f"{shown_path(stem)}.md, .csv: {metric} of {len(rows)} arms."
 
 

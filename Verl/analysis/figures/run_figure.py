@@ -10,8 +10,8 @@ from Verl import FIGURE_DIR, RESULT_DIR
 from Verl.analysis import stats
 from Verl.analysis.figures.curves import plot_question
 from Verl.analysis.figures.layout import shown_path
-from Verl.analysis.runs.files import TEST, as_table, read_run
 from Verl.analysis.runs.packed import exists
+from Verl.analysis.runs.run_file import TEST, as_table, read_run
 from Verl.analysis.runs.table import Runs, evaluation_files, question_samples
 
 

@@ -20,8 +20,8 @@ from rich.text import Text
 
 from Verl import RESULT_DIR
 from Verl.analysis.live.braille import Series, chart, sparkline
-from Verl.analysis.live.runs import Looker, RunNow
-from Verl.analysis.runs.files import TEST
+from Verl.analysis.live.current import Looker, RunNow
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.style import arm_label
 from Verl.errors import UserError
 from Verl.signals import raise_on_stop

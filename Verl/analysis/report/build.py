@@ -18,8 +18,8 @@ from Verl.analysis.figures.curves import DYNAMICS
 from Verl.analysis.figures.layout import shown_path
 from Verl.analysis.pages import render
 from Verl.analysis.report import overviews
-from Verl.analysis.report.declared import declared_part, exploratory
-from Verl.analysis.report.runs import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
+from Verl.analysis.report.frozen import declared_part, exploratory
+from Verl.analysis.report.run_tables import GAP_LIMIT, KL_LIMIT, arms_in_order, costs, health, provenance, speeds
 from Verl.analysis.report.samples import samples
 from Verl.analysis.report.sections import across_pairs, sections, verdict_counts
 from Verl.analysis.report.serve import PORT, Live, serve
@@ -36,7 +36,7 @@ from Verl.analysis.verdicts.judge import MARGIN, MARGIN_HELP, Key, Verdict, read
 from Verl.analysis.verdicts.saturation import FITTED
 from Verl.analysis.verdicts.summary import benchmarks_of, summary_table
 from Verl.analysis.verdicts.text import number, p_text, verdict_words
-from Verl.design.cells import Factor, Pair
+from Verl.design.arms import Factor, Pair
 from Verl.design.declared import declared
 from Verl.errors import UserError
 from Verl.files import write_atomic
@@ -118,25 +118,25 @@ def _design(runs: Runs, result_dir: Path) -> list[dict[str, Any]]:
         compared = [factor for factor in study.factors.values() if of_pair and of_pair.compared(factor)]
         shown = [factor for factor in compared if arms_of(factor, pair, list(seeds))]
         factors = [
-            {"title": factor.title, "keys": factor.keys, "cells": [*of_pair.members(factor).values()],
+            {"title": factor.title, "keys": factor.keys, "arms": [*of_pair.members(factor).values()],
              "published": factor.published, "source": factor.source}
             for factor in shown
         ]  # fmt: skip
         without = [arm for arm, run in first_runs(runs.table, pair).items()
                    if flat_config(result_dir / run / "config.yaml") is None]  # fmt: skip
-        asked = _asked(of_pair, compared, shown) if of_pair else []
-        absent = [cell for cell in asked if cell not in seeds]
+        expected = _expected(of_pair, compared, shown) if of_pair else []
+        absent = [arm for arm in expected if arm not in seeds]
         found.append(
             {"pair": pair, "declared": of_pair is not None, "factors": factors, "seeds": seeds, "absent": absent}
-            | {"asked": len(asked), "without_config": sorted(without)}
+            | {"expected": len(expected), "without_config": sorted(without)}
         )
     return found
 
 
-def _asked(pair: Pair, compared: Sequence[Factor], shown: Sequence[Factor]) -> list[str]:
-    """The cells of a pair, without those that only factors have which nobody asked here."""
-    in_shown, in_any = ({cell for one in some for cell in pair.members(one).values()} for some in (shown, compared))
-    return [cell for cell in pair.cells if cell in in_shown or cell not in in_any]
+def _expected(pair: Pair, compared: Sequence[Factor], shown: Sequence[Factor]) -> list[str]:
+    """The arms of a pair, without those of factors that were not run here alone."""
+    in_shown, in_any = ({arm for one in some for arm in pair.members(one).values()} for some in (shown, compared))
+    return [arm for arm in pair.arms if arm in in_shown or arm not in in_any]
 
 
 def _every_comparison(runs: Runs, result_dir: Path, judged: Mapping[Key, Verdict]) -> list[Comparison]:
@@ -164,7 +164,7 @@ def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None
     mixed = {f"{part.pair}: {text}": None for one in found for part in one.parts for text in part.ground}
     resumed = [text for one in grounds for text in one.changed]
     not_run = [
-        f"{one['pair']}: {len(one['absent'])} of {one['asked']} declared arms were not run; the design names them"
+        f"{one['pair']}: {len(one['absent'])} of {one['expected']} declared arms were not run; the design names them"
         for one in design
         if one["absent"]
     ]

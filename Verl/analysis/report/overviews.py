@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from Verl.analysis import stats
-from Verl.analysis.figures.effects import fit_effects, forest_effects, train_test_effects
 from Verl.analysis.figures.fitted import draw_fits
+from Verl.analysis.figures.forests import fit_effects, forest_effects, train_test_effects
 from Verl.analysis.figures.frontier import Reached, draw_frontier
 from Verl.analysis.figures.layout import NothingToDraw
 from Verl.analysis.report.figures import InlineFigure, paged
-from Verl.analysis.report.runs import arms_in_order
+from Verl.analysis.report.run_tables import arms_in_order
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.verdicts.generalisation import TrainTest, train_and_test
 from Verl.analysis.verdicts.judge import Key, Verdict
@@ -87,8 +87,8 @@ def fits(runs: Runs, margin: float) -> list[FitPart]:
             one = found.fits[pair, arm]
             values = [one.interval(name) if one.fit else None for name in ("asymptote", "midpoint", "exponent")]
             rows.append(FitRow(arm, len(one.seeds), one.x_X.size, *values, "" if one.fit else one.found.reason))
-        told = [one for key, one in found.comparisons.items() if key[0] == pair and one.asymptote is not None]
-        parts.append(FitPart(pair, metric, curves + both, rows, told))
+        with_asymptote = [one for key, one in found.comparisons.items() if key[0] == pair and one.asymptote is not None]
+        parts.append(FitPart(pair, metric, curves + both, rows, with_asymptote))
     return parts
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from Verl.analysis.report.runs import arms_in_order, final_score
+from Verl.analysis.report.run_tables import arms_in_order, final_score
 from Verl.analysis.runs.configs import first_runs
 from Verl.analysis.runs.table import evaluation_files
 from Verl.analysis.samples.view import Filters, Sample, facts, find_questions, read_step, visible
@@ -37,7 +37,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Pairing:
+class BeforeAndAfter:
     """One question with its answers before training and at the end; question and truth are None without the data."""
 
     index: int
@@ -53,7 +53,7 @@ class RunSamples:
 
     run: str
     title: str
-    pairings: tuple[Pairing, ...]
+    pairings: tuple[BeforeAndAfter, ...]
     why_not: str | None = None
 
 
@@ -90,7 +90,7 @@ def run_samples(result_dir: Path, run: str, title: str) -> RunSamples:
     for key, what in picked:
         question, truth = questions.get(key, (None, None))
         shown = (visible(question) if question else None, visible(truth) if truth else None)
-        pairings.append(Pairing(key[1], what, *shown, (_answer(before[key]), _answer(after[key]))))
+        pairings.append(BeforeAndAfter(key[1], what, *shown, (_answer(before[key]), _answer(after[key]))))
     return RunSamples(run, title, tuple(pairings), None if pairings else "no test question was answered at both steps")
 
 

@@ -12,10 +12,10 @@ import pandas as pd
 
 from Verl.analysis import stats
 from Verl.analysis.report.figures import InlineFigure, factor_figures
-from Verl.analysis.report.runs import final_score, final_scores
+from Verl.analysis.report.run_tables import final_score, final_scores
 from Verl.analysis.runs.configs import ConfigTable, config_table
-from Verl.analysis.runs.files import TEST
 from Verl.analysis.runs.foundations import compared_on_other_ground
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.verdicts.compare import compare, gains
 from Verl.analysis.verdicts.comparison import Comparison
@@ -162,7 +162,7 @@ def verdict_counts(found: Sequence[Comparison]) -> list[Count]:
     """A row per pair and reference over different comparisons, arms with identical logs once.
 
     Args:
-        found: comparisons of a study, each once; those that cannot be told are left out.
+        found: comparisons of a study, each once; those without a result are left out.
     """
     families: dict[tuple[str, str], list[Comparison]] = {}
     for one in found:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from Verl.analysis.runs.files import TEST
 from Verl.analysis.runs.packed import read_text
+from Verl.analysis.runs.run_file import TEST
 from Verl.trainer.best import VALIDATION
 
 

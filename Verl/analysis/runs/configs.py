@@ -85,9 +85,9 @@ def _beyond_one_factor(known: Mapping[str, Mapping], a: str, b: str, pair: str) 
     if not found:
         return f"{a} and {b} do not differ in their configs."
     roots = sorted({one.source or one.key for one in found})
-    if a not in study.cells or b not in study.cells or pair not in study.pairs:
+    if a not in study.arms or b not in study.arms or pair not in study.pairs:
         return f"{a} and {b} are not declared for {pair}; they differ in {', '.join(roots)}."
-    if explaining(study, found, study.cells[a], study.cells[b], study.pairs[pair]):
+    if explaining(study, found, study.arms[a], study.arms[b], study.pairs[pair]):
         return None
     return f"{a} and {b} differ in {', '.join(roots)}: more than one declared factor."
 

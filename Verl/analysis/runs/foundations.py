@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from Verl.analysis.runs.files import listed
 from Verl.analysis.runs.packed import read_text
+from Verl.analysis.runs.run_file import listed
 
 _FINGERPRINT = 64  # characters of a SHA-256: its first eight are shown
 _UNKNOWN = "data, model, code, device and threads"
@@ -32,22 +32,22 @@ class Foundation:
 
 def _record(result_dir: Path, run: str) -> dict[str, Any]:
     try:
-        told = json.loads(read_text(result_dir / run / "run.json"))
+        record = json.loads(read_text(result_dir / run / "run.json"))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
-def _part(told: Mapping[str, Any], key: str, kind: type) -> Any:
-    value = told.get(key)
+def _part(record: Mapping[str, Any], key: str, kind: type) -> Any:
+    value = record.get(key)
     return value if isinstance(value, kind) else kind()
 
 
-def foundation_of(told: Mapping[str, Any]) -> Foundation:
+def foundation_of(record: Mapping[str, Any]) -> Foundation:
     """Of a run.json. Data files count by content: the same files in another folder are the same."""
-    stands_on = _part(told, "stands_on", dict)
-    entries = {f"version.{name}": str(value) for name, value in _part(told, "versions", dict).items()}
-    others = {"commit": told.get("commit"), "processor": _part(told, "host", dict).get("processor")}
+    stands_on = _part(record, "stands_on", dict)
+    entries = {f"version.{name}": str(value) for name, value in _part(record, "versions", dict).items()}
+    others = {"commit": record.get("commit"), "processor": _part(record, "host", dict).get("processor")}
     entries |= {key: str(value) for key, value in others.items() if value}
     if not stands_on:
         return Foundation(entries, whole=False)
@@ -79,11 +79,11 @@ def differing(runs: Sequence[Foundation]) -> list[str]:
     keys = {key for run in runs for key in run.entries}
     words = []
     for key in sorted(keys):
-        told = [run.entries.get(key) for run in runs if key in run.entries]
+        recorded = [run.entries.get(key) for run in runs if key in run.entries]
         absent = [run for run in whole if key not in run.entries] if key not in ("commit", "processor") else []
         if key.startswith("version."):  # run.json lists more packages than stands_on
             absent = []
-        values = list(dict.fromkeys([*told, *[None] * bool(absent)]))
+        values = list(dict.fromkeys([*recorded, *[None] * bool(absent)]))
         if len(values) > 1:
             more = f" and {len(values) - 3} more" if len(values) > 3 else ""
             words.append(f"{key} ({' and '.join(_shown(value) for value in values[:3])}{more})")
@@ -120,16 +120,16 @@ class Ground:
 def ground(result_dir: Path, table: pd.DataFrame, pair: str) -> Ground:
     """From the run.json of every run of a pair."""
     rows = table[table["pair"] == pair].drop_duplicates("run").sort_values(["arm", "seed"])
-    told = {run: _record(result_dir, run) for run in rows["run"]}
+    records = {run: _record(result_dir, run) for run in rows["run"]}
     arm_of = dict(zip(rows["run"], rows["arm"]))
-    without = [run for run, record in told.items() if not foundation_of(record).whole]
+    without = [run for run, record in records.items() if not foundation_of(record).whole]
     return Ground(
         pair,
-        _unknown(pair, without, len(told)),
-        tuple(_grouped({run: _left_out(record) for run, record in told.items()})),
-        tuple(_grouped({run: _copies(record) for run, record in told.items()})),
-        tuple(text for run, record in told.items() for text in _changed(run, record)),
-        tuple(_grouped({run: _overrides(record) for run, record in told.items()}, arm_of)),
+        _unknown(pair, without, len(records)),
+        tuple(_grouped({run: _left_out(record) for run, record in records.items()})),
+        tuple(_grouped({run: _copies(record) for run, record in records.items()})),
+        tuple(text for run, record in records.items() for text in _changed(run, record)),
+        tuple(_grouped({run: _overrides(record) for run, record in records.items()}, arm_of)),
     )
 
 
@@ -158,26 +158,26 @@ def _grouped(texts: Mapping[str, str], arm_of: Mapping[str, str] | None = None) 
     ]
 
 
-def _left_out(told: Mapping[str, Any]) -> str:
+def _left_out(record: Mapping[str, Any]) -> str:
     """"train 12 of 7,473", splits without any left out."""
-    kept = _part(told, "questions", dict)
+    kept = _part(record, "questions", dict)
     words = []
-    for split, count in _part(told, "left_out", dict).items():
+    for split, count in _part(record, "left_out", dict).items():
         if isinstance(count, int) and count:
             of = f" of {count + kept[split]:,}" if isinstance(kept.get(split), int) else ""
             words.append(f"{split} {count:,}{of}")
     return ", ".join(words)
 
 
-def _copies(told: Mapping[str, Any]) -> str:
-    found = _part(told, "copies", dict)
+def _copies(record: Mapping[str, Any]) -> str:
+    found = _part(record, "copies", dict)
     counts = {name: one.get("questions", "?") if isinstance(one, dict) else one for name, one in found.items()}
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
-def _changed(run: str, told: Mapping[str, Any]) -> Iterable[str]:
+def _changed(run: str, record: Mapping[str, Any]) -> Iterable[str]:
     """A resume that went on although something had changed (`run.resume_changed=true`)."""
-    for one in _part(told, "changed", list):
+    for one in _part(record, "changed", list):
         entries = one.get("entries") if isinstance(one, dict) else None
         if isinstance(entries, dict):
             words = [f"{key} (was {_shown(_text(was))}, is {_shown(_text(now))})" for key, (was, now) in entries.items()]
@@ -188,6 +188,6 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _overrides(told: Mapping[str, Any]) -> str:
+def _overrides(record: Mapping[str, Any]) -> str:
     """What was typed beside the script, seeds aside."""
-    return " ".join(str(text) for text in _part(told, "overrides", list) if not str(text).startswith("seed="))
+    return " ".join(str(text) for text in _part(record, "overrides", list) if not str(text).startswith("seed="))

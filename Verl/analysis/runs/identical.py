@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from Verl.analysis.runs.files import listed
+from Verl.analysis.runs.run_file import listed
 from Verl.trainer.run_log import TIMING_PREFIXES
 
 Signature = Mapping[str, int]  # metric -> digest of its (step, value) pairs, comparable within one process

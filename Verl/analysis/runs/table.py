@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from Verl.analysis.runs import identical, packed
-from Verl.analysis.runs.files import LEDGER, TEST, RunFile, as_table, listed, read_run
+from Verl.analysis.runs.run_file import LEDGER, TEST, RunFile, as_table, listed, read_run
 
 
 class Runs(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.runs.files import LEDGER, TEST, listed
+from Verl.analysis.runs.run_file import LEDGER, TEST, listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.style import arm_label
 from Verl.analysis.verdicts.comparison import Comparison
@@ -91,7 +91,7 @@ class _Open:
         return Comparison(pair, arm, base, self.axis, at, tuple(paired.seeds), **fields), paired
 
     def _cannot(self, pair: str, arm: str, base: str, why: str, at: float | None = None, seeds: Sequence[int] = ()):
-        sentence = f"{pair}: {arm_label(arm)} against {arm_label(base)} cannot be told: {why}."
+        sentence = f"{pair}: {arm_label(arm)} against {arm_label(base)} cannot be compared: {why}."
         return Comparison(pair, arm, base, self.axis, at, tuple(seeds), 0, None, None, sentence, why_not=why)
 
     def _gain(self, pair: str, arm: str) -> tuple[Comparison, Pairing | None]:
@@ -107,7 +107,7 @@ class _Open:
                 if found
                 else no_run(arm)
             )
-            sentence = f"{pair}: whether {arm_label(arm)} improves on its start cannot be told: {seen}."
+            sentence = f"{pair}: whether {arm_label(arm)} improves on its start is unknown: {seen}."
             at = float(last)
             return Comparison(pair, arm, START, "steps", at, tuple(both), 0, None, None, sentence, why_not=seen), None
         ours, theirs = ({seed: float(curve[step]) for seed, curve in both.items()} for step in (last, 0))
@@ -136,7 +136,7 @@ def compare(
         margin: the largest difference that does not matter.
         judged: verdicts of a larger family (``study_verdicts``); without it ``family`` is the whole.
     Returns:
-        Comparisons in the given order. Those that cannot be told are in no family, and those of arms with identical
+        Comparisons in the given order. Those without a result are in no family, and those of arms with identical
         logs are in it once.
     """
     if axis != "steps" and axis not in LEDGER:
@@ -255,7 +255,7 @@ def gains(
 def _one_log(c: Comparison) -> Comparison:
     """The comparison of an arm with one whose logs it repeats: there is nothing to compare."""
     why = "their logs are identical but for timings: what they declare differently trained nothing"
-    sentence = f"{c.pair}: {arm_label(c.arm)} against {arm_label(c.base_line)} cannot be told: {why}."
+    sentence = f"{c.pair}: {arm_label(c.arm)} against {arm_label(c.base_line)} cannot be compared: {why}."
     return replace(c, result=None, judged=None, sentence=sentence, why_not=why)
 
 

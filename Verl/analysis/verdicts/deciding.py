@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import Runs, load_runs
 from Verl.analysis.verdicts.compare import shared_scores
 from Verl.errors import UserError
-from Verl.statistics.sequential import Decision, Plan, decide
+from Verl.statistics.sequential import Decision, SeedPlan, decide
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Rule:
     alpha: float = 0.05
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> SeedPlan:
         looks = tuple(range(self.first, len(self.seeds) + 1))
-        return Plan(looks, len(self.arms), alpha=self.alpha, margin=self.margin)
+        return SeedPlan(looks, len(self.arms), alpha=self.alpha, margin=self.margin)
 
     def seeds_of(self, count: int, decisions: Mapping[str, Decision]) -> dict[str, tuple[int, ...]]:
         """Arm -> the seeds that it has at the look after ``count`` seeds; stopped arms keep what they had."""
@@ -52,9 +52,9 @@ def rule_of(
     others = tuple(arm for arm in dict.fromkeys(arms) if arm != reference)
     first = list(dict.fromkeys(first))
     if reference not in arms:
-        raise UserError(f"--until-decided compares with {reference}, which is not among the cells: add it, or give --against")
+        raise UserError(f"--until-decided compares with {reference}, which is not among the arms: add it, or give --against")
     if not others:
-        raise UserError(f"--until-decided has nothing to compare with {reference}: give more cells")
+        raise UserError(f"--until-decided has nothing to compare with {reference}: give more arms")
     if len(first) < 2:
         raise UserError("--until-decided needs two seeds to begin with, or nothing is known of their noise: give --seeds 0 1")
     if max_seeds < len(first):
@@ -98,7 +98,7 @@ def _numbers(one: Decision) -> str:
     return f"difference {found.difference:+.3f}, {found.low:+.3f} to {found.high:+.3f} at this look's level"
 
 
-def told(rule: Rule, decisions: Mapping[str, Decision]) -> dict[str, Any]:
+def as_record(rule: Rule, decisions: Mapping[str, Decision]) -> dict[str, Any]:
     """The decisions as they stand in the study's table."""
     return {
         "reference": rule.reference, "looks": list(rule.plan.looks), "seeds": list(rule.seeds), "margin": rule.margin,
@@ -127,10 +127,10 @@ def until_decided(
     decisions: dict[str, Decision] = {}
     for count in rule.plan.looks:
         seeds_of = rule.seeds_of(count, decisions)
-        if not run(seeds_of, told(rule, decisions)):
+        if not run(seeds_of, as_record(rule, decisions)):
             return False
         decisions = judge(seeds_of, decisions)
-        record(told(rule, decisions))
+        record(as_record(rule, decisions))
         for line in lines(count, decisions):
             say(line)
         if all(one.stops for one in decisions.values()):

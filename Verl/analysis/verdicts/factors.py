@@ -11,19 +11,19 @@ from Verl.design.declared import Factor, Pair, declared
 
 
 def _pair(pair: str, arms: Iterable[str]) -> Pair | None:
-    """The declared pair, with cells that have no script there and were run all the same."""
+    """The declared pair, with arms that have no script there and were run all the same."""
     found = declared().pairs.get(pair)
-    return found.with_cells(arm for arm in arms if arm in declared().cells) if found else None
+    return found.with_arms(arm for arm in arms if arm in declared().arms) if found else None
 
 
 def _members(factor: Factor, pair: str, arms: Iterable[str]) -> dict[str, str]:
-    """Published cell -> the cell of this pair in its place. On a pair that is not declared: the published cells."""
+    """Published arm -> the arm of this pair in its place. On a pair that is not declared: the published arms."""
     of_pair = _pair(pair, arms)
     return of_pair.members(factor) if of_pair else dict(zip(factor.members, factor.members))
 
 
 def _has(pair: Pair | None, arm: str) -> bool:
-    return pair is None or arm in pair.cells
+    return pair is None or arm in pair.arms
 
 
 def arms_of(factor: Factor, pair: str, present: Sequence[str]) -> list[str]:
@@ -51,7 +51,7 @@ def _compared(factor: Factor, members: dict[str, str], arms: Sequence[str]) -> l
 
 
 def _rank(factor: Factor, reference: str, members: dict[str, str], arm: str) -> tuple[int, int]:
-    """Base line first, then what is drawn beside the cells and what matched arms are compared with, then the cells."""
+    """Base line first, then what is drawn beside the arms and what matched arms are compared with, then the arms."""
     order = list(members.values())
     if arm == declared().base_line:
         return 0, 0

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from Verl.analysis.runs.files import LEDGER
+from Verl.analysis.runs.run_file import LEDGER
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.verdicts.compare import compare, study_family, study_verdicts
 from Verl.analysis.verdicts.comparison import Comparison
@@ -33,7 +33,7 @@ class TrainTest:
     def words(self) -> str:
         """The verdict: what is shown of learning and of generalisation."""
         if self.train.verdict is None and self.gap.verdict is None:
-            return f"cannot be told: {self.gap.why_not or self.train.why_not}"
+            return f"cannot be compared: {self.gap.why_not or self.train.why_not}"
         known = [(self.train.verdict, _LEARNS), (self.gap.verdict, _GENERALISES)]
         return ", ".join(words[verdict] for verdict, words in known if verdict in words) or "undecided"
 

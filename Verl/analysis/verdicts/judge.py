@@ -18,7 +18,7 @@ from Verl.analysis import stats
 from Verl.analysis.verdicts.pairing import Pairing, scores_on
 
 if TYPE_CHECKING:
-    from Verl.statistics.compare import Comparison as Found
+    from Verl.statistics.compare import ArmComparison
 
 MARGIN = 0.02  # the largest difference of Pass@1 that does not matter, unless a study says otherwise
 MARGIN_HELP = f"differences of at most this count as equivalent (default: {MARGIN:g})"
@@ -45,7 +45,7 @@ class Verdict:
         family: comparisons of the family. margin: for "equivalent". note: what a reader must know of it, or empty.
     """
 
-    found: Found
+    found: ArmComparison
     family: int
     margin: float
     note: str = ""
@@ -107,7 +107,7 @@ def table_of(group: Sequence[Pairing], reference: str) -> dict[str, np.ndarray]:
     return table
 
 
-def _said(found: Found, apart: str) -> str:
+def _said(found: ArmComparison, apart: str) -> str:
     """The notes of ``compare_with`` that do not only count seeds, which the sentences name themselves."""
     counted = ("seed number", "compared over", "seed(s) that the reference lacks")
     notes = [part for part in found.note.split("; ") if part and not any(text in part for text in counted)]

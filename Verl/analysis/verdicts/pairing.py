@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from Verl.analysis.runs.files import LEDGER
+from Verl.analysis.runs.run_file import LEDGER
 from Verl.analysis.runs.table import Runs, evaluation_files, question_samples
 
 START = "its start"

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import Runs, points_of
 from Verl.analysis.verdicts.compare import study_family
 from Verl.analysis.verdicts.judge import MARGIN, Key
@@ -24,7 +24,7 @@ from Verl.analysis.verdicts.pairing import START
 from Verl.statistics.saturation import FEWEST, Fit, Refusal, fit_curve
 
 if TYPE_CHECKING:
-    from Verl.statistics.compare import Comparison as Found
+    from Verl.statistics.compare import ArmComparison
 
 FITTED = (TEST, "train/pass@1", "train/reward_mean")  # the first that a pair logs often enough
 _SHARE = re.compile(r"/(pass@\d+|flexible|format)$")
@@ -75,15 +75,15 @@ class FitComparison:
     pair: str
     arm: str
     base_line: str
-    asymptote: Found | None = None
-    midpoint: Found | None = None
+    asymptote: ArmComparison | None = None
+    midpoint: ArmComparison | None = None
     why_not: str = ""
 
     @property
     def words(self) -> str:
         """The verdict: "learns faster", "ends higher", both, or what is not shown."""
         if self.asymptote is None:
-            return f"cannot be told: {self.why_not}"
+            return f"cannot be compared: {self.why_not}"
         speed = {"worse": "learns faster", "better": "learns slower"}.get(self.midpoint.verdict)
         end = {"better": "ends higher", "worse": "ends lower", "equivalent": "ends alike"}.get(self.asymptote.verdict)
         return ", ".join(word for word in (speed, end) if word) or "undecided"
@@ -158,7 +158,9 @@ def _table(fits: list[ArmFit], seeds: tuple[int, ...], name: str) -> dict[str, n
     return found
 
 
-def _compared(base: ArmFit, fits: list[ArmFit], margin: float | None, alpha: float) -> dict[str, tuple[Found, Found]]:
+def _compared(
+    base: ArmFit, fits: list[ArmFit], margin: float | None, alpha: float
+) -> dict[str, tuple[ArmComparison, ArmComparison]]:
     """Arm -> what is found of the asymptote and of the log midpoint; of arms that share a seed with the reference."""
     able = [base, *(one for one in fits if set(one.seeds) & set(base.seeds))]
     tables = [_table(able, base.seeds, name) for name in ("asymptote_SX", "log_midpoint_SX")]
@@ -199,11 +201,11 @@ def study_fits(
         apart = {arm: runs.stands_for(pair, arm) for arm in arms if runs.stands_for(pair, arm) != runs.stands_for(pair, base)}
         able = [fits[pair, one] for one in dict.fromkeys(apart.values()) if _able(fits[pair, one]) and one != base]
         share = is_share(metrics[pair])
-        told = _compared(reference, able, margin if share else None, alpha) if able and _able(reference) else {}
+        compared = _compared(reference, able, margin if share else None, alpha) if able and _able(reference) else {}
         for arm in arms:
             leader = apart.get(arm, base)
-            if leader in told:
-                found[pair, arm, base] = FitComparison(pair, arm, base, *told[leader])
+            if leader in compared:
+                found[pair, arm, base] = FitComparison(pair, arm, base, *compared[leader])
             else:
                 same = "their logs are identical" if arm not in apart else _why_not(fits[pair, arm], reference)
                 found[pair, arm, base] = FitComparison(pair, arm, base, why_not=same)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.stats import seed_interval
 from Verl.analysis.verdicts.compare import gains, study_verdicts, verdicts
@@ -56,8 +56,8 @@ def _row(table: pd.DataFrame, pair: str, arm: str, marginal, gain, same_as: str)
     row |= {"final": final.mean(), "final_low": low, "final_high": high, "best": means.max()}
     row |= {"best_step": int(means.idxmax()), "gain": row["final"] - row["start"]}
     row |= _columns("gain", gain)
-    told = marginal is not None and marginal.judged is not None
-    row["marginal_gain"] = marginal.judged.found.difference if told else np.nan
+    judged = marginal is not None and marginal.judged is not None
+    row["marginal_gain"] = marginal.judged.found.difference if judged else np.nan
     row |= _columns("marginal_gain", marginal)
     row["disputed"] = marginal is not None and marginal.disputed()
     row["verdict"] = verdict_words(marginal) if marginal is not None and marginal.verdict else ""

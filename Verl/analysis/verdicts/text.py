@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.style import arm_label
+from Verl.analysis.verdicts.comparison import Comparison
 from Verl.statistics import VERDICTS
-
-if TYPE_CHECKING:
-    from Verl.analysis.verdicts.comparison import Comparison
 
 
 def number(x: float) -> str:
@@ -61,7 +58,7 @@ def _difference(c: Comparison) -> float:
 
 
 def verdict_words(c: Comparison, at_length: bool = False) -> str:
-    """The verdict as a reader is told it: "equivalent within ±0.02"."""
+    """The verdict in words: "equivalent within ±0.02"."""
     if c.verdict == "equivalent":
         return f"equivalent within ±{c.judged.margin:g}"
     if c.verdict in ("better", "worse"):
@@ -180,7 +177,7 @@ def _not_comparable(missing_ones: Sequence[Comparison]) -> str:
         for c in missing_ones
         if c.why_not != no_run(c.arm)
     ]
-    return f"{missing_ones[0].pair}: cannot be told: {'; '.join(reasons)}."
+    return f"{missing_ones[0].pair}: cannot be compared: {'; '.join(reasons)}."
 
 
 def _said_of(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -192,9 +189,9 @@ def headline(comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
     """The shortest form of ``conclusion``: every difference with its interval, then its verdict."""
     tested = _said_of(comparisons)
     if not tested:
-        return "Cannot be told yet." if comparisons else ""
+        return "Nothing can be compared yet." if comparisons else ""
     missing = sum(c.verdict is None for c in comparisons)
-    left_out = f"; {missing} cannot be told" if missing else ""
+    left_out = f"; {missing} cannot be compared" if missing else ""
     against = _compared_with(tested)
     text = f"{against}: " if against else ""
     text += f"{_sorted_out(tested, with_p=False)}{left_out}.{''.join(_identical(c) for c in tested)}"
@@ -210,8 +207,8 @@ def conclusion(comparisons: Sequence[Comparison], metric: str = TEST, alpha: flo
     missing_ones = [c for c in comparisons if c.verdict is None]
     within = [c for c in tested if c.verdict == "undecided"]
     if len(tested) < 2:
-        told = " ".join(c.sentence for c in tested) + _would_be_found(within, alpha)
-        return f"{told} {_not_comparable(missing_ones)}".strip()
+        sentences = " ".join(c.sentence for c in tested) + _would_be_found(within, alpha)
+        return f"{sentences} {_not_comparable(missing_ones)}".strip()
     n = _span([_n(c) for c in tested])
     where = _span([_measured(c, metric) for c in tested])
     many = sorted({c.judged.family for c in tested if c.judged is not None})

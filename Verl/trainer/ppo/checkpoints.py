@@ -13,7 +13,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,18 +25,23 @@ from Verl.trainer import full_disk
 from Verl.trainer.best import VALIDATION, best_trained
 from Verl.trainer.ppo.checkpoint_files import STATE as _STATE
 from Verl.trainer.ppo.checkpoint_files import checkpoint_steps
-
-if TYPE_CHECKING:
-    from Verl.trainer.ppo.ray_trainer_base import RayTrainer
+from Verl.trainer.ppo.evaluation import Evaluator
+from Verl.trainer.ppo.served_trainer import ServedTrainer
 
 _RANDOM, _RANDOM_BEFORE = "driver_random.json", "driver_random.pt"
 _TRACKER = "latest_checkpointed_iteration.txt"  # verl's name for "which one is newest"
 
 
+class EvaluatedTrainer(ServedTrainer, Protocol):
+    """A trainer that evaluates: after a resume its evaluator leaves out what the log has already."""
+
+    evaluator: Evaluator
+
+
 class Checkpoints:
     """Saves and loads the checkpoints of one trainer under `trainer.default_local_dir`."""
 
-    def __init__(self, trainer: "RayTrainer"):
+    def __init__(self, trainer: EvaluatedTrainer):
         self.trainer, self.folder = trainer, Path(trainer.config.trainer.default_local_dir)
         self._pending: Callable[[], None] | None = None
 

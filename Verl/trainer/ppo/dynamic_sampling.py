@@ -75,16 +75,16 @@ class DynamicSampler:
         if partition_id != PARTITION:
             return self._buffer.sample(global_steps, partition_id, batch_size)
         limit = self._questions if self._batches <= 0 else min(self._questions, self._batches * batch_size)
-        pool, drawn, asked, metrics = _Pool(), 0, batch_size, {}
+        pool, drawn, requested, metrics = _Pool(), 0, batch_size, {}
         while True:
-            batch, more = self._buffer.sample(global_steps, partition_id, asked)
+            batch, more = self._buffer.sample(global_steps, partition_id, requested)
             metrics |= more
             self._add(pool, batch)
-            drawn += asked
-            asked = min(batch_size - len(pool.varying), limit - drawn)
-            if asked <= 0:
+            drawn += requested
+            requested = min(batch_size - len(pool.varying), limit - drawn)
+            if requested <= 0:
                 break
-            self._refill(asked)
+            self._refill(requested)
         if not pool.varying and drawn >= self._questions:
             raise RunStopped(
                 f"step {global_steps}: algorithm.filter_groups.metric={self._metric} is the same for all responses to each "

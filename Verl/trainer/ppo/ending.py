@@ -4,19 +4,24 @@ verl evaluates and saves at the step that `total_training_steps` names (verl 0.9
 otherwise gets here what it would lack: the evaluation of every set that its last line does not have, and a checkpoint.
 """
 
-from typing import TYPE_CHECKING
+
+from typing import Protocol
 
 from Verl.trainer.best import VALIDATION, best_trained, evaluations_since
 from Verl.trainer.interruption import REQUEST, Interrupted
+from Verl.trainer.ppo.checkpoints import Checkpoints, EvaluatedTrainer
 
-if TYPE_CHECKING:
-    from Verl.trainer.ppo.ray_trainer_base import RayTrainer
+
+class SavedTrainer(EvaluatedTrainer, Protocol):
+    """A trainer that also writes checkpoints."""
+
+    checkpoints: Checkpoints
 
 
 class Ending:
     """Decides which step of one trainer is the last, and sees to it that it is evaluated and saved."""
 
-    def __init__(self, trainer: "RayTrainer"):
+    def __init__(self, trainer: SavedTrainer):
         self.trainer = trainer
 
     def limit_to_epochs(self) -> None:

@@ -36,7 +36,7 @@ class Size:
     """The number that an arm's name holds behind its queries and rollouts."""
 
     key: str  # the setting
-    word: str  # the cell's entry in study.yaml
+    word: str  # the arm's entry in study.yaml
     mark: str  # stands before the number in a label
     drawn: bool  # whether it counts responses per query that are drawn and scored beside the trained ones
 
@@ -56,7 +56,7 @@ class Estimator:
         label: its name in figures and sentences; empty: `name`.
         title: the first words of its scripts' headers; empty: `label`.
         signal: what trains, for the headers: "the mean reward of its query's rollouts as the signal". {extra} and {window}
-            stand for the cell's numbers.
+            stand for the arm's numbers.
         size: the last number of its arms' names.
         divides_by_std: whether `algorithm.norm_adv_by_std_in_grpo` is read.
         discounts: whether `algorithm.gamma` is read.

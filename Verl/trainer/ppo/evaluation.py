@@ -14,7 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import transfer_queue as tq
@@ -27,18 +27,16 @@ from Verl.reward.parts import means as part_means
 from Verl.seeds import derive
 from Verl.statistics.questions import pass_at_k
 from Verl.trainer.benchmarks import benchmarks, files_of
-from Verl.trainer.conditions import DRAWS_FINAL_SAMPLES
+from Verl.trainer.ppo.conditions import DRAWS_FINAL_SAMPLES
 from Verl.trainer.ppo.generation_records import GenerationRecords
 from Verl.trainer.ppo.rollouts import Rollouts
-
-if TYPE_CHECKING:
-    from Verl.trainer.ppo.ray_trainer_base import RayTrainer
+from Verl.trainer.ppo.served_trainer import ServedTrainer
 
 PARTITION = "val"
 
 
 @dataclass(frozen=True)
-class QuestionSet:
+class EvaluationSet:
     """Questions that are evaluated together, every `frequency` steps and at both ends."""
 
     name: str
@@ -55,7 +53,7 @@ class QuestionSet:
 class Evaluator:
     """Draws, scores and counts the evaluation responses of one run."""
 
-    def __init__(self, trainer: "RayTrainer"):
+    def __init__(self, trainer: ServedTrainer):
         self.trainer, self.config = trainer, trainer.config
         settings, config = self.config.evaluation, self.config
         test = self._read(config.data.test_files)
@@ -63,10 +61,10 @@ class Evaluator:
         train, validation = trainer.train_dataset, trainer.val_dataset
         self.sets = [
             # The same sample for every arm and seed: it is part of the measure, not of the run.
-            QuestionSet("train", train, _sample(train, settings.train_questions), settings.val_freq),
-            QuestionSet("validation", validation, _first(validation, settings.val_questions), settings.val_freq),
-            QuestionSet("test", test, _first(test, settings.test_questions), config.trainer.test_freq, final_samples(config)),
-            *(QuestionSet(name, one, _first(one, settings.test_questions), config.trainer.test_freq)
+            EvaluationSet("train", train, _sample(train, settings.train_questions), settings.val_freq),
+            EvaluationSet("validation", validation, _first(validation, settings.val_questions), settings.val_freq),
+            EvaluationSet("test", test, _first(test, settings.test_questions), config.trainer.test_freq, final_samples(config)),
+            *(EvaluationSet(name, one, _first(one, settings.test_questions), config.trainer.test_freq)
               for name, one in others.items()),
         ]
         self._record_left_out({"train": train, "validation": validation, "test": test, **others})
@@ -120,7 +118,7 @@ class Evaluator:
         return metrics
 
     def _generate(
-        self, part: QuestionSet, step: int, records: GenerationRecords | None, first: int = 0, count: int | None = None
+        self, part: EvaluationSet, step: int, records: GenerationRecords | None, first: int = 0, count: int | None = None
     ) -> Rollouts:
         """Draws and scores `count` answers a question (None: `val_kwargs.n`), of which `first` is the first's number."""
         batch = collate_fn([part.dataset[row] for row in part.rows])

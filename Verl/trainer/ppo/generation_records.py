@@ -21,12 +21,13 @@ from transfer_queue import KVBatchMeta
 
 from Verl.adapter.nested import rows_of
 from Verl.trainer.ppo.rollouts import Rollouts
+from Verl.trainer.ppo.served_trainer import ServedTrainer
 
 
 class GenerationRecords:
     """Collects one evaluation's generations; `write` hands them on."""
 
-    def __init__(self, trainer: Any):
+    def __init__(self, trainer: ServedTrainer):
         self._trainer = trainer
         self._count = trainer.config.trainer.log_val_generations
         self._folder = trainer.config.trainer.get("validation_data_dir")
@@ -36,7 +37,7 @@ class GenerationRecords:
         """Takes one set's generations.
 
         Args:
-            rows: the places in `dataset` of the questions, in the order in which they were asked.
+            rows: the places in `dataset` of the questions, in the order in which they were generated.
             batch: the generations, still in the queue.
         """
         if not self._count and not self._folder:

@@ -6,7 +6,7 @@ samples". A masked response is in no term of the loss (policy gradient, KL, entr
 in its denominator. Its reward still counts in the statistics of its group, and in a reward history: it says how the query
 fares. (The paper says nothing of that; TRL's `mask_truncated_completions` does the same.)
 
-A response was cut off if its last token is no end token: the limit, and nothing else, ends it then. So what is asked is the
+A response was cut off if its last token is no end token: the limit, and nothing else, ends it then. So the criterion is the
 same on a CPU and with vLLM, whose agent loop does not hand the reason on.
 
 `train_on=right` trains on responses with a reward above 0 alone, as RAFT does, which throws all others away (Xiong et al.

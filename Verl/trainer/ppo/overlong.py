@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from omegaconf import DictConfig
 
-from Verl.trainer.conditions import penalises_length
+from Verl.trainer.ppo.conditions import penalises_length
 from Verl.trainer.ppo.rollouts import Rollouts
 
 

@@ -24,8 +24,8 @@ from verl.workers.utils.padding import response_to_nested
 
 from Verl.adapter.generation import end_tokens
 from Verl.adapter.worker import PolicyWorker
-from Verl.trainer.conditions import FILTERS_GROUPS, updates_once
 from Verl.trainer.ppo import ledger, rollout_correction
+from Verl.trainer.ppo.conditions import FILTERS_GROUPS, updates_once
 from Verl.trainer.ppo.controls import shuffled_rewards
 from Verl.trainer.ppo.dynamic_sampling import DynamicSampler, different_questions
 from Verl.trainer.ppo.estimators import estimators, extra_responses

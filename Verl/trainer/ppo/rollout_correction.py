@@ -19,7 +19,7 @@ from verl.protocol import DataProto
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_add_to_batch
 from verl.workers.utils.padding import response_to_nested
 
-from Verl.trainer.conditions import BYPASSES, corrects_rollouts
+from Verl.trainer.ppo.conditions import BYPASSES, corrects_rollouts
 from Verl.trainer.ppo.loss_mask import LossMask
 
 _WEIGHTS = "rollout_is_weights"

@@ -43,7 +43,7 @@ class Disturbed(Exception):
 
 class TreeCPU:
     """Processor seconds of a process and all that it ever started. What has ended counts as it was last seen: Ray's raylet
-    leaves its children to the system, so nobody is told what they took."""
+    leaves its children to the system, so their processor time is not reported."""
 
     def __init__(self, root: psutil.Process):
         self.root, self.seen = root, {}

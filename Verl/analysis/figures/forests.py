@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from Verl.analysis.figures.any_metric import label_of
 from Verl.analysis.figures.curves import our_style
-from Verl.analysis.figures.forest import Column, Effect, Group, Row, draw_forest
+from Verl.analysis.figures.forest import Column, ForestInterval, Group, Row, draw_forest
 from Verl.analysis.figures.layout import NothingToDraw
-from Verl.analysis.figures.metrics import label_of
-from Verl.analysis.runs.files import TEST, listed
+from Verl.analysis.runs.run_file import TEST, listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.style import arm_label
 from Verl.analysis.verdicts.compare import compare, study_verdicts
@@ -54,7 +54,7 @@ def families(runs: Runs, pairs: Sequence[str] | None) -> Iterator[tuple[Factor, 
 
 
 def _groups(
-    runs: Runs, pairs: Sequence[str], effects_of: Callable[[str, str, str], tuple[Effect | None, ...]]
+    runs: Runs, pairs: Sequence[str], effects_of: Callable[[str, str, str], tuple[ForestInterval | None, ...]]
 ) -> list[Group]:
     """A group per factor and reference. ``effects_of``: (pair, arm, reference) -> an effect per column."""
     groups = []
@@ -71,12 +71,12 @@ def _groups(
     return groups
 
 
-def effect_of(one: Comparison | None) -> Effect | None:
+def effect_of(one: Comparison | None) -> ForestInterval | None:
     """A comparison as it is drawn; None where nothing can be said."""
     if one is None or one.verdict is None:
         return None
     found = one.judged.found
-    return Effect(found.difference, found.low, found.high, found.verdict)
+    return ForestInterval(found.difference, found.low, found.high, found.verdict)
 
 
 def _pairs(runs: Runs, pairs: Sequence[str] | None) -> list[str]:
@@ -131,8 +131,8 @@ def forest_effects(
     notes = [f"{where}, paired by seed; {band}{_SIMULTANEOUS}.", *_missing(runs, of)]
     with our_style():
         figures = draw_forest(groups, columns, title, notes)
-    told = [found[key] for key in keys if found[key].verdict is not None]
-    lines = [one.sentence if verdict_metric else effect_sentence(one, metric) for one in told]
+    known = [found[key] for key in keys if found[key].verdict is not None]
+    lines = [one.sentence if verdict_metric else effect_sentence(one, metric) for one in known]
     return Forest(figures, notes, lines)
 
 
@@ -148,26 +148,26 @@ def _numbers(found, form: str) -> str:
     return f"{found.difference:{form}} ({found.low:{form}} to {found.high:{form}})".replace("-", "\N{MINUS SIGN}")
 
 
-def _log_ratio(one: FitComparison) -> Effect:
+def _log_ratio(one: FitComparison) -> ForestInterval:
     found = one.midpoint
-    return Effect(found.difference, found.low, found.high, found.verdict)
+    return ForestInterval(found.difference, found.low, found.high, found.verdict)
 
 
 def fit_effects(runs: Runs, fits: StudyFits, pair: str, margin: float, title: str = "") -> Forest:
     """What tells "ends higher" from "learns faster": differences of asymptotes, ratios of midpoints, on one pair."""
     metric, share = fits.metric[pair], is_share(fits.metric[pair])
 
-    def effects(pair: str, arm: str, base: str) -> tuple[Effect | None, ...]:
+    def effects(pair: str, arm: str, base: str) -> tuple[ForestInterval | None, ...]:
         one = fits.comparisons.get((pair, arm, base))
         if one is None or one.asymptote is None:
             return None, None
         end = one.asymptote
-        return Effect(end.difference, end.low, end.high, end.verdict), _log_ratio(one)
+        return ForestInterval(end.difference, end.low, end.high, end.verdict), _log_ratio(one)
 
     groups = _groups(runs, [pair], effects)
     of_factors = [key for _, keys in families(runs, [pair]) for key in keys if key[2] != START]
-    told = [fits.comparisons[key] for key in dict.fromkeys(of_factors) if key in fits.comparisons]
-    lines = [fit_sentence(one, fits) for one in told]
+    known = [fits.comparisons[key] for key in dict.fromkeys(of_factors) if key in fits.comparisons]
+    lines = [fit_sentence(one, fits) for one in known]
     if not groups:
         return Forest([], [], lines)
     band, axis = margin if share else None, fits.axis.replace("_", " ")
@@ -221,7 +221,7 @@ def train_test_effects(
         return Forest(draw_forest(groups, columns, title, notes), notes, lines)
 
 
-def _both(one: TrainTest | None) -> tuple[Effect | None, Effect | None]:
+def _both(one: TrainTest | None) -> tuple[ForestInterval | None, ForestInterval | None]:
     return (None, None) if one is None else (effect_of(one.train), effect_of(one.gap))
 
 

@@ -1,4 +1,4 @@
-"""What study.yaml is made of: cells (arms), factors that compare them, pairs that they run on. See that file."""
+"""What study.yaml is made of: arms, factors that compare them, pairs that they run on. See that file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ OVERVIEWS = ("table", "forest", "frontier", "fits", "generalisation")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One arm: an estimator and the sizes of its rollout. `changes` and `expect` are for its scripts' headers."""
+class Arm:
+    """An estimator and the sizes of its rollout. `changes` and `expect` are for its scripts' headers."""
 
     name: str
     estimator: str
@@ -59,17 +59,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Factor:
-    """One design choice: cells that may differ in `keys` only, and what a reader is asked and told about them.
+    """One design choice: arms that may differ in `keys` only, and what the report says about them.
 
     Args:
         name: of its figures and of its section in the report.
         title: of both.
-        keys: that its cells may differ in.
+        keys: that its arms may differ in.
         question: what it asks, in a sentence or two.
-        cells: compared all with all.
-        matched: (arm, the cell that it is compared with).
-        reference: what the report compares every arm with; by default what the first arm is matched to, or the first cell.
-        also: arms that are drawn beside them, as a pattern with a star too: runs of earlier studies that no cell names.
+        arms: compared all with all.
+        matched: (arm, the one that it is compared with).
+        reference: what the report compares every arm with; by default the first arm's partner, or the first arm.
+        also: arms that are drawn beside them, as a pattern with a star too: runs of earlier studies, not declared here.
         axes: keys of AXES that its figures are drawn against.
         from_start: whether each arm is also compared with its own evaluation before training.
         product: what queries x rollouts is held at.
@@ -77,7 +77,7 @@ class Factor:
         source: where the choice is argued about: arXiv numbers, or an address.
         gpu: why a CPU can't answer it; empty where it can.
         trial: settings of the effect check's runs, under which two steps can show the effect.
-        beyond: its cells beyond the published grid; where none of them was run the factor is left out of figures and report.
+        beyond: its arms beyond the published grid; where none of them was run the factor is left out of figures and report.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Factor:
     keys: tuple[str, ...]
     question: str = ""
     reference: str = ""
-    cells: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
     matched: tuple[tuple[str, str], ...] = ()
     also: tuple[str, ...] = ()
     axes: tuple[str, ...] = ("steps",)
@@ -103,54 +103,54 @@ class Factor:
 
     @property
     def members(self) -> list[str]:
-        return list(dict.fromkeys([*self.cells, *(cell for pair in self.matched for cell in pair)]))
+        return list(dict.fromkeys([*self.arms, *(arm for pair in self.matched for arm in pair)]))
 
     @property
     def level(self) -> str | None:
-        """The number that its cells are steps of, if they lie on one scale: "queries" or "rollouts"."""
-        if len(self.cells) < 2 or not set(self.keys) <= {_QUERIES, _ROLLOUTS}:
+        """The number that its arms are steps of, if they lie on one scale: "queries" or "rollouts"."""
+        if len(self.arms) < 2 or not set(self.keys) <= {_QUERIES, _ROLLOUTS}:
             return None
         return "queries" if _QUERIES in self.keys else "rollouts"
 
     def comparisons(self, members: Iterable[str]) -> list[tuple[str, str]]:
-        """The pairs of cells to compare among those that are there."""
+        """The pairs of arms to compare among those that are there."""
         there = set(members)
-        pairs = [*combinations(self.cells, 2), *self.matched]
+        pairs = [*combinations(self.arms, 2), *self.matched]
         return [pair for pair in pairs if there.issuperset(pair)]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A model on a data set, and the cells that have a script there.
+    """A model on a data set, and the arms that have a script there.
 
-    Any other cell runs there as well, without a script, except the `excluded` ones: what the data or the machine can't have.
+    Any other arm runs there as well, without a script, except the `excluded` ones: what the data or the machine can't have.
     """
 
     name: str
     model: str
     data: str
     machine: str
-    cells: tuple[str, ...]
+    arms: tuple[str, ...]
     stands_for: dict[str, dict[str, str]] = field(default_factory=dict, hash=False)
     excluded: frozenset[str] = frozenset()
 
-    def with_cells(self, names: Iterable[str]) -> Pair:
-        """The pair with these cells too, as far as they can run there."""
+    def with_arms(self, names: Iterable[str]) -> Pair:
+        """The pair with these arms too, as far as they can run there."""
         further = [name for name in names if name not in self.excluded]
-        return replace(self, cells=tuple(dict.fromkeys([*self.cells, *further])))
+        return replace(self, arms=tuple(dict.fromkeys([*self.arms, *further])))
 
     def members(self, factor: Factor) -> dict[str, str]:
-        """Published cell: the cell of this pair that runs in its place, for the cells of a factor that are here."""
-        scaled = {published: cell for cell, published in self.stands_for.get(factor.name, {}).items()}
-        here = {cell: scaled.get(cell, cell) for cell in factor.members}
-        return {published: cell for published, cell in here.items() if cell in self.cells}
+        """Published arm: the arm of this pair that runs in its place, for the arms of a factor that are here."""
+        scaled = {published: arm for arm, published in self.stands_for.get(factor.name, {}).items()}
+        here = {arm: scaled.get(arm, arm) for arm in factor.members}
+        return {published: arm for published, arm in here.items() if arm in self.arms}
 
     def comparisons(self, factor: Factor) -> list[tuple[str, str]]:
-        """The cells of this pair that a factor compares."""
+        """The arms of this pair that a factor compares."""
         members = self.members(factor)
         return [(members[a], members[b]) for a, b in factor.comparisons(members)]
 
     def compared(self, factor: Factor) -> list[str]:
-        """The same, each cell once; of a factor that is one cell, this."""
-        two_by_two = [cell for two in self.comparisons(factor) for cell in two]
+        """The same, each arm once; of a factor that is one arm, this."""
+        two_by_two = [arm for two in self.comparisons(factor) for arm in two]
         return list(dict.fromkeys(two_by_two)) if len(factor.members) > 1 else list(self.members(factor).values())

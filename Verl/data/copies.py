@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from Verl.data.schema import normalise_question
 
 
-class Place(NamedTuple):
+class RowPlace(NamedTuple):
     """A row of a file; `row` counts from 1."""
 
     file: str
@@ -33,15 +33,15 @@ class Twice(NamedTuple):
     """How many rows ask again what an earlier row (or another set) asks, and the first such pair."""
 
     count: int
-    first: Place
-    same_as: Place
+    first: RowPlace
+    same_as: RowPlace
 
 
 @dataclass
-class QuestionSet:
+class SplitContents:
     """The questions of one split, over all its files, in order."""
 
-    places: list[Place] = field(default_factory=list)
+    places: list[RowPlace] = field(default_factory=list)
     identities: list[tuple[str, int]] = field(default_factory=list)  # (data source, index)
     prompts: list[str] = field(default_factory=list)  # normalised
     bare: list[str | None] = field(default_factory=list)  # normalised; None: not given
@@ -53,14 +53,14 @@ class QuestionSet:
         return list(zip(self.prompts, self.bare, strict=True))
 
 
-def read_questions(files: Sequence[str | Path]) -> QuestionSet:
+def read_questions(files: Sequence[str | Path]) -> SplitContents:
     """The questions of parquet files that `schema.check_parquet` has passed."""
-    found = QuestionSet()
+    found = SplitContents()
     for name in files:
         table = pq.ParquetFile(name).read(columns=["data_source", "prompt", "extra_info"], use_threads=False)
         extra = table["extra_info"].combine_chunks()
         sources = table["data_source"].to_pylist()
-        found.places += [Place(str(name), row) for row in range(1, table.num_rows + 1)]
+        found.places += [RowPlace(str(name), row) for row in range(1, table.num_rows + 1)]
         found.identities += list(zip(sources, pc.struct_field(extra, "index").to_pylist(), strict=True))
         found.prompts += [normalise_question(text) for text in _prompt_texts(table["prompt"])]
         found.bare += _bare(extra)
@@ -79,30 +79,30 @@ def _bare(extra: pa.StructArray) -> list[str | None]:
     return [normalise_question(text) if isinstance(text, str) and text.strip() else None for text in texts]
 
 
-def shared_identity(questions: QuestionSet) -> tuple[Place, Place] | None:
+def shared_identity(questions: SplitContents) -> tuple[RowPlace, RowPlace] | None:
     """The first two rows of one split that carry one (data source, index), by which histories and pairs are kept."""
-    seen: dict[tuple[str, int], Place] = {}
+    seen: dict[tuple[str, int], RowPlace] = {}
     for identity, place in zip(questions.identities, questions.places, strict=True):
         if (first := seen.setdefault(identity, place)) is not place:
             return first, place
     return None
 
 
-def copies(questions: QuestionSet) -> Twice | None:
+def copies(questions: SplitContents) -> Twice | None:
     """The rows that ask what an earlier row of the same split asks."""
     return _again(questions, {})
 
 
-def overlap(questions: QuestionSet, held_out: QuestionSet) -> Twice | None:
+def overlap(questions: SplitContents, held_out: SplitContents) -> Twice | None:
     """The rows of `questions` that ask what a row of `held_out` asks."""
-    known: dict[str, Place] = {}
+    known: dict[str, RowPlace] = {}
     for texts, place in zip(held_out.contents(), held_out.places, strict=True):
         for text in texts:
             known.setdefault(text, place)
     return _again(questions, known, fixed=True)
 
 
-def _again(questions: QuestionSet, known: dict[str, Place], fixed: bool = False) -> Twice | None:
+def _again(questions: SplitContents, known: dict[str, RowPlace], fixed: bool = False) -> Twice | None:
     count, pair = 0, None
     for texts, place in zip(questions.contents(), questions.places, strict=True):
         earlier = next((known[text] for text in texts if text in known), None)

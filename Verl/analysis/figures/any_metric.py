@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis.figures.curves import Panel
-from Verl.analysis.runs.files import LEDGER
+from Verl.analysis.runs.run_file import LEDGER
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.analysis.stats import seed_interval
 

@@ -121,7 +121,7 @@ def _check_truths(truths: pa.Array, sources: pa.Array, file: str, remedy: str) -
             continue
         seen.add(pair)
         try:
-            score_fully(pair[0], "", pair[1])  # an empty response: the truth is read, and math-verify not asked
+            score_fully(pair[0], "", pair[1])  # an empty response: the truth is read, and math-verify not called
         except ValueError:
             what = f"is {pair[1]!r}, which the scorer of {pair[0]} can't read"
             raise DataError(f"{file}: row {row + 1}, field 'reward_model.ground_truth' {what}; {remedy}") from None

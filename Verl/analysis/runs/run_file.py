@@ -86,13 +86,13 @@ def arm_numbers(arm: str) -> dict[str, int] | None:
 
     ``onerpo_B_n_m`` generates n + m rollouts a query and trains on n.
     """
-    told = parse_arm(arm)
-    if told is None:
+    parsed = parse_arm(arm)
+    if parsed is None:
         return None
-    size = size_of(told.estimator)
-    extra = told.size or 0 if size is not None and size.drawn else 0
-    trained = told.queries * told.rollouts
-    return {"queries": told.queries, "trained": trained, "generated": trained + told.queries * extra}
+    size = size_of(parsed.estimator)
+    extra = parsed.size or 0 if size is not None and size.drawn else 0
+    trained = parsed.queries * parsed.rollouts
+    return {"queries": parsed.queries, "trained": trained, "generated": trained + parsed.queries * extra}
 
 
 def _identify(name: str, folder: Path) -> tuple[dict, str | None, list[str]]:
@@ -101,16 +101,16 @@ def _identify(name: str, folder: Path) -> tuple[dict, str | None, list[str]]:
     identity = dict.fromkeys(IDENTITY) | known | {"run": name, "status": "unknown"}
     path = folder / name / "run.json"
     try:
-        told = json.loads(read_text(path))
-        if not isinstance(told, dict):
+        recorded = json.loads(read_text(path))
+        if not isinstance(recorded, dict):
             raise ValueError("not an object")
         for key in IDENTITY[1:]:
-            if known.get(key) is not None and told.get(key) not in (None, known[key]):
-                faults.append(f"run.json says {key} {told[key]!r}, the name says {known[key]!r}; run.json counts")
-        if told.get("seed") is not None:
-            told["seed"] = int(told["seed"])
-        identity |= {key: told[key] for key in IDENTITY[1:] if told.get(key) is not None}
-        reason = told.get("reason")
+            if known.get(key) is not None and recorded.get(key) not in (None, known[key]):
+                faults.append(f"run.json says {key} {recorded[key]!r}, the name says {known[key]!r}; run.json counts")
+        if recorded.get("seed") is not None:
+            recorded["seed"] = int(recorded["seed"])
+        identity |= {key: recorded[key] for key in IDENTITY[1:] if recorded.get(key) is not None}
+        reason = recorded.get("reason")
     except FileNotFoundError:
         faults.append("has no run.json; arm, pair and seed are taken from the name")
     except (OSError, ValueError, TypeError) as error:

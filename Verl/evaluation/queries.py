@@ -19,7 +19,7 @@ Key = tuple[str, int]  # (data source, index): what a question is known by, in r
 
 
 @dataclass(frozen=True)
-class Question:
+class EvaluationQuery:
     """One row of a prepared set."""
 
     data_source: str
@@ -32,7 +32,7 @@ class Question:
         return self.data_source, self.index
 
 
-def read_questions(path: Path, limit: int | None, any_source: bool = False) -> list[Question]:
+def read_questions(path: Path, limit: int | None, any_source: bool = False) -> list[EvaluationQuery]:
     """The first `limit` rows of a prepared file, all of them checked.
 
     Args:
@@ -47,7 +47,7 @@ def read_questions(path: Path, limit: int | None, any_source: bool = False) -> l
 
     table = pq.read_table(path, columns=["data_source", "prompt", "reward_model", "extra_info"]).slice(0, limit)
     return [
-        Question(
+        EvaluationQuery(
             data_source=row["data_source"],
             index=int(row["extra_info"]["index"]),
             messages=[{"role": turn["role"], "content": turn["content"]} for turn in row["prompt"]],
@@ -67,8 +67,8 @@ def fingerprint(path: Path) -> str:
 
 
 def encode(
-    questions: Sequence[Question], tokenizer: Any, max_prompt_length: int, template: Mapping[str, str]
-) -> tuple[list[tuple[Question, list[int]]], list[Question]]:
+    questions: Sequence[EvaluationQuery], tokenizer: Any, max_prompt_length: int, template: Mapping[str, str]
+) -> tuple[list[tuple[EvaluationQuery, list[int]]], list[EvaluationQuery]]:
     """(questions with their prompt's token ids, questions left out because that prompt is too long).
 
     The prompt is verl's: the chat template around the messages, generation prompt included; `template` holds values

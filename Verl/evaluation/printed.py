@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from Verl.evaluation.compare import Comparison
+from Verl.evaluation.compare import ModelComparison
 from Verl.evaluation.metrics import RULES
 from Verl.wording import duration
 
@@ -20,7 +20,7 @@ _PERCENT = 100
 _QUIET_SECONDS = 30.0  # within a batch, a line this often
 
 
-class Progress:
+class EvaluationProgress:
     """A line per finished batch, and within one that takes long. `left` is taken from this session's batches, not from
     those done before; within the first it is an upper bound, as if every response grew to its limit."""
 
@@ -113,7 +113,7 @@ def _facts(counts: dict[str, Any], settings: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def show_comparison(console: Console, other: str, comparisons: Sequence[Comparison]) -> None:
+def show_comparison(console: Console, other: str, comparisons: Sequence[ModelComparison]) -> None:
     """The paired tests against another evaluation."""
     console.print(f"\nagainst {other}, on the same questions", style="italic", highlight=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

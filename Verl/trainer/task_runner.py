@@ -55,11 +55,11 @@ def set_environment(config: DictConfig) -> None:
 
 
 def stop_ray() -> None:
-    """End what `Runner` has started of Ray."""
+    """End what `InProcessRunner` has started of Ray."""
     own_ray.stop()
 
 
-class Runner:
+class InProcessRunner:
     """The order of verl's own TaskRunner (verl 0.9.1, verl/trainer/main_ppo.py), in this process."""
 
     def __init__(self, config: DictConfig, algorithm: str, run_log: RunLog):

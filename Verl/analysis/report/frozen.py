@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from Verl.analysis.runs import packed
-from Verl.analysis.runs.files import TEST
+from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.verdicts.compare import compare
 from Verl.analysis.verdicts.comparison import Comparison
@@ -89,5 +89,5 @@ def declared_part(runs: Runs, result_dir: Path, margin: float, path: Path | None
 
 def exploratory(found: Sequence[Comparison], part: Declared | None) -> int:
     """How many of a study's verdicts were not declared."""
-    told = [one for one in found if one.verdict is not None and one.counted_as is None]
-    return sum(part is None or not part.covers(one) for one in told)
+    known = [one for one in found if one.verdict is not None and one.counted_as is None]
+    return sum(part is None or not part.covers(one) for one in known)

@@ -1,12 +1,12 @@
-"""The texts of `design.py`: tables of cells, differences and costs. Lines are returned, never printed."""
+"""The texts of `design.py`: tables of arms, differences and costs. Lines are returned, never printed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from Verl.design.declared import Cell, Pair, Study, script_name
-from Verl.design.differences import Difference, explaining, single_key
+from Verl.design.declared import Arm, Pair, Study, script_name
+from Verl.design.differences import KeyDifference, explaining, single_key
 from Verl.study import plan
 from Verl.study.measured import seconds_per_evaluated, seconds_per_response
 from Verl.study.shipped import Prepared
@@ -21,7 +21,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 
 def show(study: Study, pairs: Sequence[Pair]) -> list[str]:
-    """Factors with their questions and cells, then how many scripts each pair has."""
+    """Factors with their questions and arms, then how many scripts each pair has."""
     lines = [f"base line: {study.base_line}", ""]
     for factor in study.factors.values():
         lines += [f"{factor.name}: {factor.title}", f"  {factor.question}"]
@@ -32,16 +32,16 @@ def show(study: Study, pairs: Sequence[Pair]) -> list[str]:
         lines += [f"  needs a GPU: {factor.gpu}"] if factor.gpu else []
         for pair in pairs:
             members = pair.members(factor)
-            texts = [cell if cell == name else f"{cell} (for {name})" for name, cell in members.items()]
+            texts = [arm if arm == name else f"{arm} (for {name})" for name, arm in members.items()]
             if pair.compared(factor):
                 lines.append(f"  {pair.name}: {', '.join(texts)}")
-    lines += ["", *table(("pair", "cells"), [(pair.name, len(pair.cells)) for pair in pairs])]
+    lines += ["", *table(("pair", "arms"), [(pair.name, len(pair.arms)) for pair in pairs])]
     if len(pairs) == 1:
-        lines += ["", *(f"Running-Bash/{script_name(cell, pairs[0].name)}" for cell in pairs[0].cells)]
+        lines += ["", *(f"Running-Bash/{script_name(arm, pairs[0].name)}" for arm in pairs[0].arms)]
     return lines
 
 
-def difference(study: Study, found: list[Difference], a: tuple[Cell, Pair], b: tuple[Cell, Pair]) -> list[str]:
+def difference(study: Study, found: list[KeyDifference], a: tuple[Arm, Pair], b: tuple[Arm, Pair]) -> list[str]:
     """The keys that differ, and whether that is one factor."""
     first, second = f"{a[0].name} on {a[1].name}", f"{b[0].name} on {b[1].name}"
     if not found:
@@ -61,55 +61,55 @@ def difference(study: Study, found: list[Difference], a: tuple[Cell, Pair], b: t
     return lines
 
 
-class Plan:
-    """The cost of chosen cells of one pair."""
+class CostPlan:
+    """The cost of chosen arms of one pair."""
 
-    def __init__(self, study: Study, pair: Pair, prepared: Sequence[tuple[Cell, Prepared]], options: Mapping[str, Any]):
+    def __init__(self, study: Study, pair: Pair, prepared: Sequence[tuple[Arm, Prepared]], options: Mapping[str, Any]):
         """options: steps, seeds, result_dir, machine (as study.yaml's entry), detectable (the same), seed_std (whether the
-        user gave it), reference (what the cells are compared with; default: the base line)."""
+        user gave it), reference (what the arms are compared with; default: the base line)."""
         self.study, self.pair, self.options = study, pair, options
         self.size = memory.ModelSize.of(study.models[pair.model])
         self.questions = study.data[pair.data]
         self.machine = options["machine"]
         self.measured = seconds_per_response(options["result_dir"], pair.name)
-        self.rows = [(cell, *self._cost(cell, one)) for cell, one in prepared]
+        self.rows = [(arm, *self._cost(arm, one)) for arm, one in prepared]
         self.samples = plan.samples_at_the_ends(prepared[0][1].config) if prepared else 1
 
-    def _cost(self, cell: Cell, one: Prepared) -> tuple[plan.Workload, memory.Memory | None, plan.Hours | None]:
+    def _cost(self, arm: Arm, one: Prepared) -> tuple[plan.Workload, memory.Memory | None, plan.Hours | None]:
         work = plan.workload(one.config, self.questions, self.options["steps"])
         found, machine = None, self.machine
         if "memory_gib" in machine:
             found = memory.memory(self.size, one.config, machine["memory_gib"], machine["reserve_gib"])
-        if own := seconds_per_response(self.options["result_dir"], self.pair.name, cell.name):
-            return work, found, plan.measured_hours(work, own[0], self._per_evaluated(cell.name))
+        if own := seconds_per_response(self.options["result_dir"], self.pair.name, arm.name):
+            return work, found, plan.measured_hours(work, own[0], self._per_evaluated(arm.name))
         if self.measured:
-            return work, found, plan.measured_hours(work, self.measured[0], self._per_evaluated(cell.name))
+            return work, found, plan.measured_hours(work, self.measured[0], self._per_evaluated(arm.name))
         if found is None or "bandwidth_gb_s" not in machine:
             return work, found, None
         at_once = max(1, min(found.at_once, one.config.actor_rollout_ref.rollout.max_num_seqs))
         return work, found, plan.reckoned_hours(self.size, work, at_once, machine)
 
-    def _per_evaluated(self, cell: str) -> float | None:
-        """Seconds per evaluated response: of the cell's runs, else of the pair's."""
-        for name in (cell, "*"):
+    def _per_evaluated(self, arm: str) -> float | None:
+        """Seconds per evaluated response: of the arm's runs, else of the pair's."""
+        for name in (arm, "*"):
             if found := seconds_per_evaluated(self.options["result_dir"], self.pair.name, name):
                 return found[0]
         return None
 
     def too_small(self) -> list[str]:
-        """A sentence per cell that does not fit the machine."""
+        """A sentence per arm that does not fit the machine."""
         sentences = [memory.too_small(f"{c.name} on {self.pair.name}", found) for c, _, found, _ in self.rows if found]
         return [sentence for sentence in sentences if sentence]
 
     @property
     def hours(self) -> float | None:
-        """Of all cells and seeds; None if a cell's are not known."""
+        """Of all arms and seeds; None if an arm's are not known."""
         known = [hours.total for _, _, _, hours in self.rows if hours]
         return sum(known) * self.options["seeds"] if len(known) == len(self.rows) else None
 
     @property
     def per_100_steps(self) -> float:
-        """Hours of 100 steps of one seed of every cell, evaluation apart."""
+        """Hours of 100 steps of one seed of every arm, evaluation apart."""
         return sum(_per_100(work, hours) for _, work, _, hours in self.rows if hours)
 
     def lines(self) -> list[str]:
@@ -122,19 +122,19 @@ class Plan:
         return [*lines, *self._totals(), "", *self._memory_lines(), *self._hours_lines(), "", *self._resolution()]
 
     def _head(self) -> tuple[str, ...]:
-        return ("cell", "steps", "queries", "responses/step", "tokens <=", "GiB", "at once", "hours", "h/100 steps")
+        return ("arm", "steps", "queries", "responses/step", "tokens <=", "GiB", "at once", "hours", "h/100 steps")
 
-    def _row(self, cell: Cell, work: plan.Workload, found: memory.Memory | None, hours: plan.Hours | None) -> tuple:
+    def _row(self, arm: Arm, work: plan.Workload, found: memory.Memory | None, hours: plan.Hours | None) -> tuple:
         per_100 = _per_100(work, hours) if hours else None
         return (
-            cell.name, work.steps, work.steps * work.queries, work.responses, _big(work.tokens),
+            arm.name, work.steps, work.steps * work.queries, work.responses, _big(work.tokens),
             f"{found.peak:.1f}{'' if found.fits else ' (!)'}" if found else "-", found.at_once if found else "-",
             _hours(hours.total if hours else None), _hours(per_100),
         )  # fmt: skip
 
     def _totals(self) -> list[str]:
         seeds, tokens = self.options["seeds"], sum(work.tokens for _, work, _, _ in self.rows)
-        text = f"all {len(self.rows)} cells x {seeds} seeds: {_big(tokens * seeds)} tokens at most"
+        text = f"all {len(self.rows)} arms x {seeds} seeds: {_big(tokens * seeds)} tokens at most"
         if self.hours is None:
             return [text]
         return [f"{text}, {_hours(self.hours)} hours; each 100 steps of one seed of all: {_hours(self.per_100_steps)} hours "
@@ -144,10 +144,10 @@ class Plan:
         known = [row for row in self.rows if row[2]]
         if not known:
             return []
-        cell, _, found, _ = max(known, key=lambda row: row[2].peak)
+        arm, _, found, _ = max(known, key=lambda row: row[2].peak)
         parts = ("weights", "gradients", "optimizer", "gathered", "logits", "activations", "vllm", "cache")
         return [
-            f"memory of {cell.name}, the largest, in GiB: {', '.join(f'{p} {getattr(found, p):.1f}' for p in parts)}",
+            f"memory of {arm.name}, the largest, in GiB: {', '.join(f'{p} {getattr(found, p):.1f}' for p in parts)}",
             f"  generating {found.generate:.1f}, updating {found.update:.1f}, of {found.total:.1f} "
             f"({self.machine['reserve_gib']:g} of it an allowance for contexts and graphs), formula: Verl/trainer/memory.py",
         ]
@@ -155,32 +155,32 @@ class Plan:
     def _hours_lines(self) -> list[str]:
         hours = next((row[3] for row in self.rows if row[3]), None)
         if hours is None:
-            return [f"hours: {self.pair.name} has no runs yet to measure; run a few steps of a cell first"]
+            return [f"hours: {self.pair.name} has no runs yet to measure; run a few steps of an arm first"]
         if not self.measured:
             return [f"hours: {hours.source}; the formula: Verl/study/plan.py; every response counted as long as it may be"]
         return [f"hours: measured, {_runs(self.measured[1])} of this pair: seconds per response drawn, median over steps and "
-                "runs, at the lengths those runs had; a cell's own runs where it has any"]  # fmt: skip
+                "runs, at the lengths those runs had; an arm's own runs where it has any"]  # fmt: skip
 
     def _resolution(self) -> list[str]:
         """What the study will show, and where the next hours pay."""
         from Verl.study import resolution  # scipy: a second that `show` and `check` do not need
 
         chosen, questions = self.options["detectable"], self.questions["test"]
-        cells = [cell.name for cell, *_ in self.rows]
+        arms = [arm.name for arm, *_ in self.rows]
         base = self.options.get("reference", self.study.base_line)
-        reference = base if base in cells else cells[0]
+        reference = base if base in arms else arms[0]
         found = None
         if not self.options["seed_std"]:
-            found = resolution.measured_noise(self.options["result_dir"], self.pair.name, self.pair.cells, reference)
+            found = resolution.measured_noise(self.options["result_dir"], self.pair.name, self.pair.arms, reference)
         assumed = (
             f"assumed, std over seeds of a difference {chosen['seed_std']:g} and Pass@1 {chosen['pass_at_1']:g} (study.yaml; "
             "--result FOLDER of finished runs measures it, --seed-std sets it)"
         )
         noise, source = found or (resolution.assumed_noise(chosen, questions), assumed)
         size = {"seeds": self.options["seeds"], "samples": self.samples, "questions": questions}
-        lines = resolution.expected(noise, source, arms=max(2, len(cells)), settings=chosen, **size)
+        lines = resolution.expected(noise, source, arms=max(2, len(arms)), settings=chosen, **size)
         if self.hours is None:
-            return [*lines, "where the next hour is best spent, seeds or answers, takes hours: run a few steps of a cell first"]
+            return [*lines, "where the next hour is best spent, seeds or answers, takes hours: run a few steps of an arm first"]
         each = [(hours.evaluate / work.evaluated if work.evaluated else 0.0, work, hours) for _, work, _, hours in self.rows]
         further = sum(pace * work.further for pace, work, _ in each)
         total = sum(hours.total for *_, hours in each)
@@ -193,7 +193,7 @@ class Plan:
         return lines
 
 
-def whole_study(plans: Sequence[Plan]) -> list[str]:
+def whole_study(plans: Sequence[CostPlan]) -> list[str]:
     """A line for all pairs together."""
     runs = sum(len(one.rows) * one.options["seeds"] for one in plans)
     tokens = sum(work.tokens * one.options["seeds"] for one in plans for _, work, _, _ in one.rows)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from Verl.analysis.runs.files import RunFile, read_run
+from Verl.analysis.runs.run_file import RunFile, read_run
 from Verl.errors import UserError
 from Verl.trainer.benchmarks import SPLITS, evaluated_sets
 from Verl.trainer.run_folder import going_on
@@ -25,7 +25,7 @@ _TOTAL = re.compile(r"^  total_training_steps: (\d+)\s*$", re.MULTILINE)
 QUIET = 60.0  # seconds after which a run that calls itself running must show that it lives
 
 
-class Curve(NamedTuple):
+class MetricCurve(NamedTuple):
     """(step, value) of one metric where it was logged."""
 
     points: list[tuple[int, float]]
@@ -52,8 +52,8 @@ class RunNow:
     rows: dict[int, dict[str, float]]
     problem: str | None = None
 
-    def curve(self, metric: str) -> Curve:
-        return Curve([(step, row[metric]) for step, row in sorted(self.rows.items()) if metric in row])
+    def curve(self, metric: str) -> MetricCurve:
+        return MetricCurve([(step, row[metric]) for step, row in sorted(self.rows.items()) if metric in row])
 
     def benchmarks(self) -> list[str]:
         """The sets that were evaluated beside train, validation and test."""
@@ -112,8 +112,8 @@ class Looker:
     def _run(self, name: str) -> RunNow:
         jsonl = self.result_dir / f"{name}.jsonl"
         path = jsonl if jsonl.exists() else self.result_dir / f"{name}.log"
-        told = self.result_dir / name / "run.json"
-        stamp = tuple(_stamp(one) for one in (path, told))
+        run_json = self.result_dir / name / "run.json"
+        stamp = tuple(_stamp(one) for one in (path, run_json))
         if name in self._read and self._read[name][0] == stamp and self._read[name][1].status != "running":
             return self._read[name][1]
         run = self._read_now(name, path, max(mark[0] for mark in stamp))

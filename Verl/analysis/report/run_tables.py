@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
-from Verl.analysis.runs.files import TEST, listed
 from Verl.analysis.runs.packed import read_text
+from Verl.analysis.runs.run_file import TEST, listed
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.design.declared import declared
 
@@ -35,8 +35,8 @@ KL_LIMIT = 1e-3  # of the first update to itself: the trainer's own log-probabil
 def arms_in_order(table: pd.DataFrame, pair: str) -> list[str]:
     """The arms with runs on a pair: in the design's order, then what it does not declare."""
     present = set(table.loc[table["pair"] == pair, "arm"])
-    cells = declared().pairs[pair].cells if pair in declared().pairs else tuple(declared().cells)
-    return [arm for arm in cells if arm in present] + sorted(present - set(cells))
+    known = declared().pairs[pair].arms if pair in declared().pairs else tuple(declared().arms)
+    return [arm for arm in known if arm in present] + sorted(present - set(known))
 
 
 def final_scores(table: pd.DataFrame, pair: str, arm: str, metric: str = TEST) -> np.ndarray:
@@ -221,24 +221,24 @@ def _flags(one: Health) -> Iterable[str]:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the runs were made. Values are (what, runs); ``told``: how many runs have a run.json that says so."""
+    """How the runs were made. Values are (what, runs); ``recorded``: how many runs have a run.json that says so."""
 
     commits: list[tuple[str, int]]
     machines: list[tuple[str, int]]
     versions: list[tuple[str, str]]
     commands: list[tuple[str, str]]
-    told: int
+    recorded: int
 
 
 def _records(result_dir: Path, names: Iterable[str]) -> dict[str, dict]:
     records = {}
     for name in names:
         try:
-            told = json.loads(read_text(result_dir / name / "run.json"))
+            record = json.loads(read_text(result_dir / name / "run.json"))
         except (OSError, ValueError):
             continue
-        if isinstance(told, dict) and "command" in told:
-            records[name] = told
+        if isinstance(record, dict) and "command" in record:
+            records[name] = record
     return records
 
 
@@ -256,10 +256,10 @@ def provenance(result_dir: Path, names: Sequence[str]) -> Provenance:
     records = _records(result_dir, names)
     packages: dict[str, list[str]] = {}
     seeds: dict[str, list[str]] = {}
-    for told in records.values():
-        for package, version in (told.get("versions") or {}).items():
+    for record in records.values():
+        for package, version in (record.get("versions") or {}).items():
             packages.setdefault(package, []).append(str(version))
-        seeds.setdefault(re.sub(r"\bseed=\d+", "seed=K", str(told["command"])), []).append(str(told.get("seed")))
+        seeds.setdefault(re.sub(r"\bseed=\d+", "seed=K", str(record["command"])), []).append(str(record.get("seed")))
     versions = [
         (
             package,
@@ -269,8 +269,8 @@ def provenance(result_dir: Path, names: Sequence[str]) -> Provenance:
         if (counted := _counted(values))
     ]
     return Provenance(
-        _counted(str(told.get("commit", "unknown")) for told in records.values()),
-        _counted(_machine(told.get("host") or {}) for told in records.values()),
+        _counted(str(record.get("commit", "unknown")) for record in records.values()),
+        _counted(_machine(record.get("host") or {}) for record in records.values()),
         versions,
         [
             (command, ", ".join(sorted(set(of_command), key=lambda s: (len(s), s))))
