@@ -84,7 +84,7 @@ def test_what_killed_runs_left_behind_is_swept_and_nothing_else(environment):
 def test_a_worker_is_started_by_a_path_with_a_space_or_a_dollar(environment, tmp_path):
     """Ray puts py_executable into a line of bash as it is."""
     given = {}
-    environment.setitem(sys.modules, "ray", SimpleNamespace(init=lambda **options: given.update(options)))
+    environment.setattr("ray.init", lambda **options: given.update(options))
     environment.setattr(sys, "executable", "/home/me/sp ace/d$HOME/.venv/bin/python")
     environment.setattr(own_ray, "_folder", lambda: tmp_path)
     ray = OmegaConf.create({"trainer": {"nnodes": 1}, "ray_kwargs": {"ray_init": {"num_cpus": None}}})
