@@ -39,7 +39,7 @@ def test_here_a_run_can_start_and_a_missing_hub_is_no_hindrance(machine, capsys)
     [("BANDIT_THREADS", "many", "threads"), ("RAY_TMPDIR", "/tmp/" + "long" * 30, "ports"),
      ("RAY_memory_usage_threshold", "0.0001", "memory")],
 )  # fmt: skip
-def test_what_would_stop_a_run_is_told_with_a_remedy(machine, capsys, variable, value, about):
+def test_what_would_stop_a_run_is_reported_with_a_remedy(machine, capsys, variable, value, about):
     machine.setenv(variable, value)
     assert doctor.main([]) == 1
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("STOP"))

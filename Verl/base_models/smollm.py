@@ -70,7 +70,7 @@ def _export_into(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     gguf = find_gguf()
     say(f"reading {gguf.name} (half a minute on an idle core)")
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    _mend_tokenizer(tokenizer)
+    _correct_tokenizer(tokenizer)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer.model_max_length = model.config.max_position_embeddings
     tokens = {
@@ -91,7 +91,7 @@ def _export_into(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
-def _mend_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+def _correct_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     """End a response at the end of the turn, pad with a token that ends nothing; both must be single known tokens."""
     tokenizer.clean_up_tokenization_spaces = False  # decoding must give the text the model wrote, which is scored
     tokenizer.eos_token = END_OF_TURN

@@ -100,10 +100,10 @@ def _proposal(data: Differences, own_A: np.ndarray, start: float) -> tuple[np.nd
     used_AS, seeds = data.used_AS, data.used_AS.shape[1]
     df_A = np.maximum(data.seeds_A - 1, 0)
     centre_A = data.difference_AS.sum(axis=1, keepdims=True) / np.maximum(data.seeds_A, 1)[:, None]
-    told_AS = -(data.difference_AS - centre_A) * used_AS
+    observed_AS = -(data.difference_AS - centre_A) * used_AS
     informs_AS = used_AS & (df_A > 0)[:, None]
     base_S = np.zeros(seeds)
-    plain = float((told_AS**2).sum() / max(df_A.sum(), 1)) / 2.0
+    plain = float((observed_AS**2).sum() / max(df_A.sum(), 1)) / 2.0
     for _ in range(8):
         square_A = _squares(data.difference_AS, used_AS, base_S[None, :])[:, 0]
         tau_A = np.maximum(own_A, (square_A + 0.5 * plain) / (df_A + 0.5))
@@ -113,7 +113,7 @@ def _proposal(data: Differences, own_A: np.ndarray, start: float) -> tuple[np.nd
         # an arm's seeds tell of the deviations only up to their mean, which the present estimate fills in
         filled = (base_S[None, :] * used_AS).sum(axis=1, keepdims=True) / np.maximum(data.seeds_A, 1)[:, None]
         total_S = weight_AS.sum(axis=0) + 1.0 / tau_0
-        base_S = (weight_AS * (told_AS + filled)).sum(axis=0) / total_S
+        base_S = (weight_AS * (observed_AS + filled)).sum(axis=0) / total_S
         base_S = base_S - base_S.mean()
     return base_S, float(np.sqrt(np.mean(1.0 / total_S)))
 

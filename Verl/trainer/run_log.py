@@ -58,7 +58,7 @@ class RunLog:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._samples = samples or {"enable": False, "max_gb": 0.0}
         self._sample_bytes: int | None = None
-        self._told_full = False
+        self._full_noted = False
         self._decode: Callable[[list[int]], str] = str
         self._tracking: Any = None
         self._progress: TrainingProgress | None = None
@@ -221,8 +221,8 @@ class RunLog:
             files = [path for part in ("samples", "evaluations") for path in (self.folder / part).glob("*.parquet")]
             self._sample_bytes = sum(path.stat().st_size for path in files)
         full = self._sample_bytes > self._samples["max_gb"] * 1e9
-        if full and not self._told_full:
-            self._told_full = True
+        if full and not self._full_noted:
+            self._full_noted = True
             self.console.say(f"samples.max_gb={self._samples['max_gb']:g} is reached: no more responses are written")
         return not full
 

@@ -90,7 +90,7 @@ def test_weights_are_the_same_to_the_bit_and_so_are_the_logits(written):
         assert torch.equal(logits_of(load_checkpoint(place)), expected["logits"])
 
 
-def test_type_is_kept_unless_another_is_asked_for(written):
+def test_type_is_kept_unless_another_is_requested(written):
     folder, _ = written
     assert load_checkpoint(folder).dtype == torch.float32
     assert load_checkpoint(folder, torch.bfloat16).dtype == torch.bfloat16

@@ -122,7 +122,7 @@ def test_a_table_of_a_metric(draw, tmp_path):
     assert "| tiny_arith | grpo_0032_8 | 3 | 0.001 (10) | 0.01 (100) |" in text
 
 
-def test_pass_at_1_asked_for_by_name_is_drawn_as_ever(study, draw, tmp_path, monkeypatch):
+def test_pass_at_1_requested_by_name_is_drawn_as_ever(study, draw, tmp_path, monkeypatch):
     kept = _axes(monkeypatch)
     assert draw("advantage", "--metric", "eval/test/pass@1", "--axis", "steps")[0] == 0
     assert draw("advantage", "--axis", "steps")[0] == 0

@@ -241,7 +241,7 @@ def test_arms_without_a_chosen_look_get_their_own(more_arms):
     assert len({look.marker for look in of_figure.values()}) == len(of_figure)
 
 
-def test_arms_that_nobody_declared_can_be_told_apart_in_a_figure():
+def test_arms_that_nobody_declared_can_be_distinguished_in_a_figure():
     looks = arm_looks(["grpo_0032_8", *(f"grpo_0032_8_lr-{i}e-6" for i in range(8))])
     assert len({look.marker for look in looks.values()}) == len(looks)
     assert looks["grpo_0032_8"] == arm_look("grpo_0032_8")

@@ -70,7 +70,7 @@ def test_a_half_written_line_is_left_for_the_next_look(tmp_path):
     assert run.step == 50 and run.curve("train/reward_mean").last == 0.75
 
 
-def test_starting_failed_and_killed_runs_are_told_apart(tmp_path):
+def test_starting_failed_and_killed_runs_are_distinguished(tmp_path):
     starting = _going(tmp_path, seed=1)
     (tmp_path / f"{starting}.jsonl").unlink()
     assert "starting" in _shown(tmp_path, "--once")[1]

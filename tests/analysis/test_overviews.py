@@ -55,7 +55,7 @@ def fits(planted):
     [("grpo_0032_8", "ends higher"), ("grpo_0032_16", "learns faster"), ("grpo_0032_32", "undecided"),
      ("grpo_0032_64", "learns faster, ends higher")],
 )  # fmt: skip
-def test_a_planted_asymptote_and_a_planted_speed_are_told_apart(fits, arm, words):
+def test_a_planted_asymptote_and_a_planted_speed_are_distinguished(fits, arm, words):
     found = fits.comparisons[PAIR, arm, BASE]
     assert found.words == words
     assert found.asymptote.low <= PLANTED[arm]("test", 1e9) - 0.75 <= found.asymptote.high

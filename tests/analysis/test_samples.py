@@ -171,7 +171,7 @@ def test_answers_of_an_evaluation_by_set(result):
     assert run(result, "one", "--eval", "validation")[0] == 2
 
 
-def test_scores_without_texts_are_told(result):
+def test_scores_without_texts_are_reported(result):
     log = RunLog("one", result, Console(file=io.StringIO()), {"enable": False, "max_gb": 1.0})
     log.evaluation("test", 5, rollouts({(17, 0): ("y", 0.0)}))
     with pytest.raises(UserError, match="scores only"):

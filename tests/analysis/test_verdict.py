@@ -71,7 +71,7 @@ def test_the_sentence_says_everything_it_claims(tmp_path):
     assert verdict(load_runs(tmp_path), "grpo_0032_8", "tiny_arith", result_dir=tmp_path) == sentence
 
 
-def test_what_cannot_be_told_is_said_and_not_in_holms_family(tmp_path):
+def test_what_cannot_be_compared_is_said_and_not_in_holms_family(tmp_path):
     write_study(tmp_path, {"grpo_0032_1": 0.1, "grpo_0032_8": 0.2}, [0, 1, 2])
     write_run(tmp_path, "grpo_0064_8", 0)
     for seed in (0, 1, 2):

@@ -70,7 +70,7 @@ def test_an_index_that_two_rows_carry_is_named(tmp_path, write_jsonl):
         parse_rows(read_files([path]).rows, gsm8k.to_question)
 
 
-def test_a_source_that_cannot_be_read_is_told(tmp_path):
+def test_a_source_that_cannot_be_read_is_reported(tmp_path):
     for name in ("train.jsonl", "train.parquet"):
         (tmp_path / name).mkdir()
         with pytest.raises(DataError, match=f"{name}: "):

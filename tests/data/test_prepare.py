@@ -150,7 +150,7 @@ def test_validation_zero_writes_none_and_too_many_are_refused(prepare, tmp_path,
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "arithmetic"])
-def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(tmp_path, gsm8k_folder, run_script, name):
+def test_a_folder_that_cannot_be_written_is_reported_in_one_sentence(tmp_path, gsm8k_folder, run_script, name):
     (tmp_path / "file").touch()
     source = ["--source", gsm8k_folder, "--validation", 4] if name == "gsm8k" else ["--train-size", 9]
     for out in (tmp_path / "file", "/proc/nowhere"):
@@ -212,7 +212,7 @@ def test_math_in_the_layout_of_the_hub(prepare, tmp_path, math_folder):
     assert full["train"] == got["train"]
 
 
-def test_math_500_is_asked_for_where_it_is_not_found(prepare, tmp_path, math_folder, capsys):
+def test_math_500_is_requested_where_it_is_not_found(prepare, tmp_path, math_folder, capsys):
     (tmp_path / "MATH-500").rename(tmp_path / "five-hundred")
     command = ["--source", str(math_folder), "--validation", "2"]
     assert main(MATH, tmp_path / "out", command) == 1
@@ -239,7 +239,7 @@ def test_gsm8k_in_verls_schema_and_a_prepared_set_as_source(prepare, tmp_path, g
     ("name", "words"),
     [("absent", "no such file or folder"), ("empty", "no test.jsonl"), ("rows.jsonl", "call the file train")],
 )
-def test_a_source_without_data_is_told(tmp_path, capsys, name, words):
+def test_a_source_without_data_is_reported(tmp_path, capsys, name, words):
     (tmp_path / "empty").mkdir()
     (tmp_path / "rows.jsonl").write_text("{}\n")
     assert main(GSM8K, tmp_path / "out", ["--source", str(tmp_path / name)]) == 1

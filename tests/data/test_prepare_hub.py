@@ -132,7 +132,7 @@ def test_overlong_prompts_are_counted_and_kept(prepare, tmp_path, write_jsonl, t
     assert f"test: 1 prompts longer than {limit} tokens" in capsys.readouterr().out
 
 
-def test_a_tokenizer_that_cannot_serve_is_told(tmp_path, gsm8k_folder, tokenizer_folder, capsys):
+def test_a_tokenizer_that_cannot_serve_is_reported(tmp_path, gsm8k_folder, tokenizer_folder, capsys):
     (tokenizer_folder / "chat_template.jinja").unlink()
     (tmp_path / "empty").mkdir()
     for folder, words in ((tokenizer_folder, "no chat template"), (tmp_path / "empty", "cannot be loaded")):

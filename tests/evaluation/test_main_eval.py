@@ -123,7 +123,7 @@ def test_values_for_the_chat_template_reach_the_prompt(tiny_model):
         assert tokenizer.decode(ids) == text
 
 
-def test_a_checkpoint_is_asked_as_it_was_trained(tmp_path):
+def test_a_checkpoint_is_prompted_as_it_was_trained(tmp_path):
     checkpoint = tmp_path / "run" / "checkpoints" / "global_step_3" / "actor"
     checkpoint.mkdir(parents=True)
     (tmp_path / "run" / "config.yaml").write_text("data: {apply_chat_template_kwargs: {date_string: 26 Jul 2024}}\n")

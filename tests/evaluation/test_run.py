@@ -76,7 +76,7 @@ def test_table_and_progress_can_be_read(make_settings, planted, console):
     assert "8 of 20 responses" in shown and "left" in shown and "bootstrap over questions" in shown
 
 
-def test_time_left_comes_from_this_session_and_is_told_within_a_long_batch(console, monkeypatch):
+def test_time_left_comes_from_this_session_and_is_shown_within_a_long_batch(console, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(printed.time, "monotonic", lambda: now[0])
     progress = printed.EvaluationProgress(console, total=100, done_before=40, max_length=50)
@@ -215,7 +215,7 @@ def test_against_tests_the_difference_on_the_same_questions(make_settings, plant
     assert "exact McNemar" in console.file.getvalue()
 
 
-def test_against_can_be_asked_for_afterwards(make_settings, planted, console, tmp_path):
+def test_against_can_be_requested_afterwards(make_settings, planted, console, tmp_path):
     for name, right in (("before", False), ("out", True)):
         evaluate(make_settings(out=tmp_path / name), console, planted(is_right=lambda request, right=right: right))
     result = evaluate(make_settings(against=tmp_path / "before"), console, None)

@@ -85,7 +85,7 @@ def test_a_function_that_always_hangs_is_not_waited_for_each_time(timed):
     assert time.monotonic() - began < 60  # 25 rounds of a second and of new processes otherwise
 
 
-def test_what_goes_wrong_in_the_child_is_told(timed):
+def test_what_goes_wrong_in_the_child_is_reported(timed):
     raised, died, ended, good = call(timed(), "raises", "dies", "ends", "plain", value=4.0)
     assert str(raised) == "KeyError: 'raises'" and "raise KeyError(kind)" in raised.trace
     assert isinstance(died, CallFailed) and str(-signal.SIGSEGV) in str(died)

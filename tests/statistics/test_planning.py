@@ -36,7 +36,7 @@ def test_the_parts_are_found_again():
     assert found.interaction < 0.1 * found.answers and found.samples == 4
 
 
-def test_averaged_samples_count_as_answers_and_seeds_acting_on_questions_are_told_apart():
+def test_averaged_samples_count_as_answers_and_seeds_acting_on_questions_are_distinguished():
     rng = np.random.default_rng(1)
     chance = np.clip(0.5 + 0.25 * rng.standard_normal((6, 6, 400)), 0, 1)
     scores = {f"a{i}": one for i, one in enumerate(rng.random((6, 6, 400, 8)) < chance[..., None])}

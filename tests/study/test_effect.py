@@ -43,13 +43,13 @@ def answers(monkeypatch, tmp_path, trace_of):
     return asked
 
 
-def test_every_comparison_of_every_pair_is_asked_once(study):
+def test_every_comparison_of_every_pair_is_checked_once(study):
     wanted = effect.comparisons(study, study.pairs.values())
-    asked = {(one.factor.name, one.a.name, one.b.name) for one in wanted}
-    assert len(asked) == len(wanted)
+    compared = {(one.factor.name, one.a.name, one.b.name) for one in wanted}
+    assert len(compared) == len(wanted)
     for pair in study.pairs.values():
         for factor in study.factors.values():
-            assert all((factor.name, a, b) in asked for a, b in pair.comparisons(factor))
+            assert all((factor.name, a, b) in compared for a, b in pair.comparisons(factor))
 
 
 def settings_of(job: probe.ProbeJob) -> dict[str, str]:
@@ -95,7 +95,7 @@ def test_a_batch_that_the_user_typed_is_left_as_it_is(study):
         assert settings[key] == value and settings["data.train_max_samples"] == "256"
 
 
-def test_an_arm_of_several_factors_is_trained_once(study):
+def test_an_arm_of_several_factors_is_checked_once(study):
     tiny = study.pairs["tiny_arith"]
     jobs = {
         effect.trial(study.arms["grpo_0032_8"], tiny, one).overrides

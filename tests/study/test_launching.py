@@ -110,7 +110,7 @@ def test_hydra_reads_its_files_below_a_folder_of_any_name(tmp_path, monkeypatch)
     assert settings.defaults.__wrapped__("grpo", "cpu") == expected
 
 
-def test_the_hub_is_asked_through_a_socks_proxy(monkeypatch):
+def test_the_hub_is_reached_through_a_socks_proxy(monkeypatch):
     httpx = pytest.importorskip("httpx")
     pytest.importorskip("socksio", reason="an environment from before it was among the requirements")
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")

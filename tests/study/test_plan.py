@@ -85,7 +85,7 @@ def test_offloading_leaves_the_gpu_to_vllm(study):
     assert away.update == there.update
 
 
-def test_what_does_not_fit_is_said_with_the_mend(study):
+def test_what_does_not_fit_is_said_with_a_remedy(study):
     size = memory.ModelSize.of(study.models["olmo1b"])
     updating = memory.memory(size, config(actor_rollout_ref__rollout__gpu_memory_utilization=0.5), 24.0, 2.0)
     assert "lower actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu" in memory.too_small("x", updating)

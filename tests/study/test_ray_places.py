@@ -52,7 +52,7 @@ time.sleep(600)
 
 
 @pytest.mark.slow
-def test_a_run_on_a_cluster_is_asked_to_stop_and_has_time_to(tmp_path):
+def test_a_run_on_a_cluster_gets_a_signal_to_stop_and_has_time_to(tmp_path):
     import ray
 
     if ray.is_initialized():

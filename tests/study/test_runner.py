@@ -121,7 +121,7 @@ def test_several_places_are_used(tmp_path, run_jobs):
     assert events.index("end") > max(i for i, event in enumerate(events) if event == "start")
 
 
-def test_time_left_is_told_from_the_runs_so_far(tmp_path, run_jobs):
+def test_time_left_is_estimated_from_the_runs_so_far(tmp_path, run_jobs):
     done, said = run_jobs(*grid(tmp_path, steps=3), environment={"FAKE_SECONDS": "0.05"})
     assert done and any("left" in line for line in said[2:-1])
     assert "left" not in said[-1]

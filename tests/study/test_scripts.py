@@ -21,7 +21,7 @@ def test_no_script_has_drifted(study):
     assert all(os.access(design.BASH / name, os.X_OK) for name in study.scripts)
 
 
-def test_drift_is_found_and_mended(study, bash_folder):
+def test_drift_is_found_and_corrected(study, bash_folder):
     own, ours = bash_folder / "run_my_idea_tiny_arith.sh", bash_folder / "run_grpo_0032_9_tiny_arith.sh"
     own.write_text("algorithm=grpo\n")
     ours.write_text(f"{scripts.MARK}\nalgorithm=grpo\n")

@@ -125,7 +125,7 @@ def test_onerpo_with_a_missing_extra_sample_uses_the_rest():
     assert onerpo([1, 1], list("ab"), [0, 0], list("aa")) == pytest.approx([1.154699, 1.0], abs=5e-6)
 
 
-def test_onerpo_constant_pool_and_strangers():
+def test_onerpo_constant_pool_and_unknown_groups():
     assert onerpo([1], ["a"], [1, 1, 1], ["a"] * 3) == [0.0]
     with pytest.raises(ValueError, match="no response"):
         onerpo([1], ["a"], [0], ["z"])

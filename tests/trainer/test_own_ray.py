@@ -40,7 +40,7 @@ def test_nobody_elses_cluster_is_joined(environment):
     assert os.environ["no_proxy"] == "example.org,127.0.0.1,localhost" and os.environ["RAY_AUTH_MODE"] == "token"
 
 
-def test_a_run_on_several_nodes_joins_the_cluster_it_is_told_of(environment):
+def test_a_run_on_several_nodes_joins_the_cluster_it_is_given(environment):
     environment.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     environment.delenv("RAY_AUTH_MODE", raising=False)
     own_ray.set_environment(config(nodes=2))
@@ -57,7 +57,7 @@ def test_a_long_folder_for_temporary_files_is_passed_over(environment, tmp_path)
     assert str(own_ray.places()[0]) == "/var/tmp"
 
 
-def test_a_long_folder_asked_for_is_refused(environment, tmp_path):
+def test_a_long_requested_folder_is_refused(environment, tmp_path):
     environment.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 20)))
     with pytest.raises(UserError, match="RAY_TMPDIR"):
         own_ray.check_start(config())

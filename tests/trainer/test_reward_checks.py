@@ -32,7 +32,7 @@ def test_what_the_file_defines_or_imports_is_found(file, name):
 
 
 @pytest.mark.parametrize("name", ["compute_scores", "inner", "exact"])
-def test_a_name_that_is_not_there_is_told_with_the_nearest(file, name):
+def test_a_name_that_is_not_there_is_reported_with_the_nearest(file, name):
     with pytest.raises(UserError) as caught:
         check_custom_function(str(file), name)
     message = str(caught.value)
@@ -49,7 +49,7 @@ def test_an_import_of_everything_may_bring_any_name(file):
     ("content", "words"),
     [(b"def f(:", "invalid syntax in line 1"), (b"\xff = 1", "is not Python"), (b"a\0", "not Python")],
 )
-def test_a_file_that_is_not_python_is_told(file, content, words):
+def test_a_file_that_is_not_python_is_reported(file, content, words):
     file.write_bytes(content)
     with pytest.raises(UserError, match=f"custom_reward_function.path={file} .*{words}"):
         check_custom_function(str(file), "compute_score")

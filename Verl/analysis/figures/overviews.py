@@ -26,7 +26,7 @@ from Verl.design.declared import AXES, declared
 Judged = Callable[[str], Mapping[Key, Verdict]]  # axis -> the verdicts on test Pass@1
 
 
-def pairs_asked(runs: Runs, options: argparse.Namespace) -> list[str]:
+def requested_pairs(runs: Runs, options: argparse.Namespace) -> list[str]:
     """The pairs that have runs and were asked for."""
     return [pair for pair in sorted(runs.table["pair"].unique()) if options.pairs is None or pair in options.pairs]
 
@@ -68,7 +68,7 @@ def frontier_lines(runs: Runs, options: argparse.Namespace, judged: Judged) -> l
     lines = []
     for metric in options.metric or [None]:
         panel = any_metric.panel_of(metric) if metric else TEST_PANEL
-        figure, _, slices = draw_frontier(runs, pairs_asked(runs, options), "Iso-compute frontier", panel)
+        figure, _, slices = draw_frontier(runs, requested_pairs(runs, options), "Iso-compute frontier", panel)
         stem = options.figure / f"frontier{_suffix(options, metric)}"
         lines += _save_pages([figure], stem, f"{metric or 'test Pass@1'} at equally many generated tokens")
         lines += [f"  {sentence(one, metric or 'test Pass@1')}" for one in slices]
@@ -89,7 +89,7 @@ def _fit_lines(runs: Runs, options: argparse.Namespace, fits: StudyFits, pair: s
 
 def fits_lines(runs: Runs, options: argparse.Namespace, judged: Judged) -> list[str]:
     """Fits a saturating curve to every arm, and draws what tells "learns faster" from "ends higher"."""
-    lines, pairs = [], pairs_asked(runs, options)
+    lines, pairs = [], requested_pairs(runs, options)
     for metric in options.metric or [None]:
         for axis in options.axis or ["steps"]:
             fits = study_fits(runs, axis, metric, options.margin)
@@ -119,7 +119,7 @@ def fit_row(one) -> dict:
 
 def generalisation_lines(runs: Runs, options: argparse.Namespace, judged: Judged) -> list[str]:
     """Draws train against test: does a factor help learning, or what is left of it on other questions?"""
-    lines, pairs = [], pairs_asked(runs, options)
+    lines, pairs = [], requested_pairs(runs, options)
     for metric in options.metric or [None]:
         rule = rule_of(metric) if metric else "pass@1"
         if rule is None:
