@@ -32,7 +32,7 @@ def test_the_report_misses_arms_of_the_factors_that_it_shows(tmp_path):
     assert FACTORS["kl"].title in titles and FACTORS["clip"].title not in titles
     assert {"grpo_0032_8_kl0.01", "grpo_0032_64"} <= set(of_pair["absent"])
     assert not any("updates" in arm or "entropy" in arm for arm in of_pair["absent"])
-    assert of_pair["asked"] == len(of_pair["absent"]) + 2
+    assert of_pair["expected"] == len(of_pair["absent"]) + 2
 
 
 def test_the_report_names_the_source_of_what_was_found(tmp_path):

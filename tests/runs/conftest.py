@@ -16,6 +16,14 @@ def mini(tmp_path_factory):
 @pytest.fixture(scope="session")
 def base_line(mini):
     """GRPO with one rollout, ten steps, seed 0: what other runs are compared with."""
-    result = mini.run("grpo", "base")
+    result = mini.hosted("grpo", "base")
+    assert result.status == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="session")
+def base_alone(mini):
+    """The same in processes of its own."""
+    result = mini.run("grpo", "base-alone")
     assert result.status == 0, result.output
     return result

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,26 +157,12 @@ def test_a_fresh_start_sets_aside_what_was_there(mini, stopped, base_line):
     assert not any("before" in text for text in load_runs(mini.folder / "result").problems)
 
 
-FAILING = """
-def compute_score(data_source, solution_str, ground_truth, extra_info=None):
-    return 1 / len([])
-"""
 HANGING = """
 import pathlib, re
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     pathlib.Path(__file__).with_name("called").touch()
     return float(bool(re.match("(a+)+$", "a" * 60 + "b")))
 """
-
-
-def test_a_reward_that_always_fails_stops_the_run(mini):
-    (mini.folder / "failing.py").write_text(FAILING)
-    custom = f"reward.custom_reward_function.path={mini.folder}/failing.py"
-    result = mini.run("grpo", "failing", custom, "trainer.val_before_train=False")
-    assert result.status == 1, result.output
-    assert "none of the 16 rewards could be computed (ZeroDivisionError: division by zero)" in result.output
-    assert record(result.folder)["status"] == "failed" and not result.records
-    assert "return 1 / len([])" in result.log()
 
 
 def test_a_run_whose_reward_hangs_can_be_stopped(mini):
@@ -207,13 +194,14 @@ def small_disk(tmp_path):
 
 
 def fill(disk: Path) -> Path:
+    """To the last block, in large pieces first: the run goes on meanwhile."""
     filler = disk / "filler"
     with open(filler, "wb") as file:
-        try:
-            while True:
-                os.write(file.fileno(), bytes(1 << 12))
-        except OSError:
-            return filler
+        for size in (1 << 22, 1 << 12):
+            with suppress(OSError):
+                while True:
+                    os.write(file.fileno(), bytes(size))
+    return filler
 
 
 def test_a_full_disk_is_said_and_costs_nothing(mini, small_disk, base_line):

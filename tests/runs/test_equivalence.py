@@ -43,21 +43,21 @@ def same_weights(a, b):
     assert all(torch.equal(wa[name], wb[name]) for name in wa)
 
 
-def test_the_base_line_trains(base_line):
-    steps = [record["step"] for record in base_line.records]
+def test_the_base_alone_trains(base_alone):
+    steps = [record["step"] for record in base_alone.records]
     assert steps == list(range(STEPS + 1))
-    last = base_line.records[-1]
+    last = base_alone.records[-1]
     assert last["actor/grad_norm"] > 0 and 0 < last["train/reward_mean"] < 1
-    first = base_line.records[1]
+    first = base_alone.records[1]
     assert abs(first["actor/ppo_kl"]) < 1e-6 and abs(first["actor/kl_loss"]) < 1e-9
     assert first["training/rollout_probs_diff_mean"] < 1e-5
-    assert all(record["reward/failures"] == 0 for record in base_line.records[1:])
+    assert all(record["reward/failures"] == 0 for record in base_alone.records[1:])
 
 
-def test_the_raw_reward_by_hand(base_line):
+def test_the_raw_reward_by_hand(base_alone):
     """n = 1: the advantage is the reward itself, so its mean is the mean reward and its variance that of the rewards."""
-    samples = base_line.samples()
-    for record in base_line.records[1:]:
+    samples = base_alone.samples()
+    for record in base_alone.records[1:]:
         rewards = samples[samples.step == record["step"]].reward
         assert record["train/advantage_mean"] == pytest.approx(rewards.mean())
         assert record["train/advantage_var"] == pytest.approx(rewards.var(ddof=1))
@@ -65,31 +65,19 @@ def test_the_raw_reward_by_hand(base_line):
 
 
 @pytest.mark.parametrize("twin", TWINS)
-def test_twins_of_the_base_line(hosted, base_line, twin):
+def test_twins_of_the_base_alone(hosted, base_alone, twin):
     result = hosted[twin.replace(" ", "-")]
-    assert result.metrics(leave_out=("replay/",)) == base_line.metrics()
-    assert result.samples().equals(base_line.samples())
-    same_weights(result, base_line)
+    assert result.metrics(leave_out=("replay/",)) == base_alone.metrics()
+    assert result.samples().equals(base_alone.samples())
+    same_weights(result, base_alone)
 
 
-def test_runs_in_the_processes_of_others_are_those_alone(hosted, base_line):
+def test_runs_in_the_processes_of_others_are_those_alone(hosted, base_alone):
     """What a host carries over from run to run (Verl/cpu/host.py) changes no number."""
     again = hosted["base-again"]
-    assert again.metrics() == base_line.metrics()
-    assert again.samples().equals(base_line.samples())
-    same_weights(again, base_line)
-
-
-def test_one_message_per_batch_says_what_verls_agent_loop_says(mini, base_line):
-    """The CPU's batched manager against verl's own agent loop, load balancer, reward worker and all, over whole runs."""
-    result = mini.run(
-        "grpo", "agent-loop", "reward.num_workers=1",
-        "actor_rollout_ref.rollout.agent.agent_loop_manager_class=Verl.adapter.agent_loop.SeededAgentLoopManager",
-    )  # fmt: skip
-    assert result.status == 0, result.output
-    assert result.metrics() == base_line.metrics()
-    assert result.samples().equals(base_line.samples())
-    same_weights(result, base_line)
+    assert again.metrics() == base_alone.metrics()
+    assert again.samples().equals(base_alone.samples())
+    same_weights(again, base_alone)
 
 
 def test_shared_prompts_and_own_log_probs_change_nothing_but_rounding(hosted):
@@ -108,22 +96,22 @@ def test_shared_prompts_and_own_log_probs_change_nothing_but_rounding(hosted):
             assert (value - verls.weights(4)[weight]).abs().mean() < 1e-6, weight
 
 
-def test_another_seed_is_another_run(hosted, base_line):
-    ours, theirs = base_line.samples(), hosted["another-seed"].samples()
+def test_another_seed_is_another_run(hosted, base_alone):
+    ours, theirs = base_alone.samples(), hosted["another-seed"].samples()
     first = ours.step == 1
     assert list(ours[first]["index"]) != list(theirs[theirs.step == 1]["index"])  # another order
     assert list(ours.text) != list(theirs.text)
 
 
-def test_extra_rollouts_pair_with_the_arm_without(hosted, base_line):
+def test_extra_rollouts_pair_with_the_arm_without(hosted, base_alone):
     """onerpo's trained responses at step 1 are the base line's: same queries, same random numbers, same weights."""
     result = hosted["extra"]
     first = result.records[1]
     assert (first["ledger/responses_generated"], first["ledger/responses_trained"]) == (64, 16)
     assert first["ledger/extra_responses"] == 48
-    ours, base = result.samples(), base_line.samples()
+    ours, base = result.samples(), base_alone.samples()
     ours = ours[ours.step == 1]
     assert list(ours[ours.trained].text) == list(base[base.step == 1].text)
     assert len(ours[~ours.trained]) == 48 and set(ours[~ours.trained].rollout) == {1, 2, 3}
-    assert first["train/reward_mean"] == base_line.records[1]["train/reward_mean"]
-    assert first["train/advantage_mean"] != base_line.records[1]["train/advantage_mean"]
+    assert first["train/reward_mean"] == base_alone.records[1]["train/reward_mean"]
+    assert first["train/advantage_mean"] != base_alone.records[1]["train/advantage_mean"]

@@ -61,9 +61,9 @@ def hosted(mini):
     return folder, said, {job.run: job for job in jobs}
 
 
-def test_a_run_after_others_is_the_run_alone_to_the_byte(hosted, base_line):
+def test_a_run_after_others_is_the_run_alone_to_the_byte(hosted, base_alone):
     folder, said, _ = hosted
-    ours, alone = written(folder / "base_seed0"), written(base_line.folder)
+    ours, alone = written(folder / "base_seed0"), written(base_alone.folder)
     assert ours.keys() == alone.keys(), said
     assert [name for name in alone if ours[name] != alone[name]] == []
     assert any(name.endswith(".pt") for name in alone)
@@ -72,8 +72,10 @@ def test_a_run_after_others_is_the_run_alone_to_the_byte(hosted, base_line):
 def test_each_run_has_its_own_log_and_error(hosted):
     folder, said, jobs = hosted
     assert {run for run, job in jobs.items() if job.state != "done"} == {"failing_seed0"}, said
-    assert jobs["failing_seed0"].state == "failed"
-    assert "division by zero" in jobs["failing_seed0"].reason and jobs["failing_seed0"].attempts == 2
+    failing = jobs["failing_seed0"]
+    assert (failing.state, failing.exit_status, failing.attempts) == ("failed", 1, 2)
+    assert "none of the 16 rewards could be computed (ZeroDivisionError: division by zero)" in failing.reason
+    assert json.loads((folder / "failing_seed0/run.json").read_text())["status"] == "failed"
     for run in jobs:
         log = (folder / f"{run}.log").read_text()
         assert f"/{folder.name}/{run}.jsonl" in log
