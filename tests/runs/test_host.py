@@ -19,7 +19,7 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
 """
 # In this order: the first one's host dies with it; what the others leave in theirs must not reach the last, the base line.
 BEFORE = {
-    "failing": ("grpo", ["reward.custom_reward_function.path={folder}/always_failing.py"]),
+    "failing": ("grpo", ["reward.custom_reward_function.path={folder}/always_failing.py", "trainer.val_before_train=False"]),
     "onerpo": ("bandit", ["algorithm.adv_estimator=onerpo", "data.extra_sampling_size=2", "seed=3"]),
     "asyttgrpo": ("replay", ["algorithm.adv_estimator=asyttgrpo", "data.window_size=4", "actor_rollout_ref.rollout.n=2"]),
     "without-kl": ("grpo", ["actor_rollout_ref.actor.use_kl_loss=False"]),  # other roles, so a worker of its own
