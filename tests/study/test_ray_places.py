@@ -61,9 +61,9 @@ def test_a_run_on_a_cluster_gets_a_signal_to_stop_and_has_time_to(tmp_path):
     places = RayPlaces(None)
     try:
         place = places.start([sys.executable, "-c", _ENDS_WELL, str(tmp_path)], {}, tmp_path / "console")
-        wait_for((tmp_path / "started").exists)
+        wait_for((tmp_path / "started").exists, seconds=120)  # Ray starts its worker with a niceness of 15
         place.ask_to_stop()
-        wait_for(lambda: place.poll() is not None, seconds=30)
+        wait_for(lambda: place.poll() is not None, seconds=120)
         place.kill()
     finally:
         places.close()
