@@ -163,6 +163,8 @@ class RayPlaces:
 
 
 def _run_there(command: list[str], environment: dict[str, str], console: str, folder: str) -> int:
+    # Ray's way to cancel a task is an interruption, and a shell that started Ray with `&` has left SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     return Process(command, environment, Path(console)).wait()
 

@@ -1,5 +1,6 @@
 """One run per GPU of a Ray cluster, on a cluster whose two GPUs are a declaration."""
 
+import signal
 import sys
 
 import pytest
@@ -53,10 +54,12 @@ time.sleep(600)
 
 @pytest.mark.slow
 def test_a_run_on_a_cluster_gets_a_signal_to_stop_and_has_time_to(tmp_path):
+    """Also where a shell started all of it with SIGINT ignored, as with `&`."""
     import ray
 
     if ray.is_initialized():
         ray.shutdown()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, logging_level="error", log_to_driver=False)
     places = RayPlaces(None)
     try:
@@ -66,5 +69,6 @@ def test_a_run_on_a_cluster_gets_a_signal_to_stop_and_has_time_to(tmp_path):
         wait_for(lambda: place.poll() is not None, seconds=120)
         place.kill()
     finally:
+        signal.signal(signal.SIGINT, before)
         places.close()
     assert (tmp_path / "stopped").exists()

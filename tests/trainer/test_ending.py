@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -237,7 +238,7 @@ except KeyboardInterrupt as stop:
 def test_signals(how, signals, seconds, said):
     process = subprocess.Popen(
         ["bash", "-c", f'"$0" -c "$1" "{how}" & echo $!; wait $!; echo status $?', sys.executable, _STOPPED],
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # under nohup too
     )  # fmt: skip  by a shell in the background: SIGINT is ignored there
     number = int(process.stdout.readline())
     assert process.stdout.readline() == "ready\n"
