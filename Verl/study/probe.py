@@ -33,12 +33,11 @@ _NOT_THE_SAME_TWICE = ("actor/perf/",)
 
 @dataclass(frozen=True)
 class ProbeJob:
-    """One run: the entry point's name and its Hydra overrides; `folder`: where its files are kept, else they are not."""
+    """One run: the entry point's name and its Hydra overrides. Its files are not kept."""
 
     name: str
     algorithm: str
     overrides: tuple[str, ...]
-    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def _carry_out(jobs: list[ProbeJob], answer: Callable[[Trace], None]) -> None:
 
 
 def _trace(host: Any, job: ProbeJob) -> Trace:
-    folder = Path(job.folder or tempfile.mkdtemp(prefix="probe-"))
+    folder = Path(tempfile.mkdtemp(prefix="probe-"))
     try:
         try:
             config = _config(job, folder)
@@ -111,8 +110,7 @@ def _trace(host: Any, job: ProbeJob) -> Trace:
             return Trace(refused=str(error))
         return _train(host, job, config, folder)
     finally:
-        if not job.folder:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _config(job: ProbeJob, folder: Path) -> Any:
@@ -148,8 +146,7 @@ def _train(host: Any, job: ProbeJob, config: Any, folder: Path) -> Trace:
 
     signal.alarm(SECONDS_AT_MOST)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "run.log", "a") as file:
+        with open(folder / "run.log", "w") as file:
             run_log = RunLog("run", folder, Console(file), OmegaConf.to_container(config.samples), config.seed)
             weights = host.train(config, job.algorithm, run_log)
     except Exception as error:  # any of verl's, Ray's or ours: reported as the trace of this run
@@ -215,7 +212,7 @@ def _too_long(*_: object) -> None:
 
 
 def as_job(entry: Mapping[str, Any]) -> ProbeJob:
-    return ProbeJob(entry["name"], entry["algorithm"], tuple(entry["overrides"]), entry["folder"])
+    return ProbeJob(entry["name"], entry["algorithm"], tuple(entry["overrides"]))
 
 
 def main() -> None:

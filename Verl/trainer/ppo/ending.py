@@ -4,7 +4,6 @@ verl evaluates and saves at the step that `total_training_steps` names (verl 0.9
 otherwise gets here what it would lack: the evaluation of every set that its last line does not have, and a checkpoint.
 """
 
-
 from typing import Protocol
 
 from Verl.trainer.best import VALIDATION, best_trained, evaluations_since
