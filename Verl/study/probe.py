@@ -118,7 +118,8 @@ def _config(job: ProbeJob, folder: Path) -> Any:
     from omegaconf import open_dict
 
     from Verl.trainer.chat_template import settle_template
-    from Verl.trainer.config_checks import check, lacking
+    from Verl.trainer.config_checks import check
+    from Verl.trainer.machine_checks import lacking
     from Verl.trainer.settings import compose
     from Verl.trainer.task_runner import set_environment
     from Verl.trainer.verl_checks import check_with_verl

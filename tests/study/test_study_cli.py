@@ -130,7 +130,7 @@ def test_budgets_reach_the_trainer(tmp_path, fake):
 )
 def test_a_slip_is_one_sentence_and_status_2(tmp_path, capsys, monkeypatch, arguments, said):
     monkeypatch.setattr("Verl.trainer.settings.gpu_present", lambda: False)
-    monkeypatch.setattr("Verl.trainer.config_checks.gpu_present", lambda: False)
+    monkeypatch.setattr("Verl.trainer.machine_checks.gpu_present", lambda: False)
     at = arguments.index("--") if "--" in arguments else len(arguments)
     full = [*arguments[:at], "--result", str(tmp_path), *arguments[at:]]
     assert study_cli.main(full) == 2

@@ -251,7 +251,7 @@ def test_dynamic_sampling_can_spend_more_than_a_batch_a_step(study):
 
 
 def test_a_dry_run_says_what_is_missing_and_starts_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("Verl.trainer.config_checks.gpu_present", lambda: False)
+    monkeypatch.setattr("Verl.trainer.machine_checks.gpu_present", lambda: False)
     monkeypatch.setattr("Verl.trainer.settings.gpu_present", lambda: False)
     arguments = [*BASE, "--vary", f"{KL}=0.1", "--seeds", "0", "--dry-run", "--result", str(tmp_path)]
     assert study_cli.main(["--pair", "qwen0.5b_gsm", *arguments]) == 0

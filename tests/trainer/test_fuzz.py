@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from tests.runs.harness import _build_data
 from Verl.errors import UserError
-from Verl.trainer import config_checks, overrides, run_config, settings
+from Verl.trainer import machine_checks, overrides, run_config, settings
 
 COUNT = 500
 VALUES = (
@@ -56,8 +56,8 @@ def drawn() -> list[tuple[str, list[str]]]:
 @pytest.mark.slow
 def test_every_setting_ends_in_a_config_or_in_one_sentence(good, monkeypatch):
     # Of the contents of the data, which no setting changes.
-    monkeypatch.setattr(config_checks, "check_questions", lambda config: None)
-    monkeypatch.setattr(config_checks, "check_parquet", cache(config_checks.check_parquet))
+    monkeypatch.setattr(machine_checks, "check_questions", lambda config: None)
+    monkeypatch.setattr(machine_checks, "check_parquet", cache(machine_checks.check_parquet))
     refused, bad, resolved = 0, [], 0
     for algorithm, texts in drawn():
         try:

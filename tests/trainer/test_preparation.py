@@ -86,3 +86,30 @@ def test_a_wrong_setting_is_said_before_anything_is_prepared(monkeypatch, capsys
         with pytest.raises(SystemExit) as ended:
             launch.main("grpo", arguments)
         assert ended.value.code == 2 and "at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("data.train_files=none.parquet", "data.train_files: none.parquet: no such file"),
+        ("data.benchmarks.more=none.parquet", "data.benchmarks.more: none.parquet: no such file"),
+        ("actor_rollout_ref.model.path=./none", "actor_rollout_ref.model.path=./none does not exist"),
+        ("actor_rollout_ref.rollout.name=sglang", "choose hf or vllm"),
+    ],
+)
+def test_what_no_preparation_makes_is_looked_for_before_one(monkeypatch, capsys, tmp_path, typed, said):
+    """Or somebody waits for a minute while the model is trained, to hear that a file is missing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preparation, "prepare", lambda config: pytest.fail("prepared"))
+    with pytest.raises(SystemExit) as ended:
+        launch.main("grpo", [*TINY, "@", typed])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err.replace(f"{tmp_path}/", "")
+
+
+def test_a_file_that_can_not_be_read_is_said_before_one(monkeypatch, capsys, tmp_path):
+    (tmp_path / "own.parquet").write_text("no parquet")
+    monkeypatch.setattr(preparation, "prepare", lambda config: pytest.fail("prepared"))
+    with pytest.raises(SystemExit) as ended:
+        launch.main("grpo", [*TINY, "@", f"data.val_files={tmp_path}/own.parquet"])
+    assert ended.value.code == 2 and "own.parquet" in capsys.readouterr().err

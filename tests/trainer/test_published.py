@@ -9,7 +9,7 @@ from Verl.errors import UserError
 from Verl.reward.sources import CHAIN_SUM, GSM8K, MATH, MATH_500
 from Verl.study import shipped
 from Verl.trainer import published, settings
-from Verl.trainer.config_checks import lacking
+from Verl.trainer.machine_checks import lacking
 
 SCRIPT = "run_grpo_0032_1_smollm135m_gsm.sh"  # a script whose model sets an evaluation of its own
 

@@ -10,10 +10,10 @@ import pytest
 from tests.runs.harness import _build_data
 from Verl.data.schema import make_row
 from Verl.errors import UserError
-from Verl.trainer import config_checks
+from Verl.trainer import machine_checks
 from Verl.trainer.launch import prepare
 
-ROOT = config_checks.__file__.rsplit("/Verl/", 1)[0]
+ROOT = machine_checks.__file__.rsplit("/Verl/", 1)[0]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_one_clear_sentence(good, override):
     assert "\n" not in sentence and len(sentence) < 500
 
 
-@pytest.mark.skipif(config_checks.gpu_present(), reason="this machine has a GPU")
+@pytest.mark.skipif(machine_checks.gpu_present(), reason="this machine has a GPU")
 def test_no_gpu(good):
     with pytest.raises(UserError, match=r"trainer.device=cuda, but no NVIDIA GPU was found.*trainer.device=cpu"):
         ready("grpo", good, "trainer.device=cuda")
