@@ -12,6 +12,7 @@ On a GPU the server shares the card with the training worker: its weights stay t
 """
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -80,6 +81,7 @@ class HFServer:
 
     def __init__(self, config: RolloutConfig, model_config: dict, threads: int, number: int = 0):
         self._fresh = ProcessState.now()
+        gc.freeze()  # a collection goes through all that was imported, a third of a second before each later run
         self._device = torch.device(get_device_name(), number) if get_device_name() != "cpu" else torch.device("cpu")
         # All that computes does so in this one thread: OpenMP keeps a team of threads for each thread that ever called it,
         # and with more of them than cores it lets them sleep between two operations, 40 microseconds a time.
