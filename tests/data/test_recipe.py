@@ -169,10 +169,10 @@ def test_a_recipe_that_is_none_is_no_traceback(prepared, recipe):
 
 def test_the_question_costs_milliseconds_and_no_generator(sums):
     check_current(sums / "test.parquet")
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(20):
         check_current(sums / "test.parquet")
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
     code = "import sys; from Verl.data.recipe import outdated; outdated(sys.argv[1]); print('reasoning_gym' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(sums)], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
