@@ -27,8 +27,8 @@ class Device:
     def load(self) -> None:
         """Imports what training needs; the launcher does it beside Ray's start, which takes as long."""
 
-    def ray_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """What `ray.init` is given. Args: options: `ray_kwargs.ray_init` of the run."""
+    def ray_options(self, options: dict[str, Any], processes: int) -> dict[str, Any]:
+        """What `ray.init` is given. Args: options: `ray_kwargs.ray_init` of the run; processes: that train on this machine."""
         return options
 
     def start_server(self, config: DictConfig) -> Any:

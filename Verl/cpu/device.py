@@ -35,10 +35,10 @@ class CPU(Device):
     def load(self) -> None:
         import Verl.cpu.trainer  # noqa: F401
 
-    def ray_options(self, options: dict[str, Any]) -> dict[str, Any]:
+    def ray_options(self, options: dict[str, Any], processes: int) -> dict[str, Any]:
         # Logical resources: verl places its workers on a GPU and a dozen CPUs, whatever the machine has.
         given = {key: value for key, value in options.items() if value is not None}
-        return {"num_cpus": 16, "num_gpus": 1, "object_store_memory": 10**9} | given
+        return {"num_cpus": 16 * processes, "num_gpus": processes, "object_store_memory": 10**9} | given
 
     @contextmanager
     def training(self, config: DictConfig, trainer_class: type) -> Iterator[type]:

@@ -1,7 +1,7 @@
 """A CPU platform for verl (verl.plugin.platform is verl's own extension point for new hardware).
 
-Chosen by VERL_PLATFORM=cpu. Ray still needs an accelerator resource to place workers on, so a CPU run declares one
-logical GPU (`ray.init(num_gpus=1)`); nothing ever looks for a real one.
+Chosen by VERL_PLATFORM=cpu. Ray still needs an accelerator resource to place workers on, so a CPU run declares a
+logical GPU for each of its processes (`ray.init(num_gpus=1)`); nothing ever looks for a real one.
 """
 
 from contextlib import contextmanager

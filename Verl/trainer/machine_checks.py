@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from Verl import REPO_ROOT
+from Verl import REPO_ROOT, cores
 from Verl.data.recipe import Outdated, check_current
 from Verl.data.schema import DataError, check_parquet
 from Verl.errors import UserError
@@ -19,7 +19,7 @@ from Verl.trainer.determinism import check_gpu
 from Verl.trainer.published import check_published
 from Verl.trainer.rule_checks import check_reward_rule
 from Verl.trainer.run_checks import check_epochs
-from Verl.trainer.settings import gpu_present
+from Verl.trainer.settings import gpu_present, gpus_present
 
 
 class NotHere(UserError):
@@ -88,6 +88,7 @@ def _device(config: DictConfig) -> None:
             "trainer.device=cuda, but no NVIDIA GPU was found on this machine: run it where there is one, or on this CPU "
             "with trainer.device=cpu and actor_rollout_ref.model.path=<a folder with a small model>"
         )
+    _processes(config)
     if device == "cuda":
         check_gpu(config)
     if rollout == "vllm" and device == "cpu":
@@ -96,6 +97,16 @@ def _device(config: DictConfig) -> None:
         raise NotHere(
             "actor_rollout_ref.rollout.name=vllm, but vllm is not installed: run `bash Running-Bash/setup.sh` on a machine "
             "with a GPU (it installs requirements-gpu.txt), or choose actor_rollout_ref.rollout.name=hf"
+        )
+
+
+def _processes(config: DictConfig) -> None:
+    """A GPU each; on a CPU a core each."""
+    wanted, device = config.trainer.n_gpus_per_node, config.trainer.device
+    here, what = (gpus_present(), "GPU") if device == "cuda" else (cores.usable(), "core")
+    if config.trainer.nnodes == 1 and wanted > max(here, 1):
+        raise NotHere(
+            f"trainer.n_gpus_per_node={wanted}, but this machine has {here} {what}{'s' * (here != 1)} for a run: lower it"
         )
 
 

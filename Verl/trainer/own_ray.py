@@ -81,18 +81,16 @@ def start(config: DictConfig, device: Device, runtime: dict[str, Any]) -> None:
     runtime["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1"} | requested.get("env_vars", {})
     # Ray starts a worker through a line of bash, into which it puts Python's path as it is: a space there splits it.
     runtime["py_executable"] = shlex.quote(sys.executable)
-    options = device.ray_options(options)
+    # Its warnings tell of the token that is on.
+    ours = {"include_dashboard": False, "logging_level": "error" if is_own(config) else "warning"}
+    options = ours | device.ray_options(options, config.trainer.n_gpus_per_node)
     if is_own(config):
         folder = _folder()
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(_write_token(folder))
         options |= {"address": "local", "_temp_dir": str(folder / "ray")}  # which Ray opens to all: not `folder`
-    with replaced(start_monitor=_left_out, start_api_server=_left_out) if is_own(config) else nullcontext():
-        ray.init(
-            **options,
-            runtime_env={key: value for key, value in runtime.items() if value is not None},
-            include_dashboard=False,
-            logging_level="error" if is_own(config) else "warning",  # its warnings tell of the token that is on
-        )
+    unneeded = {"start_monitor": _left_out} | ({} if options["include_dashboard"] else {"start_api_server": _left_out})
+    with replaced(**unneeded) if is_own(config) else nullcontext():
+        ray.init(**options, runtime_env={key: value for key, value in runtime.items() if value is not None})
 
 
 def _left_out(node: Any, **settings: Any) -> None:

@@ -57,11 +57,20 @@ class Layer:
     settings: tuple[tuple[str, Any], ...]
 
 
+def gpus_present() -> int:
+    """How many NVIDIA GPUs this process may use, by the driver's device files: importing torch takes seconds.
+    `CUDA_VISIBLE_DEVICES=` (or -1) hides all of them."""
+    files = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or not files:
+        return files
+    named = [one.strip() for one in visible.split(",")]
+    return next((place for place, one in enumerate(named) if one in ("", "-1", "NoDevFiles")), len(named))
+
+
 def gpu_present() -> bool:
-    """Whether there is an NVIDIA GPU that this process may use, by the driver's device files: importing torch takes
-    seconds. `CUDA_VISIBLE_DEVICES=` (or -1) hides all of them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").split(",")[0].strip()
-    return visible not in ("", "-1", "NoDevFiles") and any(Path("/dev").glob("nvidia[0-9]*"))
+    """Whether there is an NVIDIA GPU that this process may use."""
+    return gpus_present() > 0
 
 
 # ---- layers 1 and 2 -----------------------------------------------------------------------------------------------

@@ -117,13 +117,12 @@ def test_the_hub_is_reached_through_a_socks_proxy(monkeypatch):
     httpx.Client().close()  # which raised an ImportError
 
 
-def test_hidden_gpus_are_none(monkeypatch):
-    monkeypatch.setattr(settings.Path, "glob", lambda self, pattern: iter([Path("/dev/nvidia0")]))
-    for hidden in ("", "-1", "-1,0"):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-        assert not settings.gpu_present()
-    for visible in ("0", "1,2", "GPU-8a1b"):
+def test_gpus_are_counted_and_hidden_ones_are_none(monkeypatch):
+    monkeypatch.setattr(settings.Path, "glob", lambda self, pattern: iter([Path("/dev/nvidia0"), Path("/dev/nvidia1")]))
+    for visible, count in {"": 0, "-1": 0, "-1,0": 0, "0": 1, "1,0": 2, "GPU-8a1b": 1, "0,-1,1": 1}.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert settings.gpu_present()
+        assert settings.gpus_present() == count and settings.gpu_present() == (count > 0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert settings.gpu_present()
+    assert settings.gpus_present() == 2
+    monkeypatch.setattr(settings.Path, "glob", lambda self, pattern: iter([]))
+    assert settings.gpus_present() == 0

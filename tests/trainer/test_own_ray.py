@@ -81,14 +81,34 @@ def test_what_killed_runs_left_behind_is_swept_and_nothing_else(environment):
         assert not going_on.exists()
 
 
+def made(folder):
+    folder.mkdir()
+    return folder
+
+
+def settings_of_ray(**typed):
+    return OmegaConf.create({"trainer": {"nnodes": 1, "n_gpus_per_node": 2}, "ray_kwargs": {"ray_init": typed}})
+
+
+def test_what_a_user_gives_ray_goes_before_ours(environment, tmp_path):
+    """Given twice, a setting was a TypeError."""
+    given = {}
+    environment.setattr("ray.init", lambda **options: given.update(options))
+    folders = (tmp_path / name for name in ("first", "second"))
+    environment.setattr(own_ray, "_folder", lambda: made(next(folders)))
+    own_ray.start(settings_of_ray(), Device(), {"env_vars": {}})
+    assert given["include_dashboard"] is False
+    own_ray.start(settings_of_ray(include_dashboard=True, logging_level="info"), Device(), {"env_vars": {}})
+    assert given["include_dashboard"] is True and given["logging_level"] == "info"
+
+
 def test_a_worker_is_started_by_a_path_with_a_space_or_a_dollar(environment, tmp_path):
     """Ray puts py_executable into a line of bash as it is."""
     given = {}
     environment.setattr("ray.init", lambda **options: given.update(options))
     environment.setattr(sys, "executable", "/home/me/sp ace/d$HOME/.venv/bin/python")
     environment.setattr(own_ray, "_folder", lambda: tmp_path)
-    ray = OmegaConf.create({"trainer": {"nnodes": 1}, "ray_kwargs": {"ray_init": {"num_cpus": None}}})
-    own_ray.start(ray, Device(), {"env_vars": {}})
+    own_ray.start(settings_of_ray(num_cpus=None), Device(), {"env_vars": {}})
     assert shlex.split(given["runtime_env"]["py_executable"]) == [sys.executable]
     assert given["address"] == "local" and given["_temp_dir"].startswith(str(tmp_path))
 

@@ -74,6 +74,7 @@ BAD = {
     "trainer.resume_mode=sometimes": ["resume_mode=sometimes", "auto, disable or resume_path"],
     "trainer.device=tpu": ["trainer.device=tpu", "auto, cpu or cuda"],
     "run.arm=grpo_0064_8": ["run.arm=grpo_0064_8", "contradicts", "grpo_0016_1"],
+    "trainer.n_gpus_per_node=999": ["n_gpus_per_node=999", "this machine has", "core"],
     "no equals sign": ["no equals sign", "key=value"],
     "~trainer.device": ["~trainer.device", "delete"],
 }  # fmt: skip
