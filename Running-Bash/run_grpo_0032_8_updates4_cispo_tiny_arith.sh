@@ -17,7 +17,6 @@ own_arguments=(
     actor_rollout_ref.actor.ppo_mini_batch_size=8
     actor_rollout_ref.actor.policy_loss.loss_mode=cispo
     actor_rollout_ref.actor.clip_ratio_low=1.0
-    actor_rollout_ref.actor.clip_ratio_high=4.0
 )
 model=tiny
 data=arith
