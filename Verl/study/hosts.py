@@ -33,6 +33,11 @@ def _sources() -> int:
     return hash(tuple((str(path), *(path.stat().st_mtime_ns, path.stat().st_size)) for path in sorted(files)))
 
 
+def can_share(config: DictConfig) -> bool:
+    """Whether such a run can be carried out in a host."""
+    return device_for(config.trainer.device).can_host(config)
+
+
 def check(configs: Mapping[str, DictConfig]) -> None:
     """Refuse hosts where a run can't share processes. Args: configs: of each arm.
 
@@ -40,7 +45,7 @@ def check(configs: Mapping[str, DictConfig]) -> None:
         UserError: the first such arm.
     """
     for arm, config in configs.items():
-        if not device_for(config.trainer.device).can_host(config):
+        if not can_share(config):
             raise UserError(
                 f"--host: {arm} can't share processes: it takes trainer.device=cpu, rollout hf, the batched agent loop and one "
                 "device; leave --host out"

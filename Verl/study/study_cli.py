@@ -74,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--margin", type=read_margin, metavar="X", help=MARGIN_HELP)
     add("--max-seeds", type=int, default=None, metavar="N", help="the most that an arm gets (default: 10)")
     add("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
-    add("--host", action=argparse.BooleanOptionalAction, default=False,
-        help="on a CPU, keep Python, Ray and its workers from run to run; --no-host (default): a process per run")  # fmt: skip
+    add("--host", action=argparse.BooleanOptionalAction,
+        help="keep Python, Ray and its workers from run to run (default: on a CPU); --no-host: a process per run")  # fmt: skip
     add("--ray", nargs="?", const="auto", metavar="ADDRESS", help="one run per GPU of the Ray cluster (default: auto)")
     add("--dry-run", action="store_true", help="check everything, list the runs, start nothing")
     add("--result", type=Path, help="folder of results; default: Running-Results/result")
@@ -97,10 +97,7 @@ def _study(options: argparse.Namespace) -> int:
     request = study_options.read(study, study.pair(options.pair), options, _shared(options, result_dir))
     name = options.name or study_options.name_of(request, options)
     chosen = _chosen(request, options, result_dir)
-    if options.host:
-        if options.ray:
-            raise UserError("--host keeps processes on this machine, --ray starts runs on a cluster: leave one of them out")
-        hosts.check({one.arm: one.prepared.config for one in chosen})
+    options.host = _hosted(options, chosen)
     rule = _rule(request, options, chosen)
     queue = _jobs(chosen, dict.fromkeys([one.arm for one in chosen], options.seeds))
     if study_options.has_own_table(options):
@@ -133,6 +130,18 @@ def _study(options: argparse.Namespace) -> int:
         arm_of = {one.declared.name: one.arm for one in chosen}
         _say("\n".join(study_options.outcome_lines(request, arm_of, name, options, result_dir)))
     return status
+
+
+def _hosted(options: argparse.Namespace, chosen: Sequence[ChosenArm]) -> bool:
+    """Whether runs share processes: as typed; else where all of them can."""
+    configs = {one.arm: one.prepared.config for one in chosen}
+    if options.host and options.ray:
+        raise UserError("--host keeps processes on this machine, --ray starts runs on a cluster: leave one of them out")
+    if options.host:
+        hosts.check(configs)
+    if options.host is None:
+        return not (options.ray or options.command) and all(map(hosts.can_share, configs.values()))
+    return options.host
 
 
 def _places(options: argparse.Namespace) -> Places:

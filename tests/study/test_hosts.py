@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from study_helpers import alive, calls, job, started, wait_for
 
 from Verl.design.declared import BASH
+from Verl.study import hosts as hosts_module
 from Verl.study import study_cli
 from Verl.study.hosts import HostedPlaces
 from Verl.study.jobs import Table
@@ -86,6 +88,7 @@ from pathlib import Path
 from study_helpers import job
 from test_hosts import HOST, run_jobs
 from Verl.signals import raise_on_stop
+from Verl.study import hosts as hosts_module
 from Verl.study import study_cli
 from Verl.study.hosts import HostedPlaces
 raise_on_stop()
@@ -117,3 +120,16 @@ def test_a_host_that_no_run_would_use_is_refused(more, said, capsys):
     command = ["--pair", "qwen0.5b_gsm", "--arms", "grpo_0032_1", "--seeds", "0", "--dry-run", "--host", *more]
     assert study_cli.main(command) == 2
     assert said in capsys.readouterr().err
+
+
+def test_runs_share_processes_where_all_of_them_can(monkeypatch):
+    monkeypatch.setattr(hosts_module, "can_share", lambda config: config == "can")
+
+    def hosted(*configs, host=None, ray=None, command=None):
+        chosen = [SimpleNamespace(arm=str(i), prepared=SimpleNamespace(config=config)) for i, config in enumerate(configs)]
+        return study_cli._hosted(SimpleNamespace(host=host, ray=ray, command=command), chosen)
+
+    can, can_not = "can", "can not"
+    assert hosted(can, can) and not hosted(can, can_not)
+    assert not hosted(can, host=False) and not hosted(can, ray="auto") and not hosted(can, command=["true"])
+    assert hosted(can, host=True)
