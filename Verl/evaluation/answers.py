@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from Verl.reward import gsm8k, hendrycks, verl_math
 from Verl.reward.normalise import normalise
-from Verl.reward.sources import CHAIN_SUM, GSM8K
+from Verl.reward.sources import CHAIN_SUM, GSM8K, LARGEST
 
 RIGHT = "the right answer"
 
@@ -28,7 +28,7 @@ def voted_answer(data_source: str, text: str, rule: str, correct: bool, well_for
     elif rule == "strict" and data_source == CHAIN_SUM:
         # Well formed means that an integer follows the last mark.
         answer = Decimal(text.rpartition("#")[2].strip()) if well_formed else None
-    elif data_source in (GSM8K, CHAIN_SUM):
+    elif data_source in (GSM8K, CHAIN_SUM, LARGEST):
         answer = gsm8k.last_number(text)
     elif rule == "strict":
         content = verl_math.answer(text)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from Verl.reward import arithmetic, gsm8k, hendrycks
+from Verl.reward import arithmetic, gsm8k, hendrycks, last_number
 from Verl.reward.guard import MathVerifyGuard
 from Verl.reward.result import Scores
-from Verl.reward.sources import CHAIN_SUM, GSM8K, KNOWN_DATA_SOURCES, MATH, MATH_500
+from Verl.reward.sources import CHAIN_SUM, GSM8K, KNOWN_DATA_SOURCES, LARGEST, MATH, MATH_500
 
-_RULES = {GSM8K: gsm8k.score, CHAIN_SUM: arithmetic.score}
+_RULES = {GSM8K: gsm8k.score, CHAIN_SUM: arithmetic.score, LARGEST: last_number.score}
 _WITH_GUARD = {MATH: hendrycks.score, MATH_500: hendrycks.score}
 
 

@@ -10,5 +10,6 @@ GSM8K = "openai/gsm8k"
 MATH = "DigitalLearningGmbH/MATH-lighteval"
 MATH_500 = "HuggingFaceH4/MATH-500"
 CHAIN_SUM = "reasoning_gym/chain_sum"
+LARGEST = "bandit/largest"
 
-KNOWN_DATA_SOURCES: tuple[str, ...] = (GSM8K, MATH, MATH_500, CHAIN_SUM)
+KNOWN_DATA_SOURCES: tuple[str, ...] = (GSM8K, MATH, MATH_500, CHAIN_SUM, LARGEST)

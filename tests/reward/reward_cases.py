@@ -7,7 +7,7 @@ reader would be.
 
 from typing import NamedTuple
 
-from Verl.reward.sources import CHAIN_SUM, GSM8K, MATH
+from Verl.reward.sources import CHAIN_SUM, GSM8K, LARGEST, MATH
 
 
 class Case(NamedTuple):
@@ -137,6 +137,20 @@ _ARITHMETIC = [
     ("minus only", "#-", "9", "000"),
     ("5,000 digits", "#" + "9" * 5000, "9", "001"),
     ("after 50,000 characters", "1+1=2;" * 9000 + "#2", "2", "111"),
+]
+
+_LARGEST = [  # of 17, 84, 3, 52
+    ("alone", "84", "84", "111"),
+    ("in a sentence", "The largest number is 84.", "84", "111"),
+    ("bold", "Of 17, 84, 3 and 52 it is **84**", "84", "111"),
+    ("the question again: its last number counts", "The largest of 17, 84, 3, 52", "84", "001"),
+    ("right, and then another", "84 is larger than 52.", "84", "001"),
+    ("right, then another that is the truth's digits", "I compared 4 numbers: 84", "84", "111"),
+    ("a number that begins so", "840", "84", "001"),
+    ("by value", "084", "84", "111"),
+    ("negative", "-84", "84", "001"),
+    ("a word", "eighty-four", "84", "000"),
+    ("nothing", "", "84", "000"),
 ]
 
 _MATH = [
@@ -297,5 +311,7 @@ _MATH = [
 ]
 
 CASES = [
-    Case(source, *row) for source, rows in ((GSM8K, _GSM8K), (CHAIN_SUM, _ARITHMETIC), (MATH, _MATH)) for row in rows
+    Case(source, *row)
+    for source, rows in ((GSM8K, _GSM8K), (CHAIN_SUM, _ARITHMETIC), (LARGEST, _LARGEST), (MATH, _MATH))
+    for row in rows
 ]
