@@ -7,7 +7,8 @@ under .cache/effect by its settings, code, model and data, so that it is paid fo
 Two things make a trial short and change nothing of the question. All batches of a factor are divided by the same number, so
 that its arms differ as before (`_divisor`). And a factor with a history of rewards gets as many training questions as its
 largest batch has, so that every query comes back in step 2, where a history first matters; all others share one number of
-questions, so that an arm of several factors is trained once.
+questions, so that an arm of several factors is trained once. Where the study itself asks a question less often than the trial
+has steps, the trial has as many steps as the study has visits: histories that it never reads can't differ.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ from Verl.trainer.ppo import conditions
 CACHE = REPO_ROOT / ".cache" / "effect"
 STEPS = 2
 QUERIES = 16  # the least that a batch is divided to
+_STEPS = "trainer.total_training_steps"
+_LENGTH = "data.max_response_length"
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"  # divided along with the batch
 QUESTIONS = 256  # of the trials without a history of rewards, and as many as the largest undivided batch at least
 # What makes a trial short; a key that a factor declares keeps the arm's own value.
 SHORT = {
-    "trainer.total_training_steps": STEPS,
+    _STEPS: STEPS,
     "trainer.total_epochs": 1000,
     "trainer.save_freq": -1,
     "trainer.test_freq": 1000,  # so at both ends
@@ -49,7 +52,7 @@ SHORT = {
     "evaluation.val_freq": -1,
     "evaluation.test_questions": 16,
     "evaluation.final_samples": 1,
-    "data.max_response_length": 16,
+    _LENGTH: 16,
     "trainer.device": "cpu",
     "seed": 0,
 }
@@ -57,19 +60,35 @@ SHORT = {
 
 @dataclass(frozen=True)
 class TrialComparison:
-    """Two arms that a factor compares; the number of training questions of their trials, and what divides their batches."""
+    """Two arms that a factor compares; the number of training questions of their trials, and what divides their batches.
+
+    visits: how often the study asks a question, where that limits what a history can do.
+    """
 
     factor: Factor
     a: Arm
     b: Arm
     questions: int
     divisor: int = 1
+    visits: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """Of its trials."""
+        own = [int(text.partition("=")[2]) for text in self.factor.trial if text.startswith(f"{_STEPS}=")]
+        return min((own or [STEPS])[-1], self.visits or 2**31)
 
 
-def comparisons(study: Study, pairs: Iterable[Pair], arms: Iterable[str] | None = None) -> list[TrialComparison]:
+def comparisons(
+    study: Study, pairs: Iterable[Pair], arms: Iterable[str] | None = None, visits: Mapping[str, int] | None = None
+) -> list[TrialComparison]:
     """Every comparison of every factor on the given pairs, each once; only those between `arms`, if given.
 
-    A factor's comparisons are given the same number of questions, so that an arm that is in several is trained once.
+    A factor's comparisons are given the same number of questions, so that an arm that is in several is trained once. Of the
+    given arms, those that no factor compares are compared with the first of them.
+
+    Args:
+        visits: how often the study asks each question under an arm, begun rounds through the data included.
     """
     wanted = None if arms is None else set(arms)
     found: dict[tuple[str, str, str], TrialComparison] = {}
@@ -84,8 +103,25 @@ def comparisons(study: Study, pairs: Iterable[Pair], arms: Iterable[str] | None 
                 continue
             one, other = study.arms[a], study.arms[b]
             questions = _questions(factor, members, (one, other)) // divisor
-            found[factor.name, a, b] = TrialComparison(factor, one, other, questions, divisor)
-    return list(found.values())
+            known = [visits[name] for name in (a, b) if name in visits] if visits and _remembers((one, other)) else []
+            found[factor.name, a, b] = TrialComparison(factor, one, other, questions, divisor, max(known, default=None))
+    return [*found.values(), *_uncompared(study, list(arms or ()), found.values())]
+
+
+def _uncompared(study: Study, arms: list[str], found: Iterable[TrialComparison]) -> list[TrialComparison]:
+    """Arms of a study that no factor compares, each with the study's first: a user may ask for any. Without those that need a
+    factor's `trial` to be tried here at all."""
+    left_out = {arm.name for one in found for arm in (one.a, one.b)}
+    left_out |= {name for factor in study.factors.values() if factor.trial or factor.gpu for name in factor.members}
+    members = [study.arms[name] for name in dict.fromkeys(arms) if name == arms[0] or name not in left_out]
+    keys = tuple(sorted({text.partition("=")[0] for arm in members for text in arm.settings}))
+    factor = Factor(name="arms of the study", title="", keys=keys or ("algorithm.adv_estimator",))
+    questions = _questions(factor, members, (members[0], members[-1])) if members else 0
+    return [TrialComparison(factor, members[0], other, questions) for other in members[1:]]
+
+
+def _remembers(members: Iterable[Arm]) -> bool:
+    return any(arm.window is not None for arm in members)
 
 
 def _divisor(members: Iterable[Arm]) -> int:
@@ -100,8 +136,7 @@ def _mini_batches(texts: Iterable[str]) -> list[int]:
 
 def _questions(factor: Factor, members: Iterable[Arm], two: tuple[Arm, Arm]) -> int:
     """Training questions before the division."""
-    remembers = any(arm.window is not None for arm in members)
-    if remembers:
+    if _remembers(members):
         return max(arm.queries for arm in (members if factor.arms else two))
     return max(QUESTIONS, *(arm.queries for arm in members))
 
@@ -156,11 +191,21 @@ def _problem(one: TrialComparison, a: probe.Trace, b: probe.Trace) -> str | None
         if trace.refused or trace.failed:
             return f"{arm.name} can't be trained: {trace.refused or trace.failed}"
     if a.weights == b.weights and a.evaluation == b.evaluation:
+        why = _too_few_visits(one) or _reason(one) or "what they declare trains nothing under their other settings"
         return (
-            f"{one.a.name} and {one.b.name} end with the same weights after {STEPS} steps, although they differ in "
-            f"{', '.join(one.factor.keys)}: {_reason(one) or 'what they declare trains nothing under their other settings'}"
+            f"{one.a.name} and {one.b.name} end with the same weights after {one.steps} step{'s' * (one.steps > 1)}, although "
+            f"they differ in {', '.join(one.factor.keys)}: {why}"
         )
     return None
+
+
+def _too_few_visits(one: TrialComparison) -> str | None:
+    if one.visits is None or one.steps > one.visits or one.steps == replace(one, visits=None).steps:
+        return None
+    return (
+        f"the study asks a question {one.visits} time{'s' * (one.visits > 1)} at most, and until then their histories make no "
+        "difference; take more steps, or fewer training questions (data.train_max_samples)"
+    )
 
 
 def _reason(one: TrialComparison) -> str | None:
@@ -187,9 +232,13 @@ def trial(arm: Arm, smallest: Pair, one: TrialComparison, overrides: Iterable[st
     questions = one.questions * one.divisor // divisor
     given = [_divided(text, divisor) for text in given]
     short = {**SHORT, "data.train_max_samples": questions, **_data(smallest, questions)}
+    if any(text.startswith(f"{_LENGTH}=") for text in own):  # what is cut off hangs on it
+        del short[_LENGTH]
     cut = [f"{key}={value}" for key, value in short.items() if not _declared(key, one.factor.keys)]
     # The arm's name is not among the settings: two arms of the same settings are the same run.
     settings = [text for text in (*given, *cut, *one.factor.trial) if not text.startswith("run.variant=")]
+    if one.steps < replace(one, visits=None).steps:
+        settings.append(f"{_STEPS}={one.steps}")
     return probe.ProbeJob(f"{arm.name} on {questions} questions", algorithm, tuple(settings))
 
 
@@ -204,7 +253,7 @@ def _declared(key: str, keys: Iterable[str]) -> bool:
 
 def _replaced(text: str) -> bool:
     key = text.lstrip("+").split("=")[0]
-    return key in SHORT or key.startswith(("run.", "budget.", "trainer.", "evaluation.")) or key in (
+    return key in SHORT.keys() - {_LENGTH} or key.startswith(("run.", "budget.", "trainer.", "evaluation.")) or key in (
         "model", "data", "actor_rollout_ref.model.path", "data.train_files", "data.val_files", "data.test_files",
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import shlex
@@ -113,7 +114,7 @@ def _study(options: argparse.Namespace) -> int:
         return 0
     with jobs.only_one(result_dir / f".study_{name}.lock", name):
         if not options.command:
-            _refuse_inert(request.study, request.pair, queue, options.overrides)
+            _refuse_inert(request, chosen, options.overrides)
         if options.save:
             _say(study_options.save(study, request, options))
         places = _places(options)
@@ -256,6 +257,12 @@ class ChosenArm:
         """Its name in the runs: what every run is given can add to the declared name."""
         return self.prepared.config.run.arm
 
+    def visits(self, questions: int) -> int:
+        """How often a run asks a question, the last round through the data counted as a whole one."""
+        limit = self.prepared.config.data.train_max_samples
+        asked = min(questions, limit) if limit > 0 else questions
+        return math.ceil(self.work.steps * self.prepared.config.data.train_batch_size / asked)
+
 
 def _shared(options: argparse.Namespace, result_dir: Path) -> list[str]:
     """What every run of the study is given."""
@@ -307,10 +314,11 @@ def _queue(study: design.Study, pair: design.Pair, options: argparse.Namespace, 
     return _jobs(chosen, dict.fromkeys([one.arm for one in chosen], options.seeds))
 
 
-def _refuse_inert(study: design.Study, pair: design.Pair, queue: list[jobs.Job], overrides: list[str]) -> None:
+def _refuse_inert(request: StudyRequest, chosen: Sequence[ChosenArm], overrides: list[str]) -> None:
     """Before the first run: two arms that train the same would cost their hours and show a difference of chance."""
-    wanted = effect.comparisons(study, [pair], {job.arm for job in queue})
-    problems = effect.check(study, wanted, overrides, _say)
+    visits = {one.declared.name: one.visits(request.study.data[request.pair.data]["train"]) for one in chosen}
+    wanted = effect.comparisons(request.study, [request.pair], list(visits), visits)
+    problems = effect.check(request.study, wanted, overrides, _say)
     if problems:
         raise UserError("; ".join(problems))
 

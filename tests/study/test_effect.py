@@ -95,6 +95,41 @@ def test_a_batch_that_the_user_typed_is_left_as_it_is(study):
         assert settings[key] == value and settings["data.train_max_samples"] == "256"
 
 
+def test_histories_that_a_study_never_reads_are_not_tried_longer(monkeypatch, tmp_path, study):
+    """20 steps of 32 questions ask each of 512 twice: a window and an average are one mean until then."""
+    tiny, arms = study.pairs["tiny_arith"], ["asyttgrpo_0032_8_32_window", "asyttgrpo_0032_8_32_ema"]
+    for visits, steps in ((dict.fromkeys(arms, 2), 2), (dict.fromkeys(arms, 9), 3), (None, 3)):
+        (one,) = effect.comparisons(study, [tiny], arms, visits)
+        assert one.steps == steps == int(settings_of(effect.trial(one.a, tiny, one))["trainer.total_training_steps"])
+    answers(monkeypatch, tmp_path, lambda settings: probe.Trace(weights=settings["trainer.total_training_steps"]))
+    (problem,) = effect.check(study, effect.comparisons(study, [tiny], arms, dict.fromkeys(arms, 2)), say=lambda text: None)
+    assert "2 times at most" in problem and "data.train_max_samples" in problem
+    # Arms without a history do not mind.
+    others = ["grpo_0032_1", "grpo_0032_8"]
+    assert {one.steps for one in effect.comparisons(study, [tiny], others, dict.fromkeys(others, 1))} == {effect.STEPS}
+
+
+def test_arms_without_a_common_factor_are_compared_with_the_first(monkeypatch, tmp_path, study):
+    arms = ["grpo_0032_8", "grpo_0032_8_updates4_noclip", "grpo_0032_8_updates4_cispo"]
+    wanted = effect.comparisons(study, [study.pairs["tiny_arith"]], arms)
+    assert [(one.a.name, one.b.name) for one in wanted] == [(arms[0], arms[1]), (arms[0], arms[2])]
+    alike = {"actor_rollout_ref.actor.ppo_mini_batch_size": "8"}
+    answers(monkeypatch, tmp_path, lambda settings: probe.Trace(weights=str(alike.items() <= settings.items())))
+    (problem,) = effect.check(study, wanted, say=lambda text: None)
+    assert "noclip and grpo_0032_8_updates4_cispo are one arm" in problem
+    assert effect.comparisons(study, [study.pairs["tiny_arith"]], ["grpo_0032_8"]) == []
+
+
+def test_a_length_that_the_user_typed_is_tried(study):
+    """What is cut off hangs on it."""
+    one, tiny = comparison(study, "truncated", "grpo_0032_8"), study.pairs["tiny_arith"]
+    length = "data.max_response_length"
+    assert settings_of(effect.trial(one.a, tiny, one))[length] == "32"  # the pair's
+    other = comparison(study, "kl", "grpo_0032_8_kl0")
+    assert settings_of(effect.trial(other.a, tiny, other))[length] == "16"
+    assert settings_of(effect.trial(other.a, tiny, other, [f"{length}=64"]))[length] == "64"
+
+
 def test_an_arm_of_several_factors_is_checked_once(study):
     tiny = study.pairs["tiny_arith"]
     jobs = {

@@ -266,3 +266,16 @@ def test_the_study_s_table_names_what_starts_its_runs(tmp_path, study):
     job = study_cli._queue(study, study.pair("tiny_arith"), options, tmp_path)[1]
     assert job.script == "run_grpo_0032_8_tiny_arith.sh" and job.overrides == ["seed=0", f"{KL}=0.1"]
     assert json.dumps(job.__dict__)
+
+
+def test_arms_that_train_the_same_are_refused_before_the_first_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study_cli, "_refuse_if_missing", lambda one: None)
+    monkeypatch.setattr(effect, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(effect, "prepare", lambda pair: None)
+    monkeypatch.setattr(effect, "_data", lambda pair, questions: {})
+    monkeypatch.setattr(effect.probe, "run", lambda jobs, log: ((job, effect.probe.Trace(weights="same")) for job in jobs))
+    command = ["--pair", "tiny_arith", *BASE, "--vary", f"{KL}=0.1", "--seeds", "0", "--result", str(tmp_path / "result")]
+    assert study_cli.main(command) == 2
+    error = capsys.readouterr().err
+    assert "end with the same weights" in error and error.count("\n") == 1
+    assert not list((tmp_path / "result").glob("grpo*"))

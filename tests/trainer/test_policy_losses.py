@@ -5,6 +5,7 @@ import torch
 from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, get_policy_loss_fn
 from verl.workers.config import FSDPActorConfig, PolicyLossConfig
 
+from Verl.design.declared import declared
 from Verl.trainer.loss_checks import LOSS_MODES, READ_BY, SAME_AT_RATIO_1
 
 S, T = 6, 5
@@ -98,7 +99,8 @@ def test_keys_without_effect_at_ratio_1(key):
     ("vanilla", (0.2, 0.2), -1.0, [1.2214, 1.4918]),     # the upper bound is for positive advantages
     ("gspo", (3e-4, 4e-4), 1.0, [0, 0]),
     ("gspo", (0.2, 0.5), 1.0, [1.3499, 1.3499]),         # the response's ratio for each of its tokens
-    ("cispo", (1.0, 4.0), 1.0, [1.2214, 1.4918]),
+    ("cispo", (1.0, 0.2), 1.0, [1.2, 1.2]),              # PPO's upper bound, where PPO leaves both tokens out
+    ("cispo", (1.0, 4.0), 1.0, [1.2214, 1.4918]),        # as without a clip
     ("cispo", (1.0, 0.3), 1.0, [1.2214, 1.3]),           # clipped as a weight: the gradient stays
     ("cispo", (1.0, 0.3), -1.0, [1.2214, 1.3]),
 ])  # fmt: skip
@@ -116,3 +118,14 @@ def test_ratios_by_hand(mode, clip, advantage, weights):
     )  # fmt: skip
     found = torch.autograd.grad(loss, log_prob)[0][0]
     assert found.tolist() == pytest.approx([-advantage * weight / 2 for weight in weights], abs=1e-4)
+
+
+def test_the_ratios_worked_out_by_hand_are_those_of_the_arms():
+    """Clip ranges of the factors `ratio` and `clip`, as study.yaml declares them."""
+    by_hand = {(mode, clip) for mode, clip, *_ in test_ratios_by_hand.pytestmark[0].args[1]}
+    study = declared()
+    for arm in (study.arms[name] for factor in ("ratio", "clip") for name in study.factors[factor].members):
+        settings = dict(text.split("=", 1) for text in arm.settings)
+        mode = settings.get("actor_rollout_ref.actor.policy_loss.loss_mode", "vanilla")
+        clip = tuple(float(settings.get(f"actor_rollout_ref.actor.clip_ratio_{end}", 0.2)) for end in ("low", "high"))
+        assert (mode, clip) in by_hand, arm.name
