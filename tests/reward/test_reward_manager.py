@@ -77,7 +77,7 @@ def with_function(tmp_path: Path):
     def make(body: str, keyword: str = "def", **settings: Any) -> BanditRewardManager:
         path = tmp_path / f"reward_{time.monotonic_ns()}.py"
         arguments = "data_source, solution_str, ground_truth, extra_info=None, bonus=0.0"
-        path.write_text(f"import glob, time\n{keyword} mine({arguments}):\n    {body}\n")
+        path.write_text(f"import asyncio, glob, time\n{keyword} mine({arguments}):\n    {body}\n")
         function = {"path": str(path), "name": "mine", "reward_kwargs": {"bonus": 0.5}}
         return load_reward_manager(config(custom_reward_function=function, **settings), Characters())
 
@@ -197,6 +197,16 @@ def test_custom_function_that_fails_is_counted_and_logged_once(with_function, bo
     assert bad == worse == {"reward_score": 0.0, "reward_extra_info": extra(0, 0, 0, 1, failure=1)}
     assert good == {"reward_score": 1.0, "reward_extra_info": extra(1, 1, 1, 1)}
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+
+
+@pytest.mark.parametrize("keyword", ["def", "async def"])
+def test_custom_function_that_takes_too_long_is_counted_and_the_others_are_scored(with_function, keyword) -> None:
+    wait = "await asyncio.sleep(60)" if keyword == "async def" else "time.sleep(60)"
+    body = f"if '17' in solution_str: {wait}\n    return 1.0"
+    slow, good = run(with_function(body, keyword, timeout_seconds=1.0), sample("#### 17"), sample("#### 18"))
+    assert "took longer than 1 s" in slow["reward_extra_info"].pop("error")
+    assert slow == {"reward_score": 0.0, "reward_extra_info": extra(0, 0, 0, 1, timeout=1)}
+    assert good == {"reward_score": 1.0, "reward_extra_info": extra(1, 1, 1, 1)}
 
 
 def test_custom_function_on_a_data_set_of_its_own(with_function) -> None:
