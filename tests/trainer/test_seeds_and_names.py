@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from Verl.errors import UserError
 from Verl.seeds import derive, rollout_seed
 from Verl.study import shipped
-from Verl.trainer import naming, settings
+from Verl.trainer import effects, naming, settings
 from Verl.trainer.naming import comparable, composed_arm, config_hash, name_run
 from Verl.trainer.overrides import keys_of
 
@@ -103,6 +103,17 @@ def test_a_typed_key_is_its_shortest_suffix_that_no_other_key_has(typed, words):
 )  # fmt: skip
 def test_different_settings_never_share_a_name(one, other):
     assert named(*one) != named(*other)
+
+
+def test_every_key_that_changes_training_is_in_the_name_and_no_two_share_one():
+    """But what the arm's own name says, and how far the run goes."""
+    known = set(keys_of(settings.compose("replay", ["model=tiny", "data=arith", "trainer.device=cpu"])))
+    rows = [row for row in effects.table() if row.what == "training" and not row.is_group]
+    names = {row.key: naming.variant([f"{row.key}=0.123"], known) for row in rows}
+    without = {key for key, name in names.items() if not name}
+    elsewhere = {*naming._IN_THE_ARM, *naming._LENGTH, "seed"}
+    assert {key for key in without if not key.startswith("budget.")} <= elsewhere
+    assert len(names) > 50 and len({name for name in names.values() if name}) == len(names) - len(without)
 
 
 def test_the_model_and_the_data_that_are_typed_are_in_the_name(tmp_path):
