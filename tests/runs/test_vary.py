@@ -19,18 +19,21 @@ VARY = ["algorithm.norm_adv_by_std_in_grpo=true,false", "actor_rollout_ref.actor
         "actor_rollout_ref.rollout.n=2,8"]  # fmt: skip
 
 
-def command(mini) -> list[str]:
+def command(mini, *study: str, steps: int = STEPS) -> list[str]:
     data = {"train": "train", "val": "validation", "test": "test"}
     settings = [f"data.{key}_files={mini.folder}/data/{split}.parquet" for key, split in data.items()]
     settings += [
         f"actor_rollout_ref.model.path={mini.folder}/model", f"reward.custom_reward_function.path={mini.folder}/reward.py",
         "actor_rollout_ref.actor.optim.lr=1e-3", "data.max_response_length=12", "trainer.total_epochs=50",
-        "trainer.save_freq=1", f"trainer.test_freq={STEPS}", f"evaluation.val_freq={STEPS}", "evaluation.final_samples=1",
+        "trainer.save_freq=1", f"trainer.test_freq={steps}", f"evaluation.val_freq={steps}", "evaluation.final_samples=1",
     ]  # fmt: skip
-    vary = [text for one in VARY for text in ("--vary", one)]
-    study = ["--pair", "tiny_arith", "--base", "grpo_0032_8", *vary, "--seeds", "0", "--steps", str(STEPS), "--name", "three"]
-    place = ["--result", str(mini.folder / "vary"), "--poll", "0.1", "--host"]
-    return ["bash", str(ROOT / "Running-Bash/run_study.sh"), *study, *place, "--", *settings]
+    place = ["--result", str(mini.folder / "vary"), "--poll", "0.1"]
+    start = ["bash", str(ROOT / "Running-Bash/run_study.sh"), "--pair", "tiny_arith", "--base", "grpo_0032_8", "--seeds", "0"]
+    return [*start, "--steps", str(steps), *study, *place, "--", *settings]
+
+
+def three(mini) -> list[str]:
+    return command(mini, *(text for one in VARY for text in ("--vary", one)), "--name", "three")
 
 
 def environment(mini) -> dict[str, str]:
@@ -47,7 +50,7 @@ def steps_of(folder, run: str) -> list[int]:
 def test_three_factors_end_to_end_and_after_kill_9(mini):
     folder = mini.folder / "vary"
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
-    first = subprocess.Popen(command(mini), cwd=ROOT, env=environment(mini), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    first = subprocess.Popen(three(mini), cwd=ROOT, env=environment(mini), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                              text=True)  # fmt: skip
     table = folder / "study_three.json"
     deadline = time.monotonic() + 400
@@ -63,7 +66,7 @@ def test_three_factors_end_to_end_and_after_kill_9(mini):
     done = (folder / f"{base}.jsonl").stat().st_mtime_ns
     assert len(runs) == 4 and steps_of(folder, killed)[-1] < STEPS and not steps_of(folder, runs[2])
 
-    second = subprocess.run(command(mini), cwd=ROOT, env=environment(mini), capture_output=True, text=True)
+    second = subprocess.run(three(mini), cwd=ROOT, env=environment(mini), capture_output=True, text=True)
     assert second.returncode == 0, second.stdout + second.stderr
     assert (folder / f"{base}.jsonl").stat().st_mtime_ns == done  # what was done is not run again
     assert "4 runs, 1 done already, 3 to do" in second.stdout and " is there)" in second.stdout
@@ -75,3 +78,20 @@ def test_three_factors_end_to_end_and_after_kill_9(mini):
     assert {path.suffix for path in (folder / "study_three").glob("three.*")} == {".md", ".pdf", ".png"}
     after = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
     assert after == changed, "a file of the repository was edited"
+
+
+def test_tuned_and_crossed_are_the_same_four_runs(mini):
+    """`--tune` runs them; `--cross` of the same two keys finds them done, and both say what they found."""
+    n, lr = "actor_rollout_ref.rollout.n=8,2", "actor_rollout_ref.actor.optim.lr"
+    said = {}
+    for name, more in {"tuned": ["--tune", f"{lr}=1e-4,1e-3"], "crossed": ["--vary", f"{lr}=1e-4,1e-3", "--cross"]}.items():
+        study = command(mini, "--vary", n, *more, "--name", name, steps=2)
+        study = [text for text in study if not text.startswith(f"{lr}=1e-3") or "," in text]
+        done = subprocess.run(study, cwd=ROOT, env=environment(mini), capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said[name] = done.stdout
+    assert "4 runs" in said["tuned"] and "the tuning cost 4 runs, 8 steps" in said["tuned"]
+    assert "4 runs, 4 done already, 0 to do" in said["crossed"]
+    assert "n 8 -> 2 x lr 1e-4 -> 1e-3" in said["crossed"]  # their interaction
+    for name in said:
+        assert {path.suffix for path in (mini.folder / f"vary/study_{name}").iterdir()} >= {".md", ".pdf", ".png"}
