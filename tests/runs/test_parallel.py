@@ -34,9 +34,10 @@ def test_two_processes_train_as_one_and_go_on_after_kill_9(mini, cut, base_line)
     assert list(ours.text) == list(theirs.text) and list(ours.reward) == list(theirs.reward)
     assert list(result.evaluation(STEPS).text) == list(base_line.evaluation(STEPS).text)
     for mine, other in zip(result.records[1:], base_line.records[1:], strict=True):
-        for key in ("actor/loss", "actor/kl_loss", "actor/entropy", "actor/ppo_kl"):
+        for key in ("actor/loss", "actor/kl_loss", "actor/ppo_kl"):  # apart by 1e-7 at most when it was written
             assert mine[key] == pytest.approx(other[key], abs=1e-5), (key, mine["step"])
-        assert mine["actor/grad_norm"] == pytest.approx(other["actor/grad_norm"], rel=1e-4)
+        for key in ("actor/entropy", "actor/grad_norm"):  # by 4e-6 of it
+            assert mine[key] == pytest.approx(other[key], rel=1e-4), (key, mine["step"])
         assert mine["training/rollout_probs_diff_mean"] < 1e-6  # both servers have what was trained
     parts = {path.name for path in (result.folder / f"checkpoints/global_step_{STEPS}/actor").glob("model_*")}
     assert parts == {f"model_world_size_2_rank_{rank}.pt" for rank in (0, 1)}
