@@ -12,8 +12,9 @@ pytestmark = pytest.mark.slow
 
 # script: steps after which the sampled test Pass@1 has gained 0.15 on its start of 0.45. In the committed study they gained
 # 0.18 to 0.29, 0.20 to 0.27 and 0.32 to 0.36 by step 20 (512 questions: one standard error is 0.02).
+BASE_LINE = "run_grpo_0032_1_tiny_arith.sh"
 LEARNS = {
-    "run_grpo_0032_1_tiny_arith.sh": 30,
+    BASE_LINE: 30,
     "run_onerpo_0032_1_7_tiny_arith.sh": 25,
     "run_asyttgrpo_0064_4_8_tiny_arith.sh": 15,
 }
@@ -49,7 +50,7 @@ def gain(records: list[dict]) -> float:
     return records[-1]["eval/test/pass@1"] - records[0]["eval/test/pass@1"]
 
 
-@pytest.mark.parametrize("script", LEARNS)
+@pytest.mark.parametrize("script", [pytest.param(one, marks=[pytest.mark.long][: one != BASE_LINE]) for one in LEARNS])
 def test_learns(script, host, tmp_path):
     records = run(host, script, LEARNS[script], tmp_path)
     assert gain(records) > 0.15

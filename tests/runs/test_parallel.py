@@ -6,7 +6,7 @@ import pytest
 
 from tests.runs.harness import STEPS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 TWO = "trainer.n_gpus_per_node=2"
 

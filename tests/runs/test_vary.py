@@ -80,6 +80,7 @@ def test_three_factors_end_to_end_and_after_kill_9(mini):
     assert after == changed, "a file of the repository was edited"
 
 
+@pytest.mark.long
 def test_tuned_and_crossed_are_the_same_four_runs(mini):
     """`--tune` runs them; `--cross` of the same two keys finds them done, and both say what they found."""
     n, lr = "actor_rollout_ref.rollout.n=8,2", "actor_rollout_ref.actor.optim.lr"

@@ -13,7 +13,7 @@ from tests.study.test_extending import Tree
 from Verl.base_models.tokenizer import build_tokenizer
 from Verl.study import shipped
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 _DIFF = re.compile(r"^```diff\n# (\S+)\n((?:[-+].*\n)+)```$", re.MULTILINE)
 _COMMANDS = re.compile(r"^```bash\n((?:(?:bash|python) .*\n)+)```$", re.MULTILINE)

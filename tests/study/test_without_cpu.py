@@ -81,6 +81,7 @@ def run(tree: Path, *command: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_gpu_script_still_prepares_its_run(tree):
     assert int(run(tree, "-c", DRY_RUNS).split()[-1]) >= 132  # 22 arms for six pairs
 
@@ -91,6 +92,7 @@ def test_the_trainers_are_whole(tree):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_estimators_data_rewards_statistics_and_report_still_pass(tree):
     run(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS)
 
