@@ -2,13 +2,12 @@
 # Draws every figure and table from what is in result/ into Figure/: under a minute, the same bytes if nothing changed.
 # Arguments: --result DIR, --figure DIR, --pairs tiny_arith ..., --axis steps tokens ... (the axes of every figure),
 #   --metric response_length/mean ... (any key of the jsonl instead of Pass@1, in files named after it)
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh
 set -u
-unset CDPATH
-root="$(cd "$(dirname "$0")/.." && pwd)"
-python="${BANDIT_VENV:-$root/.venv}/bin/python"
-[ -x "$python" ] || python="$(command -v python3)"
+# shellcheck source-path=SCRIPTDIR source=../Running-Bash/python.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../Running-Bash/python.sh"
+[[ -x $python ]] || python=$(command -v python3)
 export OMP_NUM_THREADS=1 # a process per core is enough
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 if ! "$python" -m Verl.analysis.figures.cli "$@"; then
     echo "make_figures: at least one figure was not drawn; the reason stands above." >&2
     exit 1

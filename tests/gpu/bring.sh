@@ -3,7 +3,9 @@
 #   bash tests/gpu/bring.sh
 # Wheels of tests/gpu/packages.py and the prepared model and data, in .cache/gpu-check/part00, part01, ... of 60 MiB, so that each
 # fits a transfer of 64 MiB. Bring the parts and this repository.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh
 set -euo pipefail
+unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
 python=${BANDIT_VENV:-$root/.venv}/bin/python

@@ -3,7 +3,9 @@
 #   bash tests/gpu/check.sh [--rehearse] [--out FOLDER]
 # The Python environment: BANDIT_VENV, else .venv where Running-Bash/setup.sh made one, else, on a machine without a network, one
 # that is made here from what tests/gpu/bring.sh packed: .cache/gpu-check/wheels, installed beside the machine's own torch.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh
 set -euo pipefail
+unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
 venv=${BANDIT_VENV:-$root/.venv}

@@ -17,6 +17,13 @@ from Verl import REPO_ROOT
 from Verl.trainer import settings
 
 SCRIPT = "run_grpo_0032_8_tiny_arith.sh"
+READERS = [f"Running-Results/{name}.sh" for name in ("report", "live", "make_figures")]  # which set nothing up
+SETTING_UP = [f"Running-Bash/{name}" for name in (SCRIPT, "samples.sh", "eval.sh", "export.sh", "run_study.sh")]
+STARTED = [*SETTING_UP, *READERS]
+# Beside those that start a command of ours: the exit status with a set-up that is done, and no model or data.
+SETUP = "Running-Bash/setup.sh"
+OTHERS = {SETUP: 0, "Running-Bash/setup_vllm_cpu.sh": 0, "tests/run.sh": 0, "tests/gpu/check.sh": 0,
+          "tests/gpu/bring.sh": 2}  # fmt: skip
 PYTHON = """#!/usr/bin/env bash
 printf '%s\\n' "PYTHONPATH=$PYTHONPATH" "BEHIND=$BANDIT_PYTHONPATH" "HOME=$HOME" "FROM=$BANDIT_CWD" "$@"
 """
@@ -29,12 +36,14 @@ def copy(tmp_path):
 
     def make(name: str) -> Path:
         root = tmp_path / name
-        folder, python = root / "Running-Bash", root / ".venv/bin/python"
-        folder.mkdir(parents=True)
+        python = root / ".venv/bin/python"
+        read = [f"Running-Bash/{name}.sh" for name in ("common", "enter", "python")]
+        read += ["pyproject.toml", *(file.name for file in REPO_ROOT.glob("requirements*.txt"))]
+        for file in (*STARTED, *OTHERS, *read):
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPO_ROOT / file, root / file)
+        (root / SETUP).write_text("exit 0\n")
         python.parent.mkdir(parents=True)
-        for file in ("common.sh", "enter.sh", SCRIPT, "samples.sh"):
-            shutil.copy(REPO_ROOT / "Running-Bash" / file, folder)
-        (folder / "setup.sh").write_text("exit 0\n")
         python.write_text(PYTHON)
         python.chmod(0o755)
         return root
@@ -57,18 +66,24 @@ def test_a_checkout_may_have_any_name(copy, name):
     assert f"PYTHONPATH={root}" in done.stdout and done.stdout.endswith("@\nseed=1\n")
 
 
-@pytest.mark.parametrize("script", [SCRIPT, "samples.sh"])
-def test_sh_does_as_well_as_bash(copy, script):
+@pytest.mark.parametrize("script", STARTED)
+def test_sh_and_an_exported_cdpath_change_nothing(copy, script):
     root = copy("plain")
-    done = started(root / "Running-Bash" / script, shell="sh")
-    assert done.returncode == 0 and f"PYTHONPATH={root}" in done.stdout, done.stderr
-
-
-def test_an_exported_cdpath_changes_nothing(copy):
-    root = copy("plain")
-    for script in (SCRIPT, "samples.sh"):
-        done = started(f"Running-Bash/{script}", folder=root, CDPATH=f"{root}:.")
+    for shell in ("sh", "bash"):
+        done = started(script, shell=shell, folder=root, CDPATH=f"{root}:.")
         assert done.returncode == 0 and f"PYTHONPATH={root}\n" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("script, status", OTHERS.items())
+def test_nor_do_they_for_scripts_around_them(copy, script, status):
+    """Where a script takes another folder for the repository, it finds no files there."""
+    root = copy("plain")
+    if script == SETUP:
+        shutil.copy(REPO_ROOT / script, root / script)
+    for shell in ("sh", "bash"):  # with what makes setup.sh stop before it installs
+        done = started(script, "--venv", shell=shell, folder=root, CDPATH=f"{root}:.", BANDIT_VENV=str(root / ".venv"))
+        assert done.returncode == status and "No such file" not in done.stderr, done.stderr
+        assert status == 0 or "are not prepared" in done.stderr
 
 
 def test_a_script_with_windows_line_ends_says_so(copy):
@@ -80,12 +95,17 @@ def test_a_script_with_windows_line_ends_says_so(copy):
         assert done.returncode == 2 and "line ends" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_a_users_pythonpath_goes_behind_the_environments_packages(copy, tmp_path):
+@pytest.mark.parametrize("script", [STARTED[0], *READERS])
+def test_a_users_pythonpath_goes_behind_the_environments_packages(copy, script):
     root = copy("plain")
-    done = started(root / "Running-Bash" / SCRIPT, PYTHONPATH="/shadow:mine")
-    assert f"PYTHONPATH={root}\n" in done.stdout and "BEHIND=/shadow:mine\n" in done.stdout
-    again = started(root / "Running-Bash" / SCRIPT, PYTHONPATH=str(root), BANDIT_PYTHONPATH="/shadow")  # from a study
+    for given in ("/shadow:mine", f"{root}-tools", f"{root}:/shadow", ""):
+        done = started(root / script, PYTHONPATH=given)
+        assert f"PYTHONPATH={root}\n" in done.stdout and f"BEHIND={given}\n" in done.stdout
+    again = started(root / script, PYTHONPATH=f"{root}:{root}", BANDIT_PYTHONPATH="/shadow")  # from a script or a run
     assert "BEHIND=/shadow\n" in again.stdout
+
+
+def test_what_is_behind_is_found_and_replaces_nothing(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/numpy.py").write_text("raise SystemExit('the environment has its own')\n")
     (tmp_path / "mine/only_mine.py").touch()
@@ -94,6 +114,13 @@ def test_a_users_pythonpath_goes_behind_the_environments_packages(copy, tmp_path
         PYTHONPATH=str(REPO_ROOT), BANDIT_PYTHONPATH="mine", BANDIT_CWD=str(tmp_path),
     )  # fmt: skip
     assert done.stdout.strip() == str(tmp_path / "mine"), done.stderr
+
+
+@pytest.mark.parametrize("script", READERS)
+def test_a_numpy_of_the_users_is_not_the_one_that_is_read_with(tmp_path, script):
+    (tmp_path / "numpy.py").write_text("raise SystemExit('the environment has its own')\n")
+    done = started(REPO_ROOT / script, "--help", PYTHONPATH=str(tmp_path), BANDIT_VENV=sys.prefix)
+    assert done.returncode == 0 and "--result" in done.stdout, done.stderr
 
 
 def test_a_home_that_cant_be_written_to_is_replaced(copy):
