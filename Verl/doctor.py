@@ -27,14 +27,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-from packaging.requirements import InvalidRequirement, Requirement
-
 from Verl import REPO_ROOT, RESULT_DIR, cores
 from Verl.errors import UserError
 from Verl.files import is_locked
-from Verl.trainer import own_ray, settings
-from Verl.trainer.memory_here import gpu_gib, memory_by_plan
+
+try:
+    import psutil
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    from Verl.trainer import own_ray, settings
+    from Verl.trainer.memory_here import gpu_gib, memory_by_plan
+except ImportError as error:  # before the set-up, or with another Python than the environment's
+    if __name__ != "__main__":
+        raise
+    sys.exit(
+        f"error: {sys.executable} has not what a run needs ({error}): run `bash Running-Bash/setup.sh`, then "
+        "`.venv/bin/python -m Verl.doctor`"
+    )
 
 OK, NOTE, STOP = "ok", "note", "STOP"
 _OBJECT_STORE = 1e9  # bytes of shared memory that a CPU run's Ray asks for (Verl/cpu/device.py)
@@ -173,12 +182,12 @@ def shared_memory() -> Iterator[Finding]:
 
 
 def locks() -> Iterator[Finding]:
-    going_on = [path for path in RESULT_DIR.glob(".*.lock") if is_locked(path)]
+    foreign = [path for folder in (RESULT_DIR, REPO_ROOT / ".cache/models") for path in folder.glob(".*.lock")
+               if not os.access(path, os.R_OK)]  # fmt: skip
+    going_on = [path for path in RESULT_DIR.glob(".*.lock") if path not in foreign and is_locked(path)]
     if going_on:
         names = ", ".join(path.name.removeprefix(".").removesuffix(".lock") for path in going_on[:3])
         yield Finding(NOTE, "locks", f"going on now: {names}", "wait for them, or they share the machine's cores")
-    foreign = [path for folder in (RESULT_DIR, REPO_ROOT / ".cache/models") for path in folder.glob(".*.lock")
-               if not os.access(path, os.R_OK)]  # fmt: skip
     if foreign:
         yield Finding(STOP, "locks", f"{foreign[0]} is another user's and can't be read", "have it deleted")
     if not going_on and not foreign:
@@ -187,13 +196,12 @@ def locks() -> Iterator[Finding]:
 
 
 def _left_behind() -> Iterator[Finding]:
-    """Processes of a run's Ray whose run is gone."""
+    """Processes of a run's Ray whose run, which holds the lock in its folder, is gone."""
     found = []
-    for one in psutil.process_iter(["pid", "cmdline", "uids"]):
-        line = " ".join(one.info["cmdline"] or [])
-        place = re.search(rf"(\S*/{own_ray.PREFIX}\w+)/ray\b", line)
+    for one in psutil.process_iter(["pid", "environ", "uids"]):
+        folder = own_ray.private_folder(one.info["environ"] or {})
         mine = one.info["uids"] and one.info["uids"].real == os.getuid()
-        if place and mine and not is_locked(Path(place[1]) / own_ray.LOCK):
+        if folder and mine and not is_locked(folder / own_ray.LOCK):
             found.append(one.info["pid"])
     if found:
         pids = " ".join(map(str, found))

@@ -17,6 +17,7 @@ import stat
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
@@ -97,9 +98,13 @@ def _left_out(node: Any, **settings: Any) -> None:
     """In place of what starts a process that a run on one machine does not need."""
 
 
-def private_folder() -> Path | None:
-    """The folder of the run's Ray, in each of its processes; None where the run joined a cluster."""
-    token = os.environ.get("RAY_AUTH_TOKEN_PATH")
+def private_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The folder of the run's Ray, in each of its processes; None where the run joined a cluster.
+
+    Args:
+        environment: of the process that is asked about.
+    """
+    token = environment.get("RAY_AUTH_TOKEN_PATH")
     return Path(token).parent if token and Path(token).parent.name.startswith(PREFIX) else None
 
 

@@ -2,16 +2,20 @@
 sockets, token and priorities: tests/runs/test_ends.py. What happens to a run whose memory runs out can't be tried here
 without taking the test machine's; the sentences for what Ray then raises are."""
 
+import json
 import os
 import shlex
+import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 
+from Verl import REPO_ROOT
 from Verl.adapter.device import Device
 from Verl.errors import UserError
 from Verl.trainer import own_ray
@@ -111,6 +115,51 @@ def test_a_worker_is_started_by_a_path_with_a_space_or_a_dollar(environment, tmp
     own_ray.start(settings_of_ray(num_cpus=None), Device(), {"env_vars": {}})
     assert shlex.split(given["runtime_env"]["py_executable"]) == [sys.executable]
     assert given["address"] == "local" and given["_temp_dir"].startswith(str(tmp_path))
+
+
+# A run's Ray and one worker of it.
+ONE_WORKER = """
+import json, os, sys
+from omegaconf import OmegaConf
+from Verl.adapter.device import Device
+from Verl.trainer import own_ray
+
+trainer = {"nnodes": 1, "n_gpus_per_node": 1}
+options = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 10**8}
+config = OmegaConf.create({"trainer": trainer, "ray_kwargs": {"ray_init": options}})
+own_ray.set_environment(config)
+own_ray.check_start(config)
+try:
+    own_ray.start(config, Device(), {"env_vars": {}})
+    import ray
+
+    @ray.remote
+    def worker():
+        return sys.executable, sys.prefix
+
+    print(json.dumps([*ray.get(worker.remote(), timeout=240), str(own_ray.private_folder())]))
+finally:
+    own_ray.stop()
+"""
+
+
+@pytest.mark.slow
+def test_ray_starts_a_worker_by_a_python_of_any_path_and_below_any_folder(tmp_path):
+    """The environment's path has letters that a shell or a format string reads, TMPDIR is too long for a socket."""
+    environment, long = tmp_path / "sp ace/d$HOME ü[x]{y}&z/env", tmp_path / ("long" * 20)
+    (environment / "bin").mkdir(parents=True)
+    long.mkdir()
+    python = environment / "bin/python"
+    python.symlink_to(Path(sys.executable).resolve())
+    (environment / "lib").symlink_to(Path(sys.prefix) / "lib")
+    (environment / "pyvenv.cfg").symlink_to(Path(sys.prefix) / "pyvenv.cfg")
+    given = {key: value for key, value in os.environ.items() if key != "RAY_TMPDIR"}
+    given |= {"TMPDIR": str(long), "PYTHONPATH": str(REPO_ROOT)}
+    done = subprocess.run([python, "-c", ONE_WORKER], env=given, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    executable, prefix, folder = json.loads(done.stdout.splitlines()[-1])
+    assert executable == str(python) and prefix == str(environment)
+    assert not Path(folder).is_relative_to(long) and not Path(folder).exists() and not list(long.glob(f"{own_ray.PREFIX}*"))
 
 
 def test_memory_above_rays_limit_is_said_at_once(environment):
