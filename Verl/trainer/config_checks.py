@@ -14,6 +14,7 @@ from Verl.trainer.best import check_best
 from Verl.trainer.determinism import check_determinism
 from Verl.trainer.feature_checks import check_features
 from Verl.trainer.lora_checks import check_lora
+from Verl.trainer.memory import gpus
 from Verl.trainer.ppo.estimators import EXTRA, Estimator, estimators, ours, usable
 from Verl.trainer.reward_checks import check_custom_function, check_time_limit
 from Verl.trainer.run_checks import check_resume
@@ -133,6 +134,13 @@ def _batches(config: DictConfig) -> None:
         raise UserError(
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} does not divide data.train_batch_size={size}: choose a "
             "divisor (the study makes one update per round: leave it equal)"
+        )
+    n, processes = config.actor_rollout_ref.rollout.n, gpus(config)
+    if mini * n % processes:
+        raise UserError(
+            f"trainer.n_gpus_per_node={config.trainer.n_gpus_per_node} and trainer.nnodes={config.trainer.nnodes} can't share "
+            f"out an update evenly: make actor_rollout_ref.actor.ppo_mini_batch_size={mini} times "
+            f"actor_rollout_ref.rollout.n={n} a multiple of {processes}, or take fewer processes"
         )
     actor, longest = config.actor_rollout_ref.actor, config.data.max_prompt_length + config.data.max_response_length
     if actor.use_dynamic_bsz and actor.ppo_max_token_len_per_gpu < longest:

@@ -85,10 +85,15 @@ def test_every_setting_ends_in_a_config_or_in_one_sentence(good, monkeypatch):
 def test_values_that_ended_badly_are_refused(good, text):
     key = text.split("=")[0]
     with pytest.raises(UserError, match=key.replace(".", r"\.")) as caught:
-        config, missing = run_config.prepare("grpo", good, [text])
+        _, missing = run_config.prepare("grpo", good, [text])
         if missing:  # a file that is not here
             raise UserError(missing[0])
-        if text == "run.data=inf":  # a name like any other
-            assert config.run.name.endswith("_inf_seed0")
-            raise UserError(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text, name", [("data=null", "grpo_0016_1_seed0"), ("model=null", "grpo_0016_1_seed0"),
+                                        ("run.data=inf", "grpo_0016_1_inf_seed0"), ("run.model=nan", "grpo_0016_1_nan_seed0")])
+def test_values_that_ended_badly_and_mean_something_are_taken(good, text, name):
+    """null chooses nothing, and a name may look like a number."""
+    config, missing = run_config.prepare("grpo", good, [text])
+    assert not missing and config.run.name == name

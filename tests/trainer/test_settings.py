@@ -74,7 +74,9 @@ BAD = {
     "trainer.resume_mode=sometimes": ["resume_mode=sometimes", "auto, disable or resume_path"],
     "trainer.device=tpu": ["trainer.device=tpu", "auto, cpu or cuda"],
     "run.arm=grpo_0064_8": ["run.arm=grpo_0064_8", "contradicts", "grpo_0016_1"],
-    "trainer.n_gpus_per_node=999": ["n_gpus_per_node=999", "this machine has", "core"],
+    "trainer.n_gpus_per_node=0": ["trainer.n_gpus_per_node=0", "at least 1"],
+    "trainer.n_gpus_per_node=3": ["trainer.n_gpus_per_node=3", "ppo_mini_batch_size=16", "multiple of 3"],
+    "trainer.nnodes=3": ["trainer.nnodes=3", "ppo_mini_batch_size=16", "multiple of 3"],
     "no equals sign": ["no equals sign", "key=value"],
     "~trainer.device": ["~trainer.device", "delete"],
 }  # fmt: skip
@@ -87,6 +89,24 @@ def test_one_clear_sentence(good, override):
     sentence = str(error.value)
     assert all(word in sentence for word in BAD[override]), sentence
     assert "\n" not in sentence and len(sentence) < 500
+
+
+def test_more_processes_than_cores(good, monkeypatch):
+    monkeypatch.setattr(machine_checks.cores, "usable", lambda: 2)
+    with pytest.raises(UserError, match=r"trainer.n_gpus_per_node=4.*2 cores"):
+        ready("grpo", good, "trainer.n_gpus_per_node=4")
+    ready("grpo", good, "trainer.n_gpus_per_node=2")
+
+
+def test_an_update_is_shared_out_by_its_responses(good, monkeypatch):
+    """Six queries of two responses are twelve rows, for four processes too; four of one are too few for eight."""
+    monkeypatch.setattr(machine_checks.cores, "usable", lambda: 8)
+    four = ["trainer.n_gpus_per_node=4", "data.train_batch_size=6"]
+    ready("grpo", good, *four, "actor_rollout_ref.rollout.n=2")
+    with pytest.raises(UserError, match="multiple of 4"):
+        ready("grpo", good, *four)
+    with pytest.raises(UserError, match="ppo_mini_batch_size=4.*multiple of 8"):
+        ready("grpo", good, "trainer.n_gpus_per_node=8", "actor_rollout_ref.actor.ppo_mini_batch_size=4")
 
 
 @pytest.mark.skipif(machine_checks.gpu_present(), reason="this machine has a GPU")
@@ -150,9 +170,9 @@ def test_an_unknown_data_source(good, tmp_path):
         ready("grpo", good, f"data.train_files={tmp_path}/unknown.parquet", "data.train_batch_size=1")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_no_write_permission(good, tmp_path):
-    tmp_path.chmod(0o500)
+def test_no_write_permission(good, tmp_path, monkeypatch):
+    """Which root has everywhere: said by the answer to the question."""
+    monkeypatch.setattr(os, "access", lambda place, mode: os.fspath(place) != str(tmp_path))
     with pytest.raises(UserError, match="result_dir.*no permission"):
         ready("grpo", good, f"run.result_dir={tmp_path}/result")
 

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 
+from Verl.trainer import start_watch
+
 PROGRAM = """
 import sys, time
 from Verl.trainer.start_watch import StartWatch
@@ -27,9 +29,30 @@ print("started", flush=True)
 """
 
 
-def start(kind: str) -> tuple[int, str, float]:
+# A run whose Ray never comes up.
+RUN = """
+import time
+from functools import partial
+from types import SimpleNamespace
+from Verl.trainer import task_runner
+
+class Runner(task_runner.InProcessRunner):
+    def _start_ray(self):
+        time.sleep(600)
+    def _trainer_class(self):
+        pass
+
+task_runner.check_with_verl = lambda config: None
+task_runner.StartWatch = partial(task_runner.StartWatch, say_after=0.5, give_up_after=3.0, last_seconds=1.0)
+console = SimpleNamespace(say=lambda text: print(text, flush=True))
+run_log = SimpleNamespace(console=console, describe=lambda **record: print("recorded:", record, flush=True))
+Runner(SimpleNamespace(trainer=SimpleNamespace(device="cpu")), "grpo", run_log).run()
+"""
+
+
+def start(kind: str, program: str = PROGRAM) -> tuple[int, str, float]:
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", PROGRAM, kind], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program, kind], capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout + done.stderr, time.monotonic() - began
 
 
@@ -52,3 +75,12 @@ def test_a_start_that_does_nothing_is_given_up():
 def test_a_slow_start_is_left_alone():
     status, output, _ = start("busy")
     assert status == 0 and output.endswith("started\n")
+
+
+def test_a_run_is_watched_from_its_first_stage():
+    status, output, _ = start("", RUN)
+    assert status == 1 and "waiting for Ray's processes" in output and "nothing was computed or read" in output
+
+
+def test_half_a_minute_is_silent_at_most_and_five_minutes_are_lost():
+    assert start_watch.SAY_SECONDS <= 30 and start_watch.GIVE_UP_SECONDS <= 300
