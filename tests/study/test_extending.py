@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from Verl.base_models.tokenizer import build_tokenizer
 from Verl.study import shipped
+from Verl.trainer import main_eval
 
 _BLOCK = re.compile(r"^```(\w+)\n# (\S+/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def section_of(root: Path, kind: str) -> str:
+    text = (root / "docs/extending.md").read_text()
+    return re.search(rf"^## {kind}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL).group(1)
 
 
 class Tree:
@@ -28,8 +36,7 @@ class Tree:
 
     def add(self, kind: str) -> None:
         """Carries out the blocks of a section of docs/extending.md, then writes the scripts as it says."""
-        text = (self.root / "docs/extending.md").read_text()
-        section = re.search(rf"^## {kind}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL).group(1)
+        section = section_of(self.root, kind)
         blocks = _BLOCK.findall(section)
         assert len(blocks) == section.count("\n```\n"), "a block that names no file is not carried out"
         for _, path, content in blocks:
@@ -220,6 +227,25 @@ rewards, mask = torch.tensor([[1.0], [0.0], [0.0]]), torch.ones(3, 1)
 advantages, _ = trainer.advantages(rewards, mask, SimpleNamespace(uids=["a"] * 3))
 print(*advantages.flatten().tolist())
 """
+
+
+def test_a_base_model(root, tmp_path, monkeypatch):
+    """The template's file is one of the user's folder, in which the commands are typed; a prompt is what it writes."""
+    section = section_of(root, "A base model")
+    ((template, name),) = re.findall(r"^```jinja\n(\{# (\S+):.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    (tmp_path / name).write_text(template)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BANDIT_CWD", str(tmp_path))
+    monkeypatch.setattr(main_eval.preparation, "prepare", lambda config: 0)  # fetches nothing here
+    (commands,) = re.findall(r"^```bash\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    train, evaluate = (shlex.split(line, comments=True)[1:] for line in commands.splitlines())
+    text = shipped.prepare(Path(train[0]).name, train[1:]).config.actor_rollout_ref.model.custom_chat_template
+    assert text == main_eval.parse(evaluate[1:]).chat_template == template
+    tokenizer = build_tokenizer(64)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "1+1="}], chat_template=text, add_generation_prompt=True, tokenize=False
+    )
+    assert prompt == "Question: 1+1=\nAnswer:"
 
 
 # ---- what is not in a block -------------------------------------------------------------------------------------------
