@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from tests.runs.harness import STEPS, Result
+from Verl import doctor
 from Verl.analysis.runs.table import load_runs
 
 pytestmark = pytest.mark.slow
@@ -58,6 +61,7 @@ class Seen:
     priorities: set[int]
     waits: set[str]
     private: list[int]  # permissions of the folder of its Ray, and of the token
+    called_dead: list[int]  # processes that the doctor says a killed run left behind
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +76,10 @@ def look_at(mini, process: subprocess.Popen) -> Seen:
     raylet = next(one for one in tree if one.name() == "raylet")
     environment = raylet.environ()  # as theirs, which their titles have overwritten
     token = Path(environment["RAY_AUTH_TOKEN_PATH"])
+    listed = " ".join(one.text for one in doctor.locks()).split()
     return Seen(
         mini.listening(process), {one.nice() for one in workers}, {environment["GOMP_SPINCOUNT"]},
-        [path.stat().st_mode & 0o777 for path in (token.parent, token)],
+        [path.stat().st_mode & 0o777 for path in (token.parent, token)], [one.pid for one in tree if str(one.pid) in listed],
     )  # fmt: skip
 
 
@@ -82,7 +87,9 @@ def look_at(mini, process: subprocess.Popen) -> Seen:
 def stopped(mini, seen) -> Result:
     """A run without an evaluation before training and without regular checkpoints, that SIGTERM met after step 3."""
     settings = ["trainer.val_before_train=False", "trainer.save_freq=-1", "seed=0"]
-    process = mini.start("grpo", "stopped", *settings, **FOREIGN)
+    temporary = mini.folder / ("long" * 30)  # below which no socket has a place
+    temporary.mkdir()
+    process = mini.start("grpo", "stopped", *settings, **FOREIGN, TMPDIR=str(temporary))
     jsonl = mini.folder / "result/stopped_seed0.jsonl"
     wait_for(lambda: jsonl.is_file() and '"step": 3,' in jsonl.read_text(), process)
     seen.append(look_at(mini, process))
@@ -105,7 +112,7 @@ def test_a_preempted_run_saves_its_step_and_says_so(mini, stopped):
 def test_a_run_listens_on_this_machine_only_and_waits_in_its_sleep(mini, stopped, seen):
     """In an environment in which Ray would join a foreign cluster, or find no place for its token."""
     assert seen[0].listening and seen[0].listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    assert seen[0].private == [0o700, 0o600]
+    assert seen[0].private == [0o700, 0o600] and not seen[0].called_dead
     assert seen[0].priorities == {os.nice(0)} and seen[0].waits == {"3000"}
     assert not list(Path(mini.ray).glob("bandit-*"))
 
@@ -223,3 +230,20 @@ def test_a_full_disk_is_said_and_costs_nothing(mini, small_disk, base_line):
     assert resumed.returncode == 0, resumed.stdout
     records = [json.loads(line) for line in jsonl.read_text().splitlines()]
     assert Result(0, "", folder, records).metrics() == base_line.metrics()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("file", ["actor/extra_state_*.pt", "data.pt"])
+def test_no_code_of_somebody_elses_checkpoint_runs_in_a_resume(mini, stopped, tmp_path, file):
+    from tests.adapter.test_safe_load import Attack
+
+    step, mark = steps_saved(stopped.folder)[-1], tmp_path / "ran"
+    pickle.loads(pickle.dumps(Attack(mark)))
+    assert mark.exists()  # so would it be where a resume took the file as a pickle
+    mark.unlink()
+    checkpoint = shutil.copytree(stopped.folder / f"checkpoints/global_step_{step}", tmp_path / f"global_step_{step}")
+    (path,) = checkpoint.glob(file)
+    torch.save({**torch.load(path, weights_only=False), "more": Attack(mark)}, path)
+    result = mini.run("grpo", f"attacked-{path.stem}", *NO_EVALUATION, f"trainer.resume_from_path={checkpoint}")
+    assert result.status in (1, 2) and "weights_only" in result.output, result.output
+    assert not mark.exists() and not result.records

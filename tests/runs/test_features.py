@@ -3,11 +3,15 @@
 import json
 import signal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from tests.runs.harness import STEPS
 from Verl.data.prompt_length import chat_template
+from Verl.trainer import main_export
+from Verl.trainer.best import VALIDATION
 
 pytestmark = pytest.mark.slow
 
@@ -45,18 +49,27 @@ RUNS = {
 TEMPLATE = "{% for one in messages %}{{ one.content }}{% endfor %}"
 PARTS = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
-    return {"score": float(len(solution_str) % 2), "length": len(solution_str), "first": solution_str[:1]}
+    return {"score": 1 - len(solution_str) / 16, "length": len(solution_str), "first": solution_str[:1]}
 """
+
+
+def own_reward(mini) -> list[str]:
+    """A reward in parts that is Pass@1 on validation too, where the data source is none that a rule of ours scores: the strict
+    score of a random model is 0, and of steps that are all alike any choice is the best."""
+    (mini.folder / "parts.py").write_text(PARTS)
+    table, path = pq.read_table(mini.folder / "data/validation.parquet"), mini.folder / "own_source.parquet"
+    place, own = table.column_names.index("data_source"), pa.array(["mine/sums"] * len(table))
+    pq.write_table(table.set_column(place, "data_source", own), path)
+    return [f"data.val_files={path}", f"reward.custom_reward_function.path={mini.folder}/parts.py"]
 
 
 def asked(mini) -> list[str]:
     """A run with a benchmark, a reward in parts, a chat template of its own, and the best checkpoint alone."""
-    for name, text in (("parts.py", PARTS), ("own.jinja", TEMPLATE)):
-        (mini.folder / name).write_text(text)
+    (mini.folder / "own.jinja").write_text(TEMPLATE)
     return [
-        *SHORT, N2, "trainer.test_freq=3", "evaluation.val_freq=1", "trainer.save_freq=-1", "trainer.keep_best=true",
-        f"data.benchmarks.hard={mini.folder}/data/validation.parquet", f"data.chat_template={mini.folder}/own.jinja",
-        f"reward.custom_reward_function.path={mini.folder}/parts.py",
+        *SHORT, N2, *own_reward(mini), "trainer.test_freq=3", "evaluation.val_freq=1", "trainer.save_freq=-1",
+        "trainer.keep_best=true", "trainer.max_actor_ckpt_to_keep=1", f"data.chat_template={mini.folder}/own.jinja",
+        f"data.benchmarks.hard={mini.folder}/own_source.parquet",
     ]  # fmt: skip
 
 
@@ -190,15 +203,33 @@ def test_benchmark_parts_best_step_and_template_in_one_run(runs):
     for record in run.records[1:]:
         step = samples[samples.step == record["step"]]
         assert record["reward/length"] == pytest.approx(step["reward/length"].mean())
-        assert (step["reward_text/first"] == step.text.str[:1]).all() and (step.reward == step["reward/length"] % 2).all()
+        assert (step["reward_text/first"] == step.text.str[:1]).all() and (step.reward == 1 - step["reward/length"] / 16).all()
     # The benchmark is the validation file here: the same questions, seeds and answers under another name.
     hard, validation = (last[last.split == name].reset_index(drop=True) for name in ("hard", "validation"))
     assert len(hard) == 16 and hard.text.equals(validation.text)
     final = run.records[-1]
     assert final["eval/hard/reward/length"] == pytest.approx(hard["reward/length"].mean())
     assert final["eval/hard/pass@1"] == final["eval/validation/pass@1"] and "eval/hard/pass@1" not in run.records[1]
-    scores = {record["step"]: record["eval/validation/pass@1"] for record in run.records[1:]}
-    best = max(scores, key=lambda step: (scores[step], -step))
+    scores = {record["step"]: record[VALIDATION] for record in run.records[1:]}
+    best = max(scores, key=scores.get)
+    assert len(set(scores.values())) == 3 and 1 < best < 3  # kept for its score, not as the first or the newest
+    assert json.loads((run.folder / "run.json").read_text())["best"] == {"step": best, VALIDATION: scores[best]}
     assert [path.name for path in run.folder.glob("checkpoints/global_step_*")] == [f"global_step_{best}"]
     home = run.folder / f"checkpoints/global_step_{best}/actor/huggingface"
     assert chat_template(home) == TEMPLATE  # so evaluation and export have it
+
+
+def test_patience_ends_a_run_and_its_best_step_is_exported(mini, tmp_path, capsys):
+    frequencies = ["trainer.test_freq=-1", "evaluation.val_freq=1", "trainer.save_freq=1"]
+    settings = [N2, *own_reward(mini), *frequencies, "budget.patience=2"]
+    run = finished(mini.hosted("grpo", "patience", *settings))
+    scores = [record[VALIDATION] for record in run.records]  # of steps 0, 1, ...
+    best = scores.index(max(scores))
+    assert 0 < best == len(scores) - 3 < STEPS - 2
+    recorded = json.loads((run.folder / "run.json").read_text())
+    assert recorded["status"] == "finished" and "budget.patience=2" in recorded["ended_by"]
+    again = finished(mini.hosted("grpo", "patience", *settings))
+    assert "finished already" in again.output and again.records == run.records
+    # Three checkpoints are kept, and the first of them is the best.
+    assert main_export.main(["--model", str(run.folder), "--best", "--out", str(tmp_path / "best")]) == 0
+    assert f"step {best}, " in capsys.readouterr().out

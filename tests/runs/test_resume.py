@@ -1,5 +1,6 @@
 """A run that was killed and resumed is the run that was not: same lines, same weights, same histories, to the bit."""
 
+import json
 import signal
 
 import pytest
@@ -48,8 +49,10 @@ def assert_same(resumed, whole):
 
 
 def test_a_checkpoint_cut_short_is_not_resumed_from(mini, uninterrupted):
-    """What a kill during a save leaves is a .partial folder: the checkpoint before it is the one that counts."""
+    """What a kill during a save leaves is a .partial folder: the checkpoint before it is the one that counts. Loggers of
+    verl's have each step once all the same."""
     algorithm, overrides = ARMS["grpo"]
+    overrides = [*overrides, "trainer.logger=[console,tensorboard,file]"]
     assert mini.kill_after(algorithm, "partial", 5, *overrides) == -signal.SIGKILL
     checkpoints = mini.folder / "result/partial_seed0/checkpoints"
     newest = max(int(path.name.split("_")[-1]) for path in checkpoints.glob("global_step_*"))
@@ -64,6 +67,19 @@ def test_a_checkpoint_cut_short_is_not_resumed_from(mini, uninterrupted):
     assert len(list(checkpoints.glob("global_step_*"))) == 3  # max_actor_ckpt_to_keep
     assert not (checkpoints / ".partial").exists()
     assert_same(resumed, uninterrupted["grpo"])
+    assert_each_step_once(resumed)
+
+
+def assert_each_step_once(resumed):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(resumed.folder / "tensorboard"))
+    events.Reload()
+    key = "train/reward_mean"
+    logged = [(event.step, pytest.approx(event.value)) for event in events.Scalars(key)]
+    assert logged == [(record["step"], record[key]) for record in resumed.records[1:]]
+    lines = [json.loads(line) for line in (resumed.folder / "verl_file_logger.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [*range(STEPS + 1)]
 
 
 def test_ctrl_c_ends_cleanly(mini):

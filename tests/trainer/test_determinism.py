@@ -1,12 +1,17 @@
 """`determinism=full`: all of it, or none, and not what undoes it."""
 
+import os
+
 import pytest
 
 from Verl.errors import UserError
 from Verl.study import shipped
-from Verl.trainer import determinism
+from Verl.trainer import determinism, task_runner
 
 SCRIPT = "run_grpo_0032_8_qwen0.5b_gsm.sh"
+WITH_SEED_3 = {
+    "VERL_FULL_DETERMINISM": "1", "VLLM_BATCH_INVARIANT": "1", "PYTHONHASHSEED": "3", "CUBLAS_WORKSPACE_CONFIG": ":16:8"
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +28,27 @@ def test_it_sets_all_that_belongs_to_it():
     config = prepared("determinism=full", "seed=3")
     ours = config.actor_rollout_ref
     assert ours.actor.fsdp_config.full_determinism and ours.ref.fsdp_config.full_determinism and ours.rollout.full_determinism
-    wanted = {"VERL_FULL_DETERMINISM": "1", "VLLM_BATCH_INVARIANT": "1", "PYTHONHASHSEED": "3"}
-    assert wanted.items() <= determinism.environment(config).items()
+    assert determinism.environment(config) == WITH_SEED_3
     plain = prepared()
     assert not plain.actor_rollout_ref.rollout.full_determinism and determinism.environment(plain) == {}
     assert config.run.name != plain.run.name  # no run goes on with it that began without it
+
+
+@pytest.fixture
+def variables():
+    """Those of this process, put back afterwards."""
+    before = dict(os.environ)
+    yield os.environ
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.parametrize("typed", [[], ["determinism=full", "seed=3"]])
+def test_a_run_sets_its_variables_and_none_without_it(variables, typed):
+    for name in WITH_SEED_3:
+        variables.pop(name, None)
+    task_runner.set_environment(prepared(*typed))
+    assert {name: variables[name] for name in WITH_SEED_3 if name in variables} == (WITH_SEED_3 if typed else {})
 
 
 @pytest.mark.parametrize(
