@@ -39,7 +39,6 @@ CACHE = REPO_ROOT / ".cache" / "effect"
 STEPS = 2
 QUERIES = 16  # the least that a batch is divided to
 _STEPS = "trainer.total_training_steps"
-_LENGTH = "data.max_response_length"
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"  # divided along with the batch
 QUESTIONS = 256  # of the trials without a history of rewards, and as many as the largest undivided batch at least
 # What makes a trial short; a key that a factor declares keeps the arm's own value.
@@ -52,7 +51,8 @@ SHORT = {
     "evaluation.val_freq": -1,
     "evaluation.test_questions": 16,
     "evaluation.final_samples": 1,
-    _LENGTH: 16,
+    # Responses get longer while a run goes on: what the first two steps of the full length don't cut off, later ones may.
+    "data.max_response_length": 16,
     "trainer.device": "cpu",
     "seed": 0,
 }
@@ -232,8 +232,6 @@ def trial(arm: Arm, smallest: Pair, one: TrialComparison, overrides: Iterable[st
     questions = one.questions * one.divisor // divisor
     given = [_divided(text, divisor) for text in given]
     short = {**SHORT, "data.train_max_samples": questions, **_data(smallest, questions)}
-    if any(text.startswith(f"{_LENGTH}=") for text in own):  # what is cut off hangs on it
-        del short[_LENGTH]
     cut = [f"{key}={value}" for key, value in short.items() if not _declared(key, one.factor.keys)]
     # The arm's name is not among the settings: two arms of the same settings are the same run.
     settings = [text for text in (*given, *cut, *one.factor.trial) if not text.startswith("run.variant=")]
@@ -253,7 +251,7 @@ def _declared(key: str, keys: Iterable[str]) -> bool:
 
 def _replaced(text: str) -> bool:
     key = text.lstrip("+").split("=")[0]
-    return key in SHORT.keys() - {_LENGTH} or key.startswith(("run.", "budget.", "trainer.", "evaluation.")) or key in (
+    return key in SHORT or key.startswith(("run.", "budget.", "trainer.", "evaluation.")) or key in (
         "model", "data", "actor_rollout_ref.model.path", "data.train_files", "data.val_files", "data.test_files",
     )  # fmt: skip
 

@@ -120,16 +120,6 @@ def test_arms_without_a_common_factor_are_compared_with_the_first(monkeypatch, t
     assert effect.comparisons(study, [study.pairs["tiny_arith"]], ["grpo_0032_8"]) == []
 
 
-def test_a_length_that_the_user_typed_is_tried(study):
-    """What is cut off hangs on it."""
-    one, tiny = comparison(study, "truncated", "grpo_0032_8"), study.pairs["tiny_arith"]
-    length = "data.max_response_length"
-    assert settings_of(effect.trial(one.a, tiny, one))[length] == "32"  # the pair's
-    other = comparison(study, "kl", "grpo_0032_8_kl0")
-    assert settings_of(effect.trial(other.a, tiny, other))[length] == "16"
-    assert settings_of(effect.trial(other.a, tiny, other, [f"{length}=64"]))[length] == "64"
-
-
 def test_an_arm_of_several_factors_is_checked_once(study):
     tiny = study.pairs["tiny_arith"]
     jobs = {
