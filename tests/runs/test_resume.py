@@ -25,7 +25,7 @@ def uninterrupted(mini):
     return mini.together("whole", ARMS)
 
 
-@pytest.mark.parametrize("arm", ("onerpo", "beta"))
+@pytest.mark.parametrize("arm", [pytest.param("onerpo", marks=pytest.mark.long), "beta"])
 def test_resumed_is_uninterrupted(mini, uninterrupted, arm):
     algorithm, overrides = ARMS[arm]
     whole = uninterrupted[arm]

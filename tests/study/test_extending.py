@@ -96,6 +96,7 @@ def tree(tmp_path, root) -> Tree:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_model(tree):
     tree.add("A model")
     assert len(list((tree.folder / "Running-Bash").glob("run_*_qwen1.5b_gsm.sh"))) == 22
@@ -113,6 +114,7 @@ def test_a_model(tree):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_data_set(tree):
     tree.add("A data set")
     tree.run(sys.executable, "-c", _PREPARED, "longsums")
@@ -156,6 +158,7 @@ for answer in (row["reward_model"]["ground_truth"], "99"):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_arm(tree):
     tree.add("An arm")
     config, _ = tree.dry_run("run_grpo_0032_8_warmup_tiny_arith.sh")
@@ -167,6 +170,7 @@ def test_an_arm(tree):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_estimator(tree):
     tree.add("An estimator")
     config, _ = tree.dry_run("run_signgrpo_0032_8_tiny_arith.sh")
