@@ -172,6 +172,7 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
 """
 
 
+@pytest.mark.long
 def test_a_run_whose_reward_hangs_can_be_stopped(mini):
     """The function holds the interpreter's lock for ever; and the run was started by a shell with SIGINT ignored."""
     folder = mini.folder / "hanging"

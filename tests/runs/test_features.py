@@ -137,6 +137,7 @@ def test_a_budget_is_spent_on_what_dynamic_sampling_throws_away_too(runs):
     assert last["step"] < STEPS and "eval/validation/pass@1" in last
 
 
+@pytest.mark.long
 def test_a_resumed_run_has_drawn_what_the_uninterrupted_one_drew(mini):
     """Dynamic sampling with replay: data position, and the history of queries that were thrown away, after kill -9."""
     overrides = ["algorithm.adv_estimator=asyttgrpo", "data.window_size=4", N2, FILTER]

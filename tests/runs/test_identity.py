@@ -14,6 +14,7 @@ from Verl.data.schema import make_row
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_data_exchanged_between_kill_and_resume(mini, tmp_path):
     files = tmp_path / "data"
     shutil.copytree(mini.folder / "data", files)

@@ -82,6 +82,7 @@ def assert_each_step_once(resumed):
     assert [line["step"] for line in lines] == [*range(STEPS + 1)]
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_cleanly(mini):
     status = mini.kill_after("grpo", "ctrl-c", 2, how=signal.SIGINT)
     assert status == 130

@@ -49,6 +49,7 @@ def test_only_undecided_comparisons_get_seeds_and_the_table_says_why(tmp_path, f
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_between_looks_changes_no_decision(tmp_path, fake, answers):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert study_cli.main(arguments(whole, fake)) == 0
