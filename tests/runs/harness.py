@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -144,8 +145,15 @@ class Mini:
     def result(self, name: str, status: int, output: str, seed: int = 0) -> Result:
         return _result(status, output, self.folder / "result" / f"{name}_seed{seed}")
 
-    def kill_after(self, algorithm: str, name: str, step: int, *overrides: str, how: int = signal.SIGKILL) -> int:
-        """Starts a run and sends it a signal once the line of `step` is in its jsonl; the process's status."""
+    def kill_after(
+        self, algorithm: str, name: str, step: int, *overrides: str, how: int = signal.SIGKILL,
+        look: Callable[[subprocess.Popen], None] = lambda process: None,
+    ) -> int:  # fmt: skip
+        """Starts a run and sends it a signal once the line of `step` is in its jsonl; the process's status.
+
+        Args:
+            look: called right before.
+        """
         process = self.start(algorithm, name, *overrides, "seed=0")
         jsonl = self.folder / "result" / f"{name}_seed0.jsonl"
         deadline = time.monotonic() + 300
@@ -153,6 +161,7 @@ class Mini:
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline, "the run does not get to that step"
             time.sleep(0.02)
+        look(process)
         process.send_signal(how)
         process.communicate(timeout=120)
         return process.returncode

@@ -13,9 +13,16 @@ TWO = "trainer.n_gpus_per_node=2"
 
 @pytest.fixture(scope="module")
 def cut(mini):
-    """What a kill -9 after six steps left."""
-    assert mini.kill_after("grpo", "two", 6, TWO) == -signal.SIGKILL
+    """A kill -9 after six steps; the addresses on which the run listened before."""
+    listening: set[str] = set()
+    status = mini.kill_after("grpo", "two", 6, TWO, look=lambda process: listening.update(mini.listening(process)))
+    assert status == -signal.SIGKILL
     assert not mini.wait_until_clean(), "kill -9 left Ray processes behind"
+    return listening
+
+
+def test_its_processes_listen_on_this_machine_only(cut):
+    assert cut and cut <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def test_another_number_of_processes_does_not_go_on(mini, cut):
