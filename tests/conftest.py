@@ -24,6 +24,14 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session")
+def tiny_pair() -> None:
+    """The embedded model and its data, prepared as a run does on first use: a fresh clone has neither."""
+    from Verl.trainer import preparation, settings
+
+    assert preparation.prepare(settings.compose("grpo", ["model=tiny", "data=arith", "trainer.device=cpu"])) == 0
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Several processes: files with slow tests come first, so that the last minutes are not one process's alone."""
     if hasattr(config, "workerinput"):

@@ -90,6 +90,7 @@ def test_the_effect_check_trains_the_arms_as_they_would_run(study):
     assert f"{KL}=0.1" in effect.trial(one.b, request.pair, one).overrides
 
 
+@pytest.mark.usefixtures("tiny_pair")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

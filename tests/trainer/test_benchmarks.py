@@ -29,6 +29,7 @@ def hard(tmp_path_factory):
     return folder / "test.parquet"
 
 
+@pytest.mark.usefixtures("tiny_pair")
 def test_a_benchmark_is_a_set_of_the_run_and_part_of_what_it_stands_on(hard):
     run = shipped.prepare(SCRIPT, [f"data.benchmarks.hard={hard}", f"data.benchmarks={{v1.5:[{hard}]}}"])
     plain = shipped.prepare(SCRIPT, [])
@@ -47,6 +48,7 @@ def test_a_run_from_before_there_were_benchmarks_has_the_same_hash():
     assert shipped.config_hash(before) == shipped.config_hash(config)
 
 
+@pytest.mark.usefixtures("tiny_pair")
 @pytest.mark.parametrize("settings, said", [
     ("data.benchmarks.test={hard}", "can't be that of a metric"),
     ("data.benchmarks.hard=absent.parquet", "data.benchmarks.hard: absent.parquet"),

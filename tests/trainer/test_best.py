@@ -42,6 +42,7 @@ def test_the_best_checkpoint_stays_beside_the_newest(tmp_path, keep, left):
     assert json.loads((tmp_path / "global_step_5/bandit_state.json").read_text())["step"] == 5
 
 
+@pytest.mark.usefixtures("tiny_pair")
 @pytest.mark.parametrize("settings, said", [
     ("trainer.keep_best=true evaluation.val_questions=0", "evaluation.val_questions=0 evaluates none"),
     ("budget.patience=2 evaluation.val_freq=-1", "evaluation.val_freq=-1 evaluates none"),
