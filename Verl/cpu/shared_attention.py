@@ -1,14 +1,14 @@
 """Attention over a row that holds each prompt once: who attends to whom, and each pair of them once.
 
-The row is [prompts | responses], all end to end (shared_prefix.py). Its attention has three parts:
+The row is [stem | rests of the prompts | responses], all end to end (shared_prefix.py). Its attention has these parts:
 
-    1. prompts to themselves                          causal
-    2. responses to their prompt                      the queries of all responses of a prompt at once
-    3. responses to themselves                        causal
+    1. the stem, the prompts' rests, the responses, each to itself     causal
+    2. responses to their prompt's rest                                 the queries of all responses of a prompt at once
+    3. all that follows the stem to the stem                            where there is one
 
-A response's token needs one softmax over parts 2 and 3. With l = log sum exp(scores) of a part and o its output,
+A response's token needs one softmax over all parts. With l = log sum exp(scores) of a part and o its output,
 
-    l = log(exp(l2) + exp(l3)),    o = exp(l2 - l) o2 + exp(l3 - l) o3,
+    l = log(exp(l1) + exp(l2)),    o = exp(l1 - l) o1 + exp(l2 - l) o2,
 
 and a part's gradient is what flash attention's backward pass gives when it is handed the joint o and l instead of the
 part's own (Dao et al. 2022, arXiv:2205.14135, algorithm 4: nothing else of the softmax enters it; RingAttention, Liu et al.
@@ -113,24 +113,25 @@ class Part:
 
 
 class Attention(torch.autograd.Function):
-    """(N, H, D) of queries, and (N, K, D) of keys and values -> (N, H, D), part by part."""
+    """(N, H, D) of queries, and (N, K, D) of keys and values -> (N, H, D), part by part.
+
+    The causal parts come first, and have every token of the row as a query once.
+    """
 
     @staticmethod
     def forward(ctx, query, key, value, parts, scale):
         output = torch.empty_like(query)
         lse = query.new_empty(*query.shape[:2], 1, dtype=torch.promote_types(query.dtype, torch.float32))
-        seen = set()
         for part in parts:
             tokens = part.queries.tokens
             new, new_lse = part.forward(query, key, value, scale)
-            if tokens.start in seen:
-                old, old_lse = output[tokens], lse[tokens]
-                joint = torch.logaddexp(old_lse, new_lse)
-                old.mul_((old_lse - joint).exp_()).addcmul_(new, (new_lse - joint).exp_())
-                old_lse.copy_(joint)
-            else:
+            if part.causal:
                 output[tokens], lse[tokens] = new, new_lse
-                seen.add(tokens.start)
+                continue
+            old, old_lse = output[tokens], lse[tokens]
+            joint = torch.logaddexp(old_lse, new_lse)
+            old.mul_((old_lse - joint).exp_()).addcmul_(new, (new_lse - joint).exp_())
+            old_lse.copy_(joint)
         ctx.save_for_backward(query, key, value, output, lse)
         ctx.parts, ctx.scale = parts, scale
         return output

@@ -36,12 +36,12 @@ def test_rows_may_be_made_of_tokens_that_lie_apart():
     assert padding.flat(padding.fill(x)).flatten().tolist() == [0, 1, 2, 3, 4]
 
 
-def seen_by(prompt_lengths, response_lengths, prompt_of) -> torch.Tensor:
+def seen_by(stem, prompt_lengths, response_lengths, prompt_of) -> torch.Tensor:
     """(N, N), whether the row's token i may see token j."""
-    owner, place = [], []
+    owner, place = [("stem", 0, None)] * stem, [*range(stem)]
     for number, length in enumerate(prompt_lengths):
-        owner += [("prompt", number, number)] * length
-        place += range(length)
+        owner += [("prompt", number, number)] * (length - stem)
+        place += range(length - stem)
     for number, length in enumerate(response_lengths):
         owner += [("response", number, prompt_of[number])] * (length - 1)
         place += range(length - 1)
@@ -49,7 +49,8 @@ def seen_by(prompt_lengths, response_lengths, prompt_of) -> torch.Tensor:
     for i, (kind, number, prompt) in enumerate(owner):
         for j, other in enumerate(owner):
             own = other[:2] == (kind, number) and place[j] <= place[i]
-            seen[i, j] = own or (kind == "response" and other[:2] == ("prompt", prompt))
+            before = other[0] == "stem" and kind != "stem"
+            seen[i, j] = own or before or (kind == "response" and other[:2] == ("prompt", prompt))
     return seen
 
 
@@ -61,25 +62,27 @@ def plainly(query, key, value, seen, scale):
 
 
 @pytest.mark.parametrize(
-    ("prompts", "responses", "prompt_of"),
+    ("stem", "prompts", "responses", "prompt_of"),
     [
-        ([4], [3], [0]),
-        ([4, 4], [3, 3, 3, 3], [0, 0, 1, 1]),  # even, in order
-        ([2, 5, 1], [1, 4, 2, 6], [2, 0, 2, 1]),  # ragged, in no order, one of a single token
-        ([3, 3], [4, 4, 5], [0, 0, 0]),  # a prompt that nobody answers
-        ([3, 2], [1, 1], [0, 1]),  # no response has a token that is an input
-        ([300, 40], [90, 3, 70, 300], [0, 1, 0, 1]),  # longer than the kernel's blocks
+        (0, [4], [3], [0]),
+        (0, [4, 4], [3, 3, 3, 3], [0, 0, 1, 1]),  # even, in order
+        (0, [2, 5, 1], [1, 4, 2, 6], [2, 0, 2, 1]),  # ragged, in no order, one of a single token
+        (0, [3, 3], [4, 4, 5], [0, 0, 0]),  # a prompt that nobody answers
+        (0, [3, 2], [1, 1], [0, 1]),  # no response has a token that is an input
+        (0, [300, 40], [90, 3, 70, 300], [0, 1, 0, 1]),  # longer than the kernel's blocks
+        (9, [12, 14, 10], [1, 4, 2, 6], [2, 0, 2, 1]),  # all prompts begin alike
+        (8, [9, 9], [1, 1], [0, 1]),  # and have one token of their own, which no response's input follows
+        (600, [640, 700], [90, 3, 70, 300], [0, 1, 0, 1]),
     ],
 )
-def test_outputs_and_gradients_are_those_of_one_softmax(prompts, responses, prompt_of):
+def test_outputs_and_gradients_are_those_of_one_softmax(stem, prompts, responses, prompt_of):
     torch.manual_seed(0)
-    layout = Layout.of(
-        [torch.ones(n, dtype=torch.long) for n in prompts], [torch.ones(n, dtype=torch.long) for n in responses], prompt_of
-    )
+    tokens = [torch.cat([torch.zeros(stem, dtype=torch.long), torch.full((n - stem,), i)]) for i, n in enumerate(prompts, 1)]
+    layout = Layout.of(tokens, [torch.ones(n, dtype=torch.long) for n in responses], prompt_of)
     count = len(layout.input_ids_N)
     inputs = [torch.randn(count, heads, WIDTH, dtype=torch.float64) for heads in (HEADS, KEY_HEADS, KEY_HEADS)]
     weight = torch.randn(count, HEADS, WIDTH, dtype=torch.float64)
-    seen = seen_by(prompts, responses, prompt_of)
+    seen = seen_by(stem, prompts, responses, prompt_of)
     found = []
     for compute in (lambda *x: Attention.apply(*x, layout.parts, 0.3), lambda *x: plainly(*x, seen, 0.3)):
         leaves = [x.clone().requires_grad_() for x in inputs]

@@ -28,9 +28,11 @@ def build(name: str, **changes):
     return model(config(**SIZES, **changes)).float()
 
 
-def ragged(rng, prompts: int, responses: int):
-    """Prompts and responses of 1 to 9 tokens; every prompt is answered, in no order."""
+def ragged(rng, prompts: int, responses: int, stem: int = 0):
+    """Prompts and responses of 1 to 9 tokens, prompts after a stem; every prompt is answered, in no order."""
     ids = [torch.from_numpy(rng.integers(2, 40, rng.integers(1, 10))) for _ in range(prompts + responses)]
+    stem_ids = torch.from_numpy(rng.integers(2, 40, stem))
+    ids[:prompts] = [torch.cat([stem_ids, torch.tensor([2 + number]), own]) for number, own in enumerate(ids[:prompts])]
     prompt_of = [*range(prompts), *rng.integers(0, prompts, responses - prompts).tolist()]
     rng.shuffle(prompt_of)
     return ids[:prompts], ids[prompts:], prompt_of
@@ -52,12 +54,14 @@ def shared(model, prompts, responses, prompt_of):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("groups", "responses"), [(1, 1), (1, 6), (4, 4), (3, 11)])
-def test_log_probs_and_gradients_are_those_of_the_unshared_pass(name, groups, responses):
+@pytest.mark.parametrize(("groups", "responses", "stem"), [(1, 1, 0), (1, 6, 0), (4, 4, 0), (3, 11, 0), (4, 4, 20), (3, 11, 20)])
+def test_log_probs_and_gradients_are_those_of_the_unshared_pass(name, groups, responses, stem):
     model = build(name)
     rng = np.random.default_rng(groups * 100 + responses)
     for _ in range(3):
-        batch = ragged(rng, groups, responses)
+        batch = ragged(rng, groups, responses, stem)
+        row = len(sp.Layout.of(*batch).input_ids_N)
+        assert row == sum(map(len, batch[0])) + sum(len(ids) - 1 for ids in batch[1]) - stem * (groups - 1)
         ours, theirs = shared(model, *batch), one_by_one(model, *batch)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
         weight = torch.randn(len(ours))
@@ -70,10 +74,11 @@ def test_log_probs_and_gradients_are_those_of_the_unshared_pass(name, groups, re
             torch.testing.assert_close(mine, other, rtol=1e-4, atol=2e-5)
 
 
-def test_nothing_leaks_between_responses_or_prompts():
+@pytest.mark.parametrize("stem", [0, 12])
+def test_nothing_leaks_between_responses_or_prompts(stem):
     """Another token in one response, or in another prompt, changes no log-probability but its own and what follows."""
     model = build("qwen2")
-    prompts, responses, prompt_of = ragged(np.random.default_rng(5), 2, 6)
+    prompts, responses, prompt_of = ragged(np.random.default_rng(5), 2, 6, stem)
     responses[2] = torch.tensor([5, 6, 7, 8])
     before = shared(model, prompts, responses, prompt_of).split([len(ids) for ids in responses])
     changed = [ids.clone() for ids in responses]
@@ -125,6 +130,13 @@ def test_micro_batches_hold_every_row_once_and_keep_to_their_size():
         for rows in batches:
             tokens = sum(len(p) for p in {tuple(prompts[row]) for row in rows}) + sum(lengths[row] for row in rows)
             assert rows and (tokens <= most or len(rows) == 1)
+
+
+def test_the_stem_counts_once_in_a_micro_batch():
+    stem = [7] * 10  # 14 tokens: stem, own token, 3 of the response; 4 more for each further row
+    prompts = [[*stem, 1], [*stem, 2], [*stem, 3]]
+    assert sp.micro_batches(prompts, [3, 3, 3], 18) == [[0, 1], [2]]
+    assert sp.micro_batches(prompts, [3, 3, 3], 17) == [[0], [1], [2]]
 
 
 def test_micro_batches_by_hand():

@@ -21,10 +21,10 @@ def tables(tmp_path_factory, root):
 def test_the_truth_is_the_largest_and_no_question_is_asked_twice(tables):
     asked = []
     for split, path in tables.items():
-        assert check_parquet(path, known_data_sources={LARGEST}) == {"train": 512, "validation": 128, "test": 512}[split]
+        assert check_parquet(path, known_data_sources={LARGEST}) == {"train": 128, "validation": 128, "test": 512}[split]
         for row in pd.read_parquet(path).itertuples():
             (message,) = row.prompt
             numbers = [int(number) for number in re.findall(r"\d+", message["content"])]
-            assert len(numbers) == 4 and row.reward_model["ground_truth"] == str(max(numbers))
+            assert len(numbers) == 3 and row.reward_model["ground_truth"] == str(max(numbers))
             asked.append(frozenset(numbers))
-    assert len(asked) == len(set(asked)) and all(len(numbers) == 4 for numbers in asked)
+    assert len(asked) == len(set(asked)) and all(len(numbers) == 3 for numbers in asked)

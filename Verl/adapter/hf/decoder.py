@@ -3,7 +3,8 @@
 Not `model.generate`: it has no seed per request, prefills a prompt once per rollout, and carries every ended sequence
 to the end of the batch. Here
 
-* a prompt shared by n requests is prefilled once, and its keys and values are read once for all n (row_cache.py);
+* a prompt shared by n requests is prefilled once, and its keys and values are read once for all n (row_cache.py); what all
+  prompts begin with is prefilled once for all (stem.py);
 * rows that have ended make room for requests that wait (continuous batching), so that a long answer holds nobody up;
 * every request draws its tokens from its own random stream (`seed`), one uniform number per token through the inverse
   of the cumulative distribution, so what it says does not depend on its neighbours, and two arms that ask for the same
@@ -25,6 +26,7 @@ from Verl.adapter.hf import last_layer
 from Verl.adapter.hf.attention import why_attention_is_not_ours
 from Verl.adapter.hf.row_cache import ATTENTION, Prompts, RowCache
 from Verl.adapter.interface import replaced
+from Verl.adapter.stem import stem_length
 
 _COMPACT_BELOW = 0.8  # drop ended rows once fewer than this share of the batch is still decoding
 _ADMIT_BELOW = 0.75  # take in requests that wait once this share of max_rows or less is still decoding
@@ -105,23 +107,29 @@ class Decoder:
             return _Rows(self, requests).run() if requests else []
 
     def prefill(self, prompts: list[Sequence[int]]) -> tuple[Prompts, torch.Tensor]:
-        """Prompts through the model once, padded on the left; next-token logits (G, V)."""
-        width = max(len(prompt) for prompt in prompts)
+        """Prompts through the model once, their stem once for all, the rest padded on the left; next-token logits (G, V)."""
+        stem = stem_length(prompts)
+        shared = self._stem_layers(prompts[0][:stem]) if stem else []
+        width = max(len(prompt) for prompt in prompts) - stem
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        visible_GP = torch.zeros(len(prompts), width, dtype=torch.bool)
+        visible_GP = torch.ones(len(prompts), stem + width, dtype=torch.bool)
         for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            visible_GP[row, width - len(prompt) :] = True
+            gap = stem + width - len(prompt)
+            ids[row, gap:] = torch.tensor(prompt[stem:])
+            visible_GP[row, stem : stem + gap] = False
         parts, logits = [], []
-        chunk = max(1, _PREFILL_TOKENS // width)
+        chunk = max(1, _PREFILL_TOKENS // (stem + width))
         for start in range(0, len(prompts), chunk):
             rows = slice(start, start + chunk)
+            count = len(ids[rows])
             cache = DynamicCache()
+            for number, layer in enumerate(shared):
+                cache.update(*(x.expand(count, -1, -1, -1) for x in layer), number)
             with last_layer.only(self.model, torch.tensor([width - 1])):
                 output = self.model(
                     input_ids=ids[rows],
                     attention_mask=None if bool(visible_GP[rows].all()) else visible_GP[rows],
-                    position_ids=(visible_GP[rows].cumsum(1) - 1).clamp(min=0),
+                    position_ids=(visible_GP[rows].cumsum(1) - 1).clamp(min=0)[:, stem:],
                     past_key_values=cache,
                     use_cache=True,
                     logits_to_keep=1,
@@ -129,6 +137,13 @@ class Decoder:
             parts.append(Prompts([(layer.keys, layer.values) for layer in cache.layers], visible_GP[rows]))
             logits.append(output.logits[:, -1])
         return Prompts.joined(parts), torch.cat(logits)
+
+    def _stem_layers(self, stem: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values (1, heads, tokens, width) of a stem, layer by layer."""
+        cache = DynamicCache()
+        with last_layer.only(self.model, torch.tensor([len(stem) - 1])):
+            self.model.get_decoder()(input_ids=torch.tensor([list(stem)]), past_key_values=cache, use_cache=True)
+        return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 class _Rows:

@@ -42,12 +42,16 @@ def forward_log_probs(model, prompt, response, temperature=1.0):
 
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14], [4], [5, 6, 7, 8, 9]]
+STEM = [2 + 7 * place % 22 for place in range(20)]
+WITH_STEM = [STEM + prompt for prompt in PROMPTS]
+either = pytest.mark.parametrize("prompts", [PROMPTS, WITH_STEM], ids=["nothing in common", "one stem"])
 
 
+@either
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_log_probs_are_the_trainers(model, decoder, temperature):
+def test_log_probs_are_the_trainers(model, decoder, temperature, prompts):
     requests = [
-        Request(prompt, max_tokens=12, seed=row, temperature=temperature) for row, prompt in enumerate(PROMPTS * 4)
+        Request(prompt, max_tokens=12, seed=row, temperature=temperature) for row, prompt in enumerate(prompts * 4)
     ]
     done = decoder.generate(requests)
     for request, completion in zip(requests, done, strict=True):
@@ -58,8 +62,9 @@ def test_log_probs_are_the_trainers(model, decoder, temperature):
         assert completion.stop_reason == ("completed" if completion.token_ids[-1] == EOS else "length")
 
 
-def test_a_request_says_the_same_in_any_company(decoder):
-    requests = [Request(PROMPTS[row % 4], max_tokens=12, seed=row) for row in range(40)]
+@either
+def test_a_request_says_the_same_in_any_company(decoder, prompts):
+    requests = [Request(prompts[row % 4], max_tokens=12, seed=row) for row in range(40)]
     together = [c.token_ids for c in decoder.generate(requests)]
     alone = [decoder.generate([request])[0].token_ids for request in requests]
     backwards = [c.token_ids for c in decoder.generate(requests[::-1])][::-1]
@@ -146,6 +151,16 @@ def test_ended_rows_leave_the_batch(model):
         model.forward = original
     assert rows[0] == 1  # one prefill for the prompt that all share
     assert sum(rows[1:]) <= 16 + 28  # 16 rows once, then the long one alone
+
+
+def test_what_all_prompts_begin_with_is_computed_once(model):
+    tokens = []
+    hook = model.get_decoder().layers[0].register_forward_pre_hook(lambda module, inputs: tokens.append(inputs[0].shape[:2].numel()))
+    try:
+        Decoder(model, [EOS], max_rows=8).prefill(WITH_STEM)
+    finally:
+        hook.remove()
+    assert tokens == [len(STEM), 4 * 7]  # four rows as long as the longest
 
 
 def test_a_long_answer_holds_nobody_up(model):

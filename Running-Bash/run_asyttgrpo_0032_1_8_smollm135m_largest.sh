@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# GRPO, 32 queries x 8 rollouts a step: SmolLM2-135M-Instruct on the largest of four numbers.
-# Against run_grpo_0032_1_smollm135m_largest.sh: 8 rollouts per query instead of 1, so the reward minus the group's
-#   mean, over its std, as the signal.
+# GRPO against the query's own past rewards (Asy-TTGRPO), 32 queries x 1 rollout a step: SmolLM2-135M-Instruct on the
+#   largest of three numbers.
+# Against run_grpo_0032_1_smollm135m_largest.sh: an advantage against its query's last 8 rewards.
 # Takes, on this CPU: see README.md.
 # Compared with what, and what was published: `python Running-Bash/design.py show --pair smollm135m_largest`.
 # Written by generate_scripts.py from study.yaml; edit it and it runs, and is named by, what it then says.
 # shellcheck disable=SC2034 source-path=SCRIPTDIR source=common.sh
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started with sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh" # and what it does with them
-algorithm=grpo
-adv_estimator=grpo
+algorithm=replay
+adv_estimator=asyttgrpo
 train_batch_size=32
-rollout_n=8
+rollout_n=1
+window_size=8
 model=smollm135m
 data=largest
 run "$@"
