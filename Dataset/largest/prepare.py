@@ -11,8 +11,8 @@ from pathlib import Path
 from Verl.data.schema import make_row, write_split_set
 from Verl.reward.sources import LARGEST
 
-# So few to train on that each comes back within a run of 20 steps, which replay needs.
-SIZES = {"train": 128, "validation": 128, "test": 512}
+# So few to train on that each comes back many times within a short run, which replay needs.
+SIZES = {"train": 64, "validation": 128, "test": 512}
 NUMBERS, HIGHEST = 3, 99
 
 

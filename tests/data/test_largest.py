@@ -21,7 +21,7 @@ def tables(tmp_path_factory, root):
 def test_the_truth_is_the_largest_and_no_question_is_asked_twice(tables):
     asked = []
     for split, path in tables.items():
-        assert check_parquet(path, known_data_sources={LARGEST}) == {"train": 128, "validation": 128, "test": 512}[split]
+        assert check_parquet(path, known_data_sources={LARGEST}) == {"train": 64, "validation": 128, "test": 512}[split]
         for row in pd.read_parquet(path).itertuples():
             (message,) = row.prompt
             numbers = [int(number) for number in re.findall(r"\d+", message["content"])]
