@@ -5,7 +5,6 @@ Like a prompt that several responses share it needs to go through the model once
 """
 
 from collections.abc import Sequence
-from os.path import commonprefix
 
 FEWEST = 8  # tokens: below, the additional pieces of attention cost as much as is saved
 
@@ -21,6 +20,9 @@ def stem_length(prompts: Sequence[Sequence[int]]) -> int:
     Returns:
         0 where it is not worth the while: fewer than two different prompts, or fewer than `FEWEST` tokens.
     """
-    ends = [list(min(prompts)), list(max(prompts))]  # what these two begin with, all between them begin with
-    shared = min(len(commonprefix(ends)), min(map(len, prompts)) - 1)
-    return shared if ends[0] != ends[1] and shared >= FEWEST else 0
+    first, last = list(min(prompts)), list(max(prompts))  # what these two begin with, all between them begin with
+    if first == last:
+        return 0
+    alike = next((place for place, (one, other) in enumerate(zip(first, last)) if one != other), len(first))
+    shared = min(alike, *(len(prompt) - 1 for prompt in prompts))
+    return shared if shared >= FEWEST else 0

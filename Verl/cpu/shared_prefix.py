@@ -152,8 +152,8 @@ def group_by_prompt(prompts: Sequence[Sequence[int]]) -> dict[tuple[int, ...], l
 
 def micro_batches(prompts: Sequence[Sequence[int]], lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
     """Rows of a batch in micro batches of at most `most_tokens` tokens (a single longer response excepted), a shared
-    prompt and the stem counted once. Responses of a prompt stay together where they fit; neighbours are of like lengths, so that the
-    attention's rectangles are filled.
+    prompt and the stem counted once. Responses of a prompt stay together where they fit; neighbours are of like lengths,
+    so that the attention's rectangles are filled.
 
     Args:
         prompts: token ids of each response's prompt.

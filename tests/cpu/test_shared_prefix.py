@@ -54,7 +54,8 @@ def shared(model, prompts, responses, prompt_of):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("groups", "responses", "stem"), [(1, 1, 0), (1, 6, 0), (4, 4, 0), (3, 11, 0), (4, 4, 20), (3, 11, 20)])
+@pytest.mark.parametrize("stem", [0, 20])
+@pytest.mark.parametrize(("groups", "responses"), [(1, 1), (1, 6), (4, 4), (3, 11)])
 def test_log_probs_and_gradients_are_those_of_the_unshared_pass(name, groups, responses, stem):
     model = build(name)
     rng = np.random.default_rng(groups * 100 + responses)

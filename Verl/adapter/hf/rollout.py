@@ -32,6 +32,7 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 from Verl import cores
 from Verl.adapter.generation import Completion, Request, end_tokens
 from Verl.adapter.hf.decoder import Decoder
+from Verl.adapter.hf.first_answers import FirstAnswers
 from Verl.adapter.process_state import ProcessState
 
 _QUIET_SECONDS = 0.005  # requests outside a declared batch wait this long for company
@@ -87,6 +88,7 @@ class HFServer:
         # and with more of them than cores it lets them sleep between two operations, 40 microseconds a time.
         self._thread = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(threads,))
         self._loaded: tuple[Any, Any] | None = None  # settings and model of the last set-up
+        self._first_answers = FirstAnswers()
         self._set_up(config, model_config)
 
     def _set_up(self, config: RolloutConfig, model_config: dict) -> None:
@@ -99,6 +101,8 @@ class HFServer:
         kept = self._loaded[1] if self._loaded and self._loaded[0] == settings else None
         self.decoder = self._thread.submit(self._make_decoder, kept).result()
         self._loaded = (settings, self.decoder.model)
+        decoder = (self.decoder.max_rows, self.decoder.eos.tolist())
+        self._first_answers.begin((self.config.dtype, self.config.full_determinism, *decoder))
         self.global_steps: int | None = None
         self._waiting: list[tuple[Request, Any, asyncio.Future]] = []
         self._arrived = asyncio.Event()
@@ -155,7 +159,7 @@ class HFServer:
 
     def _generate(self, requests: list[Request]) -> list[Completion]:
         try:
-            return self.decoder.generate(requests)
+            return self._first_answers.of(requests, self.decoder.generate)
         finally:
             if self._device.type != "cpu":
                 get_torch_device().empty_cache()  # for the trainer, which has the card next
@@ -223,6 +227,7 @@ class HFServer:
         with torch.no_grad():
             for name, array in weights.items():
                 own[name].copy_(torch.from_numpy(array))
+        self._first_answers.load(weights)
 
     async def renew(self, config: RolloutConfig, model_config: dict) -> None:
         """Become the server of another run, in this process (host.py). A model of the same settings is kept:

@@ -155,7 +155,8 @@ def test_ended_rows_leave_the_batch(model):
 
 def test_what_all_prompts_begin_with_is_computed_once(model):
     tokens = []
-    hook = model.get_decoder().layers[0].register_forward_pre_hook(lambda module, inputs: tokens.append(inputs[0].shape[:2].numel()))
+    layer = model.get_decoder().layers[0]
+    hook = layer.register_forward_pre_hook(lambda module, inputs: tokens.append(inputs[0].shape[:2].numel()))
     try:
         Decoder(model, [EOS], max_rows=8).prefill(WITH_STEM)
     finally:

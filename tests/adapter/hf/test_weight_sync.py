@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from Verl.adapter.hf.first_answers import FirstAnswers
 from Verl.adapter.hf.rollout import HFServer, HFWeightSync
 
 SMALL = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -34,7 +35,7 @@ def sent(weights) -> dict:
 
 def server(network: Qwen2ForCausalLM) -> HFServer:
     made = HFServer.__new__(HFServer)
-    made.decoder = SimpleNamespace(model=network)
+    made.decoder, made._first_answers = SimpleNamespace(model=network), FirstAnswers()
     return made
 
 
