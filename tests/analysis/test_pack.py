@@ -62,6 +62,19 @@ def test_packing_a_packed_folder_again_changes_nothing(folders, tmp_path):
         assert (tmp_path / "result" / name).read_bytes() == (folders[1] / name).read_bytes()
 
 
+def test_two_studies_stand_side_by_side(folders, tmp_path):
+    write_run(tmp_path / "other", "grpo_0032_1", 0, full=True, pair="smollm135m_largest")
+    pack.pack([folders[1], tmp_path / "other"], tmp_path / "both")
+    table = load_runs(tmp_path / "both/result").table
+    assert set(table["pair"]) == {"tiny_arith", "smollm135m_largest"} and table["run"].nunique() == 10
+    assert list(evaluation_files(tmp_path / "both/result", "grpo_0032_1_smollm135m_largest_seed0"))
+
+
+def test_a_run_that_two_folders_hold_is_refused(folders, tmp_path, capsys):
+    assert pack.main([str(folders[0]), str(folders[1]), str(tmp_path)]) == 2
+    assert "the run arpo_0032_8_tiny_arith_seed0 is in" in capsys.readouterr().err and not [*tmp_path.iterdir()]
+
+
 def test_a_folder_without_runs_is_refused(tmp_path, capsys):
     assert pack.main([str(tmp_path), str(tmp_path / "study")]) == 2
     assert f"no run found in {tmp_path}" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Pack the runs of a result folder into a study that git can hold: `python -m Verl.analysis.runs.pack RESULT STUDY`.
+"""Pack runs into a study that git can hold: `python -m Verl.analysis.runs.pack RESULT [RESULT ...] STUDY`.
 
 `STUDY/result` then holds two files (`Verl.analysis.runs.packed`) in place of several per run, and every reader (figures,
 table, report, sample viewer) takes that folder as it takes a loose one. Of the evaluations the first and the last of each run
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,30 +24,42 @@ _TEXTS = ("*.jsonl", "*.log", "*/run.json", "*/config.yaml")
 _LEFT_OUT = {"tokens"}
 
 
-def pack(result_dir: Path, study_dir: Path, every_evaluation: bool = False) -> tuple[int, int]:
+def pack(results: Path | Sequence[Path], study_dir: Path, every_evaluation: bool = False) -> tuple[int, int]:
     """Write `study_dir/result`; returns how many files the study now has and how many bytes they take.
 
+    Args:
+        results: a result folder, or several, loose or packed, whose runs are to stand side by side.
+
     Raises:
-        UserError: there is no run in the folder.
+        UserError: there is no run in a folder, or one of a name in two of them.
     """
-    texts = [path for pattern in _TEXTS for path in packed.find(result_dir, pattern)]
-    logs = {path.stem: path for path in texts if path.parent == result_dir}
-    if not logs:
-        raise UserError(f"no run found in {result_dir}: nothing to pack")
+    folders = [results] if isinstance(results, Path) else list(results)
+    texts: dict[str, Path] = {}
     evaluations = []
-    for run in sorted({*logs, *(path.parent.name for path in texts if path.parent != result_dir)}):
-        files = packed.find_evaluations(result_dir / run)
-        chosen = files if every_evaluation or len(files) < 2 else [files[0], files[-1]]
-        evaluations += [_labelled(path, run) for path in chosen]
-    contents = [packed.read_bytes(path) for path in texts]
-    names = [path.relative_to(result_dir).as_posix() for path in texts]
+    for folder in folders:
+        own = {path.relative_to(folder).as_posix(): path for pattern in _TEXTS for path in packed.find(folder, pattern)}
+        if not any("/" not in name for name in own):
+            raise UserError(f"no run found in {folder}: nothing to pack")
+        twice = sorted(own.keys() & texts.keys())
+        if twice:
+            raise UserError(f"the run {_run_of(twice[0])} is in {folder} and in a folder before it: pack one of them")
+        texts |= own
+        for run in sorted(set(map(_run_of, own))):
+            files = packed.find_evaluations(folder / run)
+            chosen = files if every_evaluation or len(files) < 2 else [files[0], files[-1]]
+            evaluations += [_labelled(path, run) for path in chosen]
     target = study_dir / "result"
-    runs = pa.table({"name": names, "content": pa.array(contents, pa.large_binary())})
-    write_atomic(target / packed.RUNS, _encode(runs, use_dictionary=False))
+    contents = pa.array([packed.read_bytes(path) for path in texts.values()], pa.large_binary())
+    write_atomic(target / packed.RUNS, _encode(pa.table({"name": list(texts), "content": contents}), use_dictionary=False))
     if evaluations:
         write_atomic(target / packed.EVALUATIONS, _encode_evaluations(evaluations))
     files = [path for path in study_dir.rglob("*") if path.is_file()]
     return len(files), sum(path.stat().st_size for path in files)
+
+
+def _run_of(name: str) -> str:
+    """The run that a file of a result folder belongs to: `<run>.jsonl`, `<run>/run.json`."""
+    return Path(name).parts[0] if "/" in name else Path(name).stem
 
 
 def _labelled(path: Path, run: str) -> pa.Table:
@@ -72,7 +85,10 @@ def _encode(table: pa.Table, **options) -> bytes:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m Verl.analysis.runs.pack", description=__doc__.split("\n")[0])
-    parser.add_argument("result", type=Path, help="folder of the runs' jsonl, as in Running-Results/result")
+    parser.add_argument(
+        "result", type=Path, nargs="+",
+        help="folder of the runs' jsonl, as in Running-Results/result; of several the runs together",
+    )  # fmt: skip
     parser.add_argument("study", type=Path, help="folder of the study, as in Running-Results/studies/<name>")
     parser.add_argument("--every-evaluation", action="store_true", help="not only each run's first and last")
     options = parser.parse_args(arguments)
