@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # GRPO against the query's own past rewards (Asy-TTGRPO), 32 queries x 1 rollout a step: SmolLM2-135M-Instruct on the
-#   largest of three numbers.
+#   largest of four numbers.
 # Against run_grpo_0032_1_smollm135m_largest.sh: an advantage against its query's last 8 rewards.
 # Takes, on this CPU: see README.md.
 # Compared with what, and what was published: `python Running-Bash/design.py show --pair smollm135m_largest`.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# GRPO, 32 queries x 1 rollout a step: SmolLM2-135M-Instruct on the largest of three numbers.
+# GRPO, 32 queries x 1 rollout a step: SmolLM2-135M-Instruct on the largest of four numbers.
 # Against run_grpo_0032_1_smollm135m_largest.sh: learning rate 0.
 # Takes, on this CPU: see README.md.
 # Expect: Pass@1 moves by sampling noise alone: the width of every other arm's noise.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# GRPO, 32 queries x 1 rollout a step: SmolLM2-135M-Instruct on the largest of three numbers.
+# GRPO, 32 queries x 1 rollout a step: SmolLM2-135M-Instruct on the largest of four numbers.
 # Against run_grpo_0032_1_smollm135m_largest.sh: a random reward.
 # Takes, on this CPU: see README.md.
 # Expect: no gain: what rises here is not learnt from the reward.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The base line, SmolLM2-135M-Instruct on the largest of three numbers: 32 queries a step, one rollout each, the 0/1
+# The base line, SmolLM2-135M-Instruct on the largest of four numbers: 32 queries a step, one rollout each, the 0/1
 #   reward as the signal.
 # Takes, on this CPU: see README.md.
 # Compared with what, and what was published: `python Running-Bash/design.py show --pair smollm135m_largest`.

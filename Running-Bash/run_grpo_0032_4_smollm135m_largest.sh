@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# GRPO, 32 queries x 4 rollouts a step: SmolLM2-135M-Instruct on the largest of three numbers.
+# GRPO, 32 queries x 4 rollouts a step: SmolLM2-135M-Instruct on the largest of four numbers.
 # Against run_grpo_0032_1_smollm135m_largest.sh: 4 rollouts per query instead of 1, so the reward minus the group's
 #   mean, over its std, as the signal.
 # Takes, on this CPU: see README.md.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One-RPO (mean and std from extra rollouts), 32 queries x 1 rollout a step: SmolLM2-135M-Instruct on the largest of
-#   three numbers.
+#   four numbers.
 # Against run_grpo_0032_1_smollm135m_largest.sh: an advantage whose mean and std also count 7 extra rollouts that are
 #   never trained on.
 # Takes, on this CPU: see README.md.

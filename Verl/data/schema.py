@@ -60,6 +60,10 @@ PARQUET_SCHEMA = pa.schema(
 )
 
 
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
 def make_row(
     *,
     data_source: str,
@@ -72,8 +76,10 @@ def make_row(
     answer: str,
     level: str = "",
     subject: str = "",
+    examples: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
-    """One row of the schema. `question` is the bare text, `prompt` what the model is shown.
+    """One row of the schema. `question` is the bare text, `prompt` what the model is shown, after `examples`: other prompts, each
+    with its answer, as earlier turns of the conversation.
 
     Raises DataError for a value of the wrong type and for an empty question, prompt or ground truth: a scorer
     can give such a row nothing but noise. Level and subject are text ("Level 5", "Algebra") or "".
@@ -99,7 +105,10 @@ def make_row(
         raise DataError(f"field 'index' is {index!r}, not a row number from 0")
     return {
         "data_source": data_source,
-        "prompt": [{"role": "user", "content": prompt}],
+        "prompt": [
+            *(turn for asked, said in examples for turn in (_turn("user", asked), _turn("assistant", said))),
+            _turn("user", prompt),
+        ],
         "ability": ability,
         "reward_model": {"style": "rule", "ground_truth": ground_truth},
         "extra_info": {
