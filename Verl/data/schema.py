@@ -3,7 +3,7 @@
 A row is verl's (verl 0.9.1, `verl/utils/dataset/rl_dataset.py` and `examples/data_preprocess/gsm8k.py`):
 
     data_source   str     which scorer (`sources.py`)
-    prompt        [{"role": "user", "content": str}]
+    prompt        [{"role": "user", "content": str}], after further turns if there are any
     ability       str     "math", "arithmetic", ...
     reward_model  {"style": "rule", "ground_truth": str}
     extra_info    {split, index, question, answer, level, subject}
@@ -24,7 +24,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,8 @@ def make_row(
     subject: str = "",
     examples: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
-    """One row of the schema. `question` is the bare text, `prompt` what the model is shown, after `examples`: other prompts, each
-    with its answer, as earlier turns of the conversation.
+    """One row of the schema. `question` is the bare text, `prompt` what the model is shown, after `examples`: other prompts,
+    each with its answer, as earlier turns of the conversation.
 
     Raises DataError for a value of the wrong type and for an empty question, prompt or ground truth: a scorer
     can give such a row nothing but noise. Level and subject are text ("Level 5", "Algebra") or "".

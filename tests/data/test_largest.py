@@ -30,7 +30,8 @@ def test_the_truth_is_the_largest_and_no_question_is_asked_twice(tables):
             *examples, message = row.prompt
             assert [turn["role"] for turn in examples] == ["user", "assistant"] * 3
             for question, answer in zip(examples[::2], examples[1::2]):
-                assert int(answer["content"]) == max(numbers_of(question)) and set(numbers_of(question)) != set(numbers_of(message))
+                assert int(answer["content"]) == max(numbers_of(question))
+                assert set(numbers_of(question)) != set(numbers_of(message))
             numbers = numbers_of(message)
             assert len(numbers) == 4 and row.reward_model["ground_truth"] == str(max(numbers))
             asked.append(frozenset(numbers))
