@@ -66,6 +66,13 @@ def test_a_row_with_a_bad_value_is_refused(field, value):
         row(**{field: value})
 
 
+def test_examples_are_earlier_turns_of_the_conversation():
+    turns = row("train", 0, prompt="3 + 4", examples=[("1 + 1", "2"), ("2 + 2", "4")])["prompt"]
+    assert [(turn["role"], turn["content"]) for turn in turns] == [
+        ("user", "1 + 1"), ("assistant", "2"), ("user", "2 + 2"), ("assistant", "4"), ("user", "3 + 4"),
+    ]  # fmt: skip
+
+
 def test_same_question_ignores_case_and_space_but_not_signs_or_numbers():
     assert normalise_question("What is\n x + 1?") == normalise_question(" what is x+1? ")
     assert normalise_question("x+1") != normalise_question("x-1")
