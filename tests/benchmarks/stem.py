@@ -48,7 +48,8 @@ def update(model: LlamaForCausalLM, rollouts: int) -> None:
 
 @torch.inference_mode()
 def prefill(model: LlamaForCausalLM, rollouts: int) -> None:
-    Decoder(model, [2], max_rows=64).prefill([ids.tolist() for ids in batch(rollouts)[0]])
+    decoder, prompts = Decoder(model, [2], max_rows=64), [ids.tolist() for ids in batch(rollouts)[0]]
+    decoder.prefill(prompts, decoder.stem(prompts))
 
 
 def seconds(work: Callable[[LlamaForCausalLM, int], None], *arguments) -> float:

@@ -14,8 +14,9 @@ to the end of the batch. Here
 Shapes: R rows being decoded, V vocabulary, G prompts, P columns of the prompts (padded on the left).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -81,6 +82,14 @@ def on_device(device: torch.device) -> AbstractContextManager:
     return nullcontext() if device.type == "cpu" else device
 
 
+@dataclass(frozen=True)
+class Stem:
+    """The tokens that all prompts begin with; their keys and values (1, heads, tokens, width), layer by layer."""
+
+    length: int = 0
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
+
+
 class Decoder:
     """Decodes requests with one model.
 
@@ -106,30 +115,39 @@ class Decoder:
         with on_device(self.model.device):
             return _Rows(self, requests).run() if requests else []
 
-    def prefill(self, prompts: list[Sequence[int]]) -> tuple[Prompts, torch.Tensor]:
-        """Prompts through the model once, their stem once for all, the rest padded on the left; next-token logits (G, V)."""
-        stem = stem_length(prompts)
-        shared = self._stem_layers(prompts[0][:stem]) if stem else []
-        width = max(len(prompt) for prompt in prompts) - stem
+    def stem(self, prompts: Iterable[Sequence[int]]) -> Stem:
+        """What these prompts begin with, through the model."""
+        distinct = list(dict.fromkeys(map(tuple, prompts)))
+        length, cache = stem_length(distinct), DynamicCache()
+        if not length:
+            return Stem()
+        with last_layer.only(self.model, torch.tensor([length - 1])):
+            self.model.get_decoder()(input_ids=torch.tensor([distinct[0][:length]]), past_key_values=cache, use_cache=True)
+        return Stem(length, tuple((layer.keys, layer.values) for layer in cache.layers))
+
+    def prefill(self, prompts: list[Sequence[int]], stem: Stem) -> tuple[Prompts, torch.Tensor]:
+        """What follows the stem of each prompt through the model once, padded on the left; next-token logits (G, V)."""
+        known = stem.length
+        width = max(len(prompt) for prompt in prompts) - known
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        visible_GP = torch.ones(len(prompts), stem + width, dtype=torch.bool)
+        visible_GP = torch.ones(len(prompts), known + width, dtype=torch.bool)
         for row, prompt in enumerate(prompts):
-            gap = stem + width - len(prompt)
-            ids[row, gap:] = torch.tensor(prompt[stem:])
-            visible_GP[row, stem : stem + gap] = False
+            gap = known + width - len(prompt)
+            ids[row, gap:] = torch.tensor(prompt[known:])
+            visible_GP[row, known : known + gap] = False
         parts, logits = [], []
-        chunk = max(1, _PREFILL_TOKENS // (stem + width))
+        chunk = max(1, _PREFILL_TOKENS // (known + width))
         for start in range(0, len(prompts), chunk):
             rows = slice(start, start + chunk)
             count = len(ids[rows])
             cache = DynamicCache()
-            for number, layer in enumerate(shared):
+            for number, layer in enumerate(stem.layers):
                 cache.update(*(x.expand(count, -1, -1, -1) for x in layer), number)
             with last_layer.only(self.model, torch.tensor([width - 1])):
                 output = self.model(
                     input_ids=ids[rows],
                     attention_mask=None if bool(visible_GP[rows].all()) else visible_GP[rows],
-                    position_ids=(visible_GP[rows].cumsum(1) - 1).clamp(min=0)[:, stem:],
+                    position_ids=(visible_GP[rows].cumsum(1) - 1).clamp(min=0)[:, known:],
                     past_key_values=cache,
                     use_cache=True,
                     logits_to_keep=1,
@@ -138,19 +156,13 @@ class Decoder:
             logits.append(output.logits[:, -1])
         return Prompts.joined(parts), torch.cat(logits)
 
-    def _stem_layers(self, stem: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values (1, heads, tokens, width) of a stem, layer by layer."""
-        cache = DynamicCache()
-        with last_layer.only(self.model, torch.tensor([len(stem) - 1])):
-            self.model.get_decoder()(input_ids=torch.tensor([list(stem)]), past_key_values=cache, use_cache=True)
-        return [(layer.keys, layer.values) for layer in cache.layers]
-
 
 class _Rows:
     """The rows that are being decoded: which request each belongs to, what it sees, what it has said."""
 
     def __init__(self, decoder: Decoder, requests: Sequence[Request]):
         self.decoder, self.requests = decoder, requests
+        self.stem = decoder.stem(request.prompt_ids for request in requests)
         self.waiting = 0  # the first request that has not been taken in
         self.done = [Completion() for _ in requests]
         # Per request.
@@ -193,7 +205,7 @@ class _Rows:
         # One row per prompt goes through the model; its requests share what comes out.
         rows: dict[tuple[int, ...], int] = {}
         prompt_R = torch.tensor([rows.setdefault(tuple(self.requests[n].prompt_ids), len(rows)) for n in numbers])
-        prompts, logits_GV = self.decoder.prefill(list(rows))
+        prompts, logits_GV = self.decoder.prefill(list(rows), self.stem)
         old = int(self.alive_R.sum())
         self._lay((prompts, prompt_R), int(self.limit[numbers.start : numbers.stop].max()))
         self.request_R = torch.cat([self.request_R, torch.tensor(list(numbers))])

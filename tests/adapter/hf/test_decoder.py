@@ -158,10 +158,11 @@ def test_what_all_prompts_begin_with_is_computed_once(model):
     layer = model.get_decoder().layers[0]
     hook = layer.register_forward_pre_hook(lambda module, inputs: tokens.append(inputs[0].shape[:2].numel()))
     try:
-        Decoder(model, [EOS], max_rows=8).prefill(WITH_STEM)
+        requests = [Request(prompt, max_tokens=1, seed=0) for prompt in WITH_STEM * 4]
+        Decoder(model, [EOS], max_rows=4).generate(requests)
     finally:
         hook.remove()
-    assert tokens == [len(STEM), 4 * 7]  # four rows as long as the longest
+    assert tokens == [len(STEM), *[4 * 7] * 4]  # four times four rows as long as the longest
 
 
 def test_a_long_answer_holds_nobody_up(model):

@@ -5,7 +5,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from Verl.adapter.hf import last_layer
-from Verl.adapter.hf.decoder import Decoder
+from Verl.adapter.hf.decoder import Decoder, Stem
 
 SIZES = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -64,7 +64,7 @@ def test_only_the_last_layer_does_less_and_it_keeps_every_key(model, worked):
 
 
 def test_prefill_asks_the_last_layer_for_one_token_a_prompt(model, worked):
-    Decoder(model, [1], 4).prefill([[2, 3, 4], [5, 6, 7, 8, 9]])
+    Decoder(model, [1], 4).prefill([[2, 3, 4], [5, 6, 7, 8, 9]], Stem())
     assert worked["0.mlp.down_proj"] == [10]
     assert worked["1.mlp.down_proj"] == [2]
 
