@@ -9,23 +9,24 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("Running-Results")
-STUDY = RESULTS / "studies/tiny_arith"  # apart from result/, where a clone's own runs of the same names go
+STUDIES = RESULTS / "studies"  # apart from result/, where a clone's own runs of the same names go
 
 
-def _committed(folder):
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", str(STUDY / folder)], capture_output=True, text=True)
+def _committed(study, folder):
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", str(STUDIES / study / folder)], capture_output=True, text=True)
     return [ROOT / name for name in listed.stdout.splitlines()] if listed.returncode == 0 else []
 
 
 @pytest.mark.skipif(
     sys.version_info < (3, 11), reason="the figures were drawn with the matplotlib of Python 3.11 and later"
 )
-def test_the_committed_logs_give_the_committed_figures(tmp_path):
-    figures = {path.name: path for path in _committed("Figure")}
-    logs = _committed("result")
-    assert figures and logs, f"{STUDY} holds no committed results"
+@pytest.mark.parametrize("study", ["tiny_arith", "smollm135m_largest"])
+def test_the_committed_logs_give_the_committed_figures(tmp_path, study):
+    figures = {path.name: path for path in _committed(study, "Figure")}
+    logs = _committed(study, "result")
+    assert figures and logs, f"{study} holds no committed results"
     for path in logs:
-        target = tmp_path / path.relative_to(ROOT / STUDY)
+        target = tmp_path / path.relative_to(ROOT / STUDIES / study)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     command = [

@@ -80,8 +80,9 @@ def test_a_folder_without_runs_is_refused(tmp_path, capsys):
     assert f"no run found in {tmp_path}" in capsys.readouterr().err
 
 
-def test_the_committed_study_is_small():
-    from tests.analysis.test_committed_results import ROOT, STUDY
+@pytest.mark.parametrize("study", ["tiny_arith", "smollm135m_largest"])
+def test_a_committed_study_is_small(study):
+    from tests.analysis.test_committed_results import ROOT, STUDIES
 
-    files = [path for path in (ROOT / STUDY).rglob("*") if path.is_file()]
+    files = [path for path in (ROOT / STUDIES / study).rglob("*") if path.is_file()]
     assert len(files) <= pack.MOST_FILES and sum(path.stat().st_size for path in files) <= pack.MOST_BYTES

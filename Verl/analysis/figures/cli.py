@@ -81,7 +81,7 @@ def factor_lines(name: str, runs: Runs, options: argparse.Namespace) -> list[str
     """Draws the factor of this name against each chosen axis; where, what is missing or wrong, and the verdicts."""
     factor = declared().factors[name]
     arms = pairs_of(factor, runs.table, options.pairs)
-    if not arms and factor.optional:
+    if not arms:
         return [f"{name}: none of its arms was run; nothing drawn."]
     arm_names = list(dict.fromkeys(arm for of_pair in arms.values() for arm in of_pair))
     lines = [f"problem: {problem}" for problem in relevant_problems(runs, arm_names)]
