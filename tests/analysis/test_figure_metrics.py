@@ -49,7 +49,8 @@ def draw(study, tmp_path, capsys):
 def test_every_script_takes_a_metric_and_names_its_files_after_it(script, study, tmp_path, capsys):
     name = script.stem.removeprefix("plot_")
     pair, factor = declared().pairs["tiny_arith"], declared().factors.get(name)
-    for arm in (factor.members if factor.gpu else pair.compared(factor))[:2] if factor else ():
+    everywhere = pair.with_arms(declared().arms)
+    for arm in (factor.members if factor.gpu else everywhere.compared(factor))[:2] if factor else ():
         write_run(study, arm, 0, full=True, pair="qwen0.5b_gsm" if factor.gpu else "tiny_arith")
     target = tmp_path / "f"
     wanted = ["eval/test/pass@1"] if name == "generalisation" else ["actor/kl_loss", "eval/test/format"]
