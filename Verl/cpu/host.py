@@ -204,6 +204,7 @@ class _HostedRunner(InProcessRunner):
         requested = config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
         if self.host.server is None:
             self.host.server = self.device.start_server(config)
+            self.host.server.keep_first_answers.remote()
         else:
             ray.get(self.host.server.renew.remote(*requested))
         return self.host.server

@@ -18,9 +18,13 @@ _BATCHES_AT_MOST = 8  # kept: ten megabytes for 4,096 short answers
 
 
 class FirstAnswers:
-    """Answers to batches of requests, by the digest of all that they depend on."""
+    """Answers to batches of requests, by the digest of all that they depend on.
+
+    ``on``: nothing is looked at, hashed or kept before; a run that is alone in its process would do it for nobody.
+    """
 
     def __init__(self) -> None:
+        self.on = False
         self._kept: dict[str, list[Completion]] = {}
         self.begin(())
 
@@ -32,7 +36,7 @@ class FirstAnswers:
     def load(self, weights: Mapping[str, np.ndarray]) -> None:
         """The run's weights are now these. Its first are looked at; from the second on they are its own."""
         self._loads += 1
-        self._weights = _digest(weights) if self._loads == 1 else None
+        self._weights = _digest(weights) if self.on and self._loads == 1 else None
 
     def of(self, requests: Sequence[Request], compute: Callable[[Sequence[Request]], list[Completion]]) -> list[Completion]:
         """The answers that are kept, else those that are computed. A request without a seed is answered anew each time."""

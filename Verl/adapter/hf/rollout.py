@@ -229,6 +229,10 @@ class HFServer:
                 own[name].copy_(torch.from_numpy(array))
         self._first_answers.load(weights)
 
+    async def keep_first_answers(self) -> None:
+        """Further runs may come to this process (host.py)."""
+        self._first_answers.on = True
+
     async def renew(self, config: RolloutConfig, model_config: dict) -> None:
         """Become the server of another run, in this process (host.py). A model of the same settings is kept:
         the run's first weight sync writes all of its weights."""

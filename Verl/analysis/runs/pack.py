@@ -38,7 +38,7 @@ def pack(results: Path | Sequence[Path], study_dir: Path, every_evaluation: bool
     evaluations = []
     for folder in folders:
         own = {path.relative_to(folder).as_posix(): path for pattern in _TEXTS for path in packed.find(folder, pattern)}
-        if not any("/" not in name for name in own):
+        if all("/" in name for name in own):
             raise UserError(f"no run found in {folder}: nothing to pack")
         twice = sorted(own.keys() & texts.keys())
         if twice:

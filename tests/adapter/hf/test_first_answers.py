@@ -15,6 +15,7 @@ class Server:
 
     def __init__(self):
         self.answers, self.computed = FirstAnswers(), 0
+        self.answers.on = True
 
     def run(self, weights=WEIGHTS, asked=ASKED, settings=("float32",), loads=1) -> list[Completion]:
         self.answers.begin(settings)
@@ -56,6 +57,13 @@ def test_a_request_without_a_seed_is_answered_anew(server):
     asked = [Request([1, 2], max_tokens=3)]
     server.run(asked=asked)
     server.run(asked=asked)
+    assert server.computed == 2
+
+
+def test_a_run_alone_in_its_process_keeps_nothing(server):
+    server.answers.on = False
+    server.run()
+    server.run()
     assert server.computed == 2
 
 
