@@ -31,6 +31,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from Verl import REPO_ROOT
 from Verl.data.row_checks import DataError, check_table
 from Verl.files import TEMPORARY, locked, write_atomic
 
@@ -269,7 +270,8 @@ def how_to_prepare(folder: Path) -> str:
     script = folder.parent / SCRIPT
     if script.is_file():
         return f"run: python {script} --out {folder}"
-    return f"run: python Dataset/<gsm8k, MATH or arithmetic>/prepare.py --out {folder}"
+    sets = " or ".join(sorted(path.parent.name for path in (REPO_ROOT / "Dataset").glob(f"*/{SCRIPT}")))
+    return f"run: python Dataset/<{sets}>/{SCRIPT} --out {folder}"
 
 
 def _check_splits(splits: dict[str, list[dict[str, Any]]]) -> None:

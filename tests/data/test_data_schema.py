@@ -216,6 +216,7 @@ def test_require_prepared_names_the_command(tmp_path, spoil, words):
     with pytest.raises(DataError, match=words) as caught:
         require_prepared(folder)
     assert "prepare.py --out" in str(caught.value)
+    assert all(script.parent.name in str(caught.value) for script in (ROOT / "Dataset").glob("*/prepare.py"))
     (folder.parent / "prepare.py").touch()
     with pytest.raises(DataError) as caught:
         require_prepared(folder)
