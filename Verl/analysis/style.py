@@ -125,8 +125,12 @@ def _beside(study: Study, arm: str, others: Iterable[str]) -> list[str]:
     for factor in study.factors.values():
         scaled = [one for pair in study.pairs.values() for one in pair.members(factor).values()]
         of_factor = {*factor.members, *factor.also, factor.reference, *scaled}
-        names |= of_factor if arm in of_factor else set()
-    return [other for other in others if any(fnmatchcase(other, name) for name in names)]
+        names |= of_factor if _matches(arm, of_factor) else set()
+    return [other for other in others if _matches(other, names)]
+
+
+def _matches(arm: str, names: Iterable[str]) -> bool:
+    return any(fnmatchcase(arm, name) for name in names)
 
 
 def _free(arm: str, beside: Collection[Look], used: Collection[Look]) -> Look:
