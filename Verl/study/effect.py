@@ -173,16 +173,19 @@ def check(
 
 
 def _twins(traces: Mapping[tuple[str, tuple[int, int]], probe.Trace], wanted: list[TrialComparison]) -> list[str]:
-    """Arms that no factor compares with each other and that train the same all the same: a study would count one twice."""
+    """Arms that no factor compares with each other and that train the same all the same: a study would count one twice.
+
+    The responses count too: arms that don't train at all (learning rate 0) end with the weights that all begin with.
+    """
     compared = {frozenset((one.a.name, one.b.name)) for one in wanted}
-    first: dict[tuple[tuple[int, int], str], str] = {}
+    first: dict[tuple[tuple[int, int], str, str], str] = {}
     found = []
     for (arm, conditions_of), trace in traces.items():
         if not trace.weights:
             continue
-        other = first.setdefault((conditions_of, trace.weights), arm)
+        other = first.setdefault((conditions_of, trace.weights, trace.responses), arm)
         if other != arm and frozenset((other, arm)) not in compared:
-            found.append(f"{other} and {arm} are one arm: they end with the same weights after {STEPS} steps")
+            found.append(f"{other} and {arm} are one arm: the same responses, and the same weights after {STEPS} steps")
     return found
 
 

@@ -165,6 +165,10 @@ def test_arms_that_no_factor_compares_but_are_the_same(monkeypatch, tmp_path, st
     answers(monkeypatch, tmp_path / "b", lambda settings: probe.Trace(weights=is_grpo(settings)))
     (problem,) = effect.check(study, signal, say=lambda text: None)
     assert "are one arm" in problem
+    # With a learning rate of 0 all end with the weights they began with; what they answered still tells them apart.
+    same_weights = lambda settings: probe.Trace(weights="a", responses=settings["algorithm.adv_estimator"][:2])  # noqa: E731
+    answers(monkeypatch, tmp_path / "c", same_weights)
+    assert not any("are one arm" in text for text in effect.check(study, signal, say=lambda text: None))
 
 
 def arm_of_the_manual(root) -> dict:
