@@ -2,7 +2,8 @@
 
 Each step's line depends on run and step alone, so that a run that was cut and one that was not end in the same file.
 With FAKE_ANSWERS='{"<arm>": chance, ...}' a run ends with an evaluation, each of 400 x 4 answers right with that chance.
-What happens is noted in calls.log. FAKE_FAIL="run:n" fails that run n times, FAKE_SECONDS is how long a step takes.
+What happens is noted in calls.log. FAKE_FAIL="run:n" fails that run n times, FAKE_SECONDS is how long a step takes;
+with FAKE_TOGETHER=n none is taken before n runs have started, however busy the machine is.
 """
 
 import fcntl
@@ -35,6 +36,7 @@ def train(folder: Path, run: str, steps: int) -> int:
     jsonl.write_text("".join(f"{line}\n" for line in lines))
     note(folder, "start", run, len(lines))
     describe(folder, run, "running")
+    wait_for_others(folder)
     for step in range(len(lines) + 1, steps + 1):
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
         value = int(hashlib.sha256(f"{run}/{step}".encode()).hexdigest()[:8], 16) / 2**32
@@ -63,10 +65,21 @@ def evaluation(folder: Path, run: str, step: int, steps: int) -> dict[str, float
     return {"eval/test/pass@1": float(right[:, 0].mean())}
 
 
+def wait_for_others(folder: Path) -> None:
+    deadline = time.monotonic() + 120
+    while starts(folder) < int(os.environ.get("FAKE_TOGETHER", "0")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def fails(folder: Path, run: str) -> bool:
     wanted, _, times = os.environ.get("FAKE_FAIL", "").partition(":")
-    starts = sum(line.startswith(f"start {run} ") for line in (folder / "calls.log").read_text().splitlines())
-    return wanted == run and starts <= int(times)
+    return wanted == run and starts(folder, run) <= int(times)
+
+
+def starts(folder: Path, run: str = "") -> int:
+    """How often the run, or any run, was started."""
+    calls = [line.split() for line in (folder / "calls.log").read_text().splitlines()]
+    return sum(event == "start" and name == (run or name) for event, name, *_ in calls)
 
 
 def describe(folder: Path, run: str, status: str, **more: str) -> None:

@@ -23,7 +23,7 @@ def test_ray_places_one_run_per_gpu(tmp_path, fake):
         assert places.count == 2
         queue = [job("grpo_0032_1", seed, steps=3, result_dir=tmp_path) for seed in (0, 1, 2)]
         table = Table(tmp_path / "study_ray.json", "ray", "tiny_arith", queue)
-        environment = {"FAKE_SECONDS": "1", "FAKE_FAIL": f"{queue[1].run}:1"}
+        environment = {"FAKE_TOGETHER": "2", "FAKE_FAIL": f"{queue[1].run}:1"}
         runner = StudyRunner(table, places, tmp_path, lambda one: [*fake, one.script, *one.overrides], environment,
                         lambda line: None, poll=0.05)  # fmt: skip
         assert runner.run()

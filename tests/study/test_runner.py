@@ -104,8 +104,8 @@ def test_a_trainer_that_ends_well_without_a_finished_run_has_failed(tmp_path):
 
 
 def test_a_run_of_another_process_is_waited_for_and_not_repeated(tmp_path, run_jobs, fake):
-    one = job(ONE, steps=20, result_dir=tmp_path)
-    other = subprocess.Popen([*fake, one.script, *one.overrides], env={**os.environ, "FAKE_SECONDS": "0.05"})
+    one = job(ONE, result_dir=tmp_path)
+    other = subprocess.Popen([*fake, one.script, *one.overrides], env={**os.environ, "FAKE_TOGETHER": "2"})
     while not calls(tmp_path):
         time.sleep(0.01)
     done, said = run_jobs(one, job(EIGHT, result_dir=tmp_path))
@@ -116,7 +116,7 @@ def test_a_run_of_another_process_is_waited_for_and_not_repeated(tmp_path, run_j
 
 
 def test_several_places_are_used(tmp_path, run_jobs):
-    assert run_jobs(*grid(tmp_path, steps=4), count=4, environment={"FAKE_SECONDS": "0.2"})[0]
+    assert run_jobs(*grid(tmp_path, steps=4), count=4, environment={"FAKE_TOGETHER": "4"})[0]
     events = [call[0] for call in calls(tmp_path)]
     assert events.index("end") > max(i for i, event in enumerate(events) if event == "start")
 
