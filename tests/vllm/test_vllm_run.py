@@ -1,12 +1,16 @@
 """Three GRPO steps with verl's own vLLM server on a CPU, started with dummy weights as on an A100: what it then says it
 can only have from the weight sync, and every step's answers must come from that step's weights."""
 
+import json
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer, Qwen2ForCausalLM
 
-from tests.runs.harness import Mini, Result
+from tests.runs.harness import ROOT, Mini, Result
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 STEPS = 3
@@ -31,13 +35,32 @@ def _with_one_wide_head(folder):
     Qwen2ForCausalLM(config).save_pretrained(folder)
 
 
+SETTINGS = [
+    "actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.load_format=dummy", "actor_rollout_ref.rollout.n=2",
+    "actor_rollout_ref.actor.optim.lr=1e-2", f"trainer.total_training_steps={STEPS}", "trainer.save_freq=1",
+    f"trainer.test_freq={STEPS}", "evaluation.val_freq=-1",
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def run(mini) -> Result:
-    result = mini.run(
-        "grpo", "vllm", "actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.load_format=dummy",
-        "actor_rollout_ref.rollout.n=2", "actor_rollout_ref.actor.optim.lr=1e-2",
-        f"trainer.total_training_steps={STEPS}", "trainer.save_freq=1", f"trainer.test_freq={STEPS}", "evaluation.val_freq=-1",
-    )  # fmt: skip
+    result = mini.run("grpo", "vllm", *SETTINGS)
+    assert result.status == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def listening() -> set[str]:
+    """Where the killed run listened, once it ran."""
+    return set()
+
+
+@pytest.fixture(scope="module")
+def resumed(mini, listening) -> Result:
+    """Killed after step 2, and started again."""
+    status = mini.kill_after("grpo", "killed", 2, *SETTINGS, look=lambda process: listening.update(mini.listening(process)))
+    assert status == -9 and not mini.wait_until_clean(60), "processes were left behind"
+    result = mini.run("grpo", "killed", *SETTINGS)
     assert result.status == 0, result.output
     return result
 
@@ -82,3 +105,47 @@ def test_each_step_is_drawn_with_the_weights_of_that_step(mini, run):
 
 def test_evaluation_goes_through_vllm_too(run):
     assert run.records[0]["eval/test/questions"] == 24 and 0 <= run.records[0]["eval/test/pass@1"] <= 1
+
+
+def test_a_run_listens_on_this_machine_only(resumed, listening):
+    """Ray, torch's store, vLLM's server and the queues between them."""
+    assert listening and listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_a_killed_run_goes_on_with_the_weights_it_had(mini, resumed):
+    assert [record["step"] for record in resumed.records] == list(range(STEPS + 1))
+    for step in range(2, STEPS + 1):
+        assert _gap(mini, resumed, step, resumed.weights(step - 1)) < GAP
+
+
+GREEDY = """
+import json, sys
+from vllm import LLM, SamplingParams
+if __name__ == "__main__":  # vLLM starts its processes from this file
+    llm = LLM(sys.argv[1], dtype="float32", max_model_len=64, enforce_eager=True, kv_cache_memory_bytes=2**28)
+    prompts = [{"prompt_token_ids": ids} for ids in json.loads(sys.argv[2])]
+    done = llm.generate(prompts, SamplingParams(temperature=0.0, max_tokens=6))
+    print(json.dumps([list(one.outputs[0].token_ids) for one in done]))
+"""
+
+
+def test_vllm_loads_an_export_and_answers_as_transformers_does(mini, run):
+    folder = mini.folder / "exported"
+    arguments = ["--model", str(run.folder), "--step", str(STEPS), "--out", str(folder)]
+    done = subprocess.run(["bash", "Running-Bash/export.sh", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    model, tokenizer = Qwen2ForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    rows = pd.read_parquet(mini.folder / "data/test.parquet").to_dict("records")[:8]
+    prompts = [
+        tokenizer.apply_chat_template(list(row["prompt"]), add_generation_prompt=True, return_dict=False) for row in rows
+    ]
+    expected = [
+        model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=6)[0, len(ids) :].tolist() for ids in prompts
+    ]
+    script = mini.folder / "greedy.py"
+    script.write_text(GREEDY)
+    command = [sys.executable, str(script), str(folder), json.dumps(prompts)]
+    environment = mini.environment() | {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert json.loads(next(line for line in done.stdout.splitlines() if line.startswith("[["))) == expected
