@@ -64,9 +64,12 @@ def kill_after(step: int, settings: list[str]) -> None:
 
 def test_a_script_of_the_grid_from_its_start_to_an_evaluated_export(settings, tmp_path):
     kill_after(2, settings)
-    said = run("bash", SCRIPT, *settings)
     (jsonl,) = result(settings).glob("*.jsonl")
-    records = [json.loads(line) for line in jsonl.read_text().splitlines()]
+    before = jsonl.read_text().splitlines()[:2]
+    said = run("bash", SCRIPT, *settings)
+    lines = jsonl.read_text().splitlines()
+    assert lines[:2] == before, "it began anew: timings are not the same twice"
+    records = [json.loads(line) for line in lines]
     assert [record["step"] for record in records] == list(range(STEPS + 1)), said
     for record in records[1:]:
         assert record["training/rollout_probs_diff_max"] < 0.05  # of a probability: bf16 on one side, float32 on the other

@@ -60,8 +60,10 @@ def resumed(mini, listening) -> Result:
     """Killed after step 2, and started again."""
     status = mini.kill_after("grpo", "killed", 2, *SETTINGS, look=lambda process: listening.update(mini.listening(process)))
     assert status == -9 and not mini.wait_until_clean(60), "processes were left behind"
+    before = mini.result("killed", status, "").records
     result = mini.run("grpo", "killed", *SETTINGS)
     assert result.status == 0, result.output
+    assert result.records[:2] == before[:2], "it began anew: timings are not the same twice"
     return result
 
 
