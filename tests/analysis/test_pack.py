@@ -1,14 +1,16 @@
 """A packed result folder and the loose one that it was made from say the same to every reader."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from tests.analysis.simulated_runs import write_run
 from Verl.analysis.report.build import build
-from Verl.analysis.runs import pack, packed
+from Verl.analysis.runs import pack, packed, unpack
 from Verl.analysis.runs.table import evaluation_files, load_runs, question_scores
 from Verl.analysis.samples import view
+from Verl.trainer import run_folder
 
 ARMS = {"grpo_0032_1": 0.1, "grpo_0032_8": 0.2, "arpo_0032_8": 0.0}
 
@@ -86,3 +88,36 @@ def test_a_committed_study_is_small(study):
 
     files = [path for path in (ROOT / STUDIES / study).rglob("*") if path.is_file()]
     assert len(files) <= pack.MOST_FILES and sum(path.stat().st_size for path in files) <= pack.MOST_BYTES
+
+
+def test_unpacked_runs_are_those_that_were_packed_and_count_as_done(folders, tmp_path, capsys):
+    loose, packed_dir = folders
+    assert unpack.main([str(packed_dir.parent), str(tmp_path / "result")]) == 0
+    back = tmp_path / "result"
+    for pattern in ("*.jsonl", "*/run.json", "*/config.yaml"):
+        wanted = {path.relative_to(loose): path.read_bytes() for path in loose.glob(pattern)}
+        assert wanted and {path.relative_to(back): path.read_bytes() for path in back.glob(pattern)} == wanted
+    run = "grpo_0032_8_tiny_arith_seed1"
+    ours, theirs = evaluation_files(back, run), evaluation_files(loose, run)
+    for step in (0, 100):
+        assert question_scores(ours[step]).equals(question_scores(theirs[step]))
+    assert run_folder.finished(back / run, 100, {}) and not run_folder.finished(back / run, 101, {"steps": 101})
+    pack.pack(back, tmp_path / "again")
+    for name in (packed.RUNS, packed.EVALUATIONS):
+        assert (tmp_path / "again/result" / name).read_bytes() == (packed_dir / name).read_bytes()
+
+
+def test_unpacking_completes_what_a_kill_left_and_writes_over_nothing(folders, tmp_path, capsys):
+    study, result = folders[1].parent, tmp_path / "result"
+    wanted = unpack.unpack(study, result)
+    cut = result / wanted[0]
+    (cut / "run.json").unlink()
+    (cut / "evaluations/step_000100.parquet").unlink()
+    assert unpack.unpack(study, result) == wanted[:1] and list(evaluation_files(result, wanted[0])) == [0, 100]
+    assert unpack.unpack(study, result) == []
+    Path(f"{cut}.jsonl").write_text("{}\n")
+    (result / wanted[1] / "run.json").unlink()
+    assert unpack.main([str(study), str(result)]) == 2
+    assert f"{cut}.jsonl is there and is not the study's" in capsys.readouterr().err
+    assert not (result / wanted[1] / "run.json").exists()
+    assert unpack.main([str(tmp_path), str(result)]) == 2

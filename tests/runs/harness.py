@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +68,34 @@ class Result:
         import pandas as pd
 
         return pd.read_parquet(self.folder / "evaluations" / f"step_{step:06d}.parquet")
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 300.0) -> None:
+    """Until something is so, while a process runs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"not so after {seconds:.0f} s"
+        time.sleep(0.02)
+
+
+@contextmanager
+def paused_after(step: int, process: subprocess.Popen, jsonl: Path) -> Iterator[None]:
+    """Holds a run and all its processes once the line of `step` is in its jsonl, and lets them go on after the block.
+
+    So a run of some seconds is not over before the test has done to it what the test is about.
+    """
+    wait_for(lambda: jsonl.is_file() and f'"step": {step},' in jsonl.read_text(), process)
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for one in tree:
+        with suppress(psutil.NoSuchProcess):
+            one.suspend()
+    try:
+        yield
+    finally:
+        for one in tree:
+            with suppress(psutil.NoSuchProcess):
+                one.resume()
 
 
 def _result(status: int, output: str, folder: Path) -> Result:
@@ -155,14 +184,9 @@ class Mini:
             look: called right before.
         """
         process = self.start(algorithm, name, *overrides, "seed=0")
-        jsonl = self.folder / "result" / f"{name}_seed0.jsonl"
-        deadline = time.monotonic() + 300
-        while not (jsonl.is_file() and f'"step": {step},' in jsonl.read_text()):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, "the run does not get to that step"
-            time.sleep(0.02)
-        look(process)
-        process.send_signal(how)
+        with paused_after(step, process, self.folder / "result" / f"{name}_seed0.jsonl"):
+            look(process)
+            process.send_signal(how)
         process.communicate(timeout=120)
         return process.returncode
 

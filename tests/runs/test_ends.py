@@ -6,7 +6,6 @@ import pickle
 import shutil
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from tests.runs.harness import STEPS, Result
+from tests.runs.harness import STEPS, Result, paused_after, wait_for
 from Verl import doctor
 from Verl.analysis.runs.table import load_runs
 
@@ -30,14 +29,6 @@ def record(folder: Path) -> dict:
 
 def steps_saved(folder: Path) -> list[int]:
     return sorted(int(path.name.split("_")[-1]) for path in (folder / "checkpoints").glob("global_step_*"))
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def ended(process: subprocess.Popen, seconds: float = 25.0) -> str:
@@ -91,9 +82,9 @@ def stopped(mini, seen) -> Result:
     temporary.mkdir()
     process = mini.start("grpo", "stopped", *settings, **FOREIGN, TMPDIR=str(temporary))
     jsonl = mini.folder / "result/stopped_seed0.jsonl"
-    wait_for(lambda: jsonl.is_file() and '"step": 3,' in jsonl.read_text(), process)
-    seen.append(look_at(mini, process))
-    process.send_signal(signal.SIGTERM)
+    with paused_after(3, process, jsonl):
+        seen.append(look_at(mini, process))
+        process.send_signal(signal.SIGTERM)
     result = mini.result("stopped", process.wait(timeout=25), ended(process))
     assert not mini.wait_until_clean(), "processes were left behind"
     return result
@@ -217,8 +208,8 @@ def test_a_full_disk_is_said_and_costs_nothing(mini, small_disk, base_line):
     settings = [f"run.result_dir={small_disk}", "seed=0"]
     process = mini.start("grpo", "full", *settings)
     jsonl, folder = small_disk / "full_seed0.jsonl", small_disk / "full_seed0"
-    wait_for(lambda: jsonl.is_file() and '"step": 3,' in jsonl.read_text(), process)
-    filler = fill(small_disk)
+    with paused_after(3, process, jsonl):
+        filler = fill(small_disk)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     assert "free some space and start the same command again" in output

@@ -6,11 +6,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
-from tests.runs.harness import ROOT
+from tests.runs.harness import ROOT, paused_after, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ VARY = ["algorithm.norm_adv_by_std_in_grpo=true,false", "actor_rollout_ref.actor
         "actor_rollout_ref.rollout.n=2,8"]  # fmt: skip
 
 
-def command(mini, *study: str, steps: int = STEPS) -> list[str]:
+def command(mini, folder: Path, *study: str, steps: int = STEPS) -> list[str]:
     data = {"train": "train", "val": "validation", "test": "test"}
     settings = [f"data.{key}_files={mini.folder}/data/{split}.parquet" for key, split in data.items()]
     settings += [
@@ -27,13 +27,13 @@ def command(mini, *study: str, steps: int = STEPS) -> list[str]:
         "actor_rollout_ref.actor.optim.lr=1e-3", "data.max_response_length=12", "trainer.total_epochs=50",
         "trainer.save_freq=1", f"trainer.test_freq={steps}", f"evaluation.val_freq={steps}", "evaluation.final_samples=1",
     ]  # fmt: skip
-    place = ["--result", str(mini.folder / "vary"), "--poll", "0.1"]
+    place = ["--result", str(folder), "--poll", "0.1"]
     start = ["bash", str(ROOT / "Running-Bash/run_study.sh"), "--pair", "tiny_arith", "--base", "grpo_0032_8", "--seeds", "0"]
     return [*start, "--steps", str(steps), *study, *place, "--", *settings]
 
 
-def three(mini) -> list[str]:
-    return command(mini, *(text for one in VARY for text in ("--vary", one)), "--name", "three")
+def three(mini, folder: Path) -> list[str]:
+    return command(mini, folder, *(text for one in VARY for text in ("--vary", one)), "--name", "three")
 
 
 def environment(mini) -> dict[str, str]:
@@ -47,30 +47,35 @@ def steps_of(folder, run: str) -> list[int]:
     return [int(step) for step in re.findall(r'"step": (\d+),', path.read_text())] if path.is_file() else []
 
 
-def test_three_factors_end_to_end_and_after_kill_9(mini):
-    folder = mini.folder / "vary"
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
-    first = subprocess.Popen(three(mini), cwd=ROOT, env=environment(mini), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             text=True)  # fmt: skip
+def kill_in_the_second_run(mini, folder: Path) -> dict[str, int]:
+    """Start the study and kill it; returns when each of its runs' metrics was last written, if it was finished."""
+    first = subprocess.Popen(three(mini, folder), cwd=ROOT, env=environment(mini), stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True)  # fmt: skip
     table = folder / "study_three.json"
-    deadline = time.monotonic() + 400
-    while not (table.is_file() and 1 in steps_of(folder, json.loads(table.read_text())["runs"][1]["run"])):
-        assert first.poll() is None, first.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(first.pid, signal.SIGKILL)
+    wait_for(table.is_file, first)
+    runs = [run["run"] for run in json.loads(table.read_text())["runs"]]
+    with paused_after(1, first, folder / f"{runs[1]}.jsonl"):
+        os.kill(first.pid, signal.SIGKILL)
     first.wait()
     assert not mini.wait_until_clean(), "kill -9 of the study left processes behind"
-    runs = [run["run"] for run in json.loads(table.read_text())["runs"]]
-    base, killed = runs[:2]
-    done = (folder / f"{base}.jsonl").stat().st_mtime_ns
-    assert len(runs) == 4 and steps_of(folder, killed)[-1] < STEPS and not steps_of(folder, runs[2])
+    assert steps_of(folder, runs[1])[-1] < STEPS and not steps_of(folder, runs[2])
+    return {runs[0]: (folder / f"{runs[0]}.jsonl").stat().st_mtime_ns}
 
-    second = subprocess.run(three(mini), cwd=ROOT, env=environment(mini), capture_output=True, text=True)
+
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_three_factors_end_to_end(mini, killed):
+    """Whether it was killed before or not; test_study_cli.py kills a study of runs that train nothing."""
+    folder = mini.folder / f"vary-{killed}"
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
+    done = kill_in_the_second_run(mini, folder) if killed else {}
+    second = subprocess.run(three(mini, folder), cwd=ROOT, env=environment(mini), capture_output=True, text=True)
     assert second.returncode == 0, second.stdout + second.stderr
-    assert (folder / f"{base}.jsonl").stat().st_mtime_ns == done  # what was done is not run again
-    assert "4 runs, 1 done already, 3 to do" in second.stdout and " is there)" in second.stdout
-    assert all(steps_of(folder, run) == list(range(STEPS + 1)) for run in runs)
+    for run, written in done.items():
+        assert (folder / f"{run}.jsonl").stat().st_mtime_ns == written, "what was done is run again"
+    assert f"4 runs, {len(done)} done already, {4 - len(done)} to do" in second.stdout
+    assert (" is there)" in second.stdout) == killed  # the step that it goes on from
+    runs = [run["run"] for run in json.loads((folder / "study_three.json").read_text())["runs"]]
+    assert len(runs) == 4 and all(steps_of(folder, run) == list(range(STEPS + 1)) for run in runs)
     hashes = [json.loads((folder / run / "run.json").read_text())["config_hash"] for run in runs]
     assert len(set(hashes)) == 4
     arms = ("grpo_0032_8", "grpo_0032_8_nostd", "grpo_0032_8_kl_loss_coef-0.1", "grpo_0032_2")
@@ -86,7 +91,7 @@ def test_tuned_and_crossed_are_the_same_four_runs(mini):
     n, lr = "actor_rollout_ref.rollout.n=8,2", "actor_rollout_ref.actor.optim.lr"
     said = {}
     for name, more in {"tuned": ["--tune", f"{lr}=1e-4,1e-3"], "crossed": ["--vary", f"{lr}=1e-4,1e-3", "--cross"]}.items():
-        study = command(mini, "--vary", n, *more, "--name", name, steps=2)
+        study = command(mini, mini.folder / "vary", "--vary", n, *more, "--name", name, steps=2)
         study = [text for text in study if not text.startswith(f"{lr}=1e-3") or "," in text]
         done = subprocess.run(study, cwd=ROOT, env=environment(mini), capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
