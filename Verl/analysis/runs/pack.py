@@ -42,9 +42,9 @@ def pack(results: Path | Sequence[Path], study_dir: Path, every_evaluation: bool
             raise UserError(f"no run found in {folder}: nothing to pack")
         twice = sorted(own.keys() & texts.keys())
         if twice:
-            raise UserError(f"the run {_run_of(twice[0])} is in {folder} and in a folder before it: pack one of them")
+            raise UserError(f"the run {packed.run_of(twice[0])} is in {folder} and in a folder before it: pack one of them")
         texts |= own
-        for run in sorted(set(map(_run_of, own))):
+        for run in sorted(set(map(packed.run_of, own))):
             files = packed.find_evaluations(folder / run)
             chosen = files if every_evaluation or len(files) < 2 else [files[0], files[-1]]
             evaluations += [_labelled(path, run) for path in chosen]
@@ -55,11 +55,6 @@ def pack(results: Path | Sequence[Path], study_dir: Path, every_evaluation: bool
         write_atomic(target / packed.EVALUATIONS, _encode_evaluations(evaluations))
     files = [path for path in study_dir.rglob("*") if path.is_file()]
     return len(files), sum(path.stat().st_size for path in files)
-
-
-def _run_of(name: str) -> str:
-    """The run that a file of a result folder belongs to: `<run>.jsonl`, `<run>/run.json`."""
-    return Path(name).parts[0] if "/" in name else Path(name).stem
 
 
 def _labelled(path: Path, run: str) -> pa.Table:

@@ -25,9 +25,20 @@ Stamp = tuple[int, ...]
 def find(result_dir: Path, pattern: str) -> list[Path]:
     """The files of a result folder that match a pattern of as many parts (`*.jsonl`, `*/run.json`), in order."""
     depth = len(PurePosixPath(pattern).parts)
-    names = [PurePosixPath(name) for name in _contents(result_dir)]
+    names = [PurePosixPath(name) for name in contents(result_dir)]
     packed = {result_dir / name for name in names if len(name.parts) == depth and name.match(pattern)}
     return sorted(packed | set(result_dir.glob(pattern)))
+
+
+def contents(result_dir: Path) -> Mapping[str, bytes]:
+    """The packed files of a result folder by their path in it, byte for byte; empty if it is not packed."""
+    path = result_dir / RUNS
+    return _read_contents(path, stamp(path)) if path.is_file() else {}
+
+
+def run_of(name: str) -> str:
+    """The run that a file of a result folder belongs to: `<run>.jsonl`, `<run>/run.json`."""
+    return PurePosixPath(name).parts[0] if "/" in name else PurePosixPath(name).stem
 
 
 def exists(path: Path) -> bool:
@@ -93,15 +104,10 @@ def _home(path: Path) -> Path:
 
 def _packed_content(path: Path) -> bytes | None:
     for folder in (path.parent, path.parent.parent):
-        content = _contents(folder).get(path.relative_to(folder).as_posix())
+        content = contents(folder).get(path.relative_to(folder).as_posix())
         if content is not None:
             return content
     return None
-
-
-def _contents(result_dir: Path) -> Mapping[str, bytes]:
-    path = result_dir / RUNS
-    return _read_contents(path, stamp(path)) if path.is_file() else {}
 
 
 @lru_cache(maxsize=4)
