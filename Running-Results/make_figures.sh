@@ -6,8 +6,9 @@
 set -u
 # shellcheck source-path=SCRIPTDIR source=../Running-Bash/python.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../Running-Bash/python.sh"
+# shellcheck source=same_bytes.sh
+source "$root/Running-Results/same_bytes.sh"
 [[ -x $python ]] || python=$(command -v python3)
-export OMP_NUM_THREADS=1 # a process per core is enough
 if ! "$python" -m Verl.analysis.figures.cli "$@"; then
     echo "make_figures: at least one figure was not drawn; the reason stands above." >&2
     exit 1

@@ -5,6 +5,7 @@
 set -eu
 # shellcheck source-path=SCRIPTDIR source=../Running-Bash/python.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../Running-Bash/python.sh"
+# shellcheck source=same_bytes.sh
+source "$root/Running-Results/same_bytes.sh"
 [[ -x $python ]] || python=$(command -v python3)
-export OMP_NUM_THREADS=1
 exec "$python" -m Verl.analysis.report.build "$@"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,6 +29,7 @@ from Verl.analysis.style import PAGE_WIDTH, arm_label, arm_looks
 from Verl.analysis.verdicts.factors import pairs_of
 from Verl.analysis.verdicts.saturation import ArmFit, StudyFits, is_share
 from Verl.design.declared import AXES, declared
+from Verl.statistics.saturation import Fit
 
 _ACROSS, _DOWN = 3, 5  # panels
 _PANEL, _BETWEEN = 1.15, 0.4  # inches: height, and the room for a title and numbers below
@@ -44,6 +46,11 @@ def panels_of(runs: Runs, fits: StudyFits, pair: str) -> list[tuple[str, list[Ar
     return found
 
 
+def _rounded(fit: Fit) -> Fit:
+    """With the digits in which least squares agree on every processor: the same curve to the eye, and the same file."""
+    return replace(fit, **{name: float(f"{getattr(fit, name):.4g}") for name in ("start", "asymptote", "midpoint", "exponent")})
+
+
 def _draw(ax, curves: Sequence[ArmFit], looks) -> None:
     for one in curves:
         look, mean_X = looks[one.arm], one.y_SX.mean(axis=0)
@@ -51,7 +58,7 @@ def _draw(ax, curves: Sequence[ArmFit], looks) -> None:
         ax.plot(one.x_X, mean_X, color=look.colour, zorder=2, **points)
         if one.fit is not None:
             x = np.linspace(0.0, one.x_X[-1], 101)
-            ax.plot(x, one.fit.at(x), color=look.colour, linestyle=look.dash, marker=look.marker, markevery=(10, 25),
+            ax.plot(x, _rounded(one.fit).at(x), color=look.colour, linestyle=look.dash, marker=look.marker, markevery=(10, 25),
                     markersize=2.4, markeredgewidth=0.0, linewidth=0.9, zorder=3)  # fmt: skip
 
 

@@ -244,8 +244,18 @@ def _verdict_handle(colour: str, marker: str, word: str) -> Line2D:
     return Line2D([], [], color=colour, marker=marker, markerfacecolor=face, markersize=3.0, markeredgewidth=0.7, label=word)
 
 
+def _rounded(group: Group) -> Group:
+    """With the digits in which every processor agrees, and more than can be seen: the same logs draw the same file."""
+
+    def shown(one: ForestInterval | None) -> ForestInterval | None:
+        return one and one._replace(value=round(one.value, 4), low=round(one.low, 4), high=round(one.high, 4))
+
+    return Group(group.heading, tuple(Row(row.label, tuple(map(shown, row.effects))) for row in group.rows))
+
+
 def draw_forest(groups: Sequence[Group], columns: Sequence[Column], title: str, notes: Sequence[str]) -> list[Figure]:
     """All pages, within ``our_style``; every column has one scale on all pages, and the notes stand on the last."""
+    groups = [_rounded(group) for group in groups]
     rows = [row for group in groups for row in group.rows]
     effects = [[one for row in rows if (one := row.effects[number]) is not None] for number in range(len(columns))]
     limits = [limit_of(of_column, column.margin) for of_column, column in zip(effects, columns)]
