@@ -64,6 +64,19 @@ def test_packing_a_packed_folder_again_changes_nothing(folders, tmp_path):
         assert (tmp_path / "result" / name).read_bytes() == (folders[1] / name).read_bytes()
 
 
+def test_scores_stay_where_answers_are_left_out(folders, tmp_path):
+    pack.pack(folders[1], tmp_path, answers_of=[1])
+    lean = tmp_path / "result"
+    for seed in range(3):
+        run = f"grpo_0032_8_tiny_arith_seed{seed}"
+        ours, theirs = evaluation_files(lean, run), evaluation_files(folders[0], run)
+        assert all(question_scores(ours[step]).equals(question_scores(theirs[step])) for step in (0, 100))
+        assert ("text" in packed.column_names(ours[100])) == (seed == 1)
+    assert build(lean) != "" and load_runs(lean).table.equals(load_runs(folders[0]).table)
+    run = view.find_run("grpo_0032_8_tiny_arith_seed1", lean)
+    assert len(view.build_view(run, view.Filters(evaluation="test", index=3), None).entries) == 2
+
+
 def test_two_studies_stand_side_by_side(folders, tmp_path):
     write_run(tmp_path / "other", "grpo_0032_1", 0, full=True, pair="smollm135m_largest")
     pack.pack([folders[1], tmp_path / "other"], tmp_path / "both")

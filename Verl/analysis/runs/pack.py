@@ -2,17 +2,20 @@
 
 `STUDY/result` then holds two files (`Verl.analysis.runs.packed`) in place of several per run, and every reader (figures,
 table, report, sample viewer) takes that folder as it takes a loose one. Of the evaluations the first and the last of each run
-are kept, which is what the comparisons use, without token ids (the texts are there). Checkpoints and training samples stay out.
+are kept, which is what the comparisons use: with texts, without token ids, log-probabilities to a tenth. Checkpoints and
+training samples stay out, and the console's log, which repeats the metrics among paths of the machine. Of a study of many
+seeds `--answers-of SEED ...` keeps texts, lengths and log-probabilities of these seeds alone, and of the others the scores.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from Verl.analysis.runs import packed
@@ -22,13 +25,20 @@ from Verl.files import write_atomic
 MOST_FILES, MOST_BYTES = 60, 5_000_000  # of one committed study, with its figures and report
 _TEXTS = ("*.jsonl", "*.log", "*/run.json", "*/config.yaml")
 _LEFT_OUT = {"tokens"}
+_OF_ANSWERS = {"text", "response_length", "log_prob"}
 
 
-def pack(results: Path | Sequence[Path], study_dir: Path, every_evaluation: bool = False) -> tuple[int, int]:
+def pack(
+    results: Path | Sequence[Path],
+    study_dir: Path,
+    every_evaluation: bool = False,
+    answers_of: Collection[int] | None = None,
+) -> tuple[int, int]:
     """Write `study_dir/result`; returns how many files the study now has and how many bytes they take.
 
     Args:
         results: a result folder, or several, loose or packed, whose runs are to stand side by side.
+        answers_of: the seeds whose answers are kept besides their scores; None: all.
 
     Raises:
         UserError: there is no run in a folder, or one of a name in two of them.
@@ -37,7 +47,7 @@ def pack(results: Path | Sequence[Path], study_dir: Path, every_evaluation: bool
     texts: dict[str, Path] = {}
     evaluations = []
     for folder in folders:
-        own = {path.relative_to(folder).as_posix(): path for pattern in _TEXTS for path in packed.find(folder, pattern)}
+        own = _texts(folder)
         if all("/" in name for name in own):
             raise UserError(f"no run found in {folder}: nothing to pack")
         twice = sorted(own.keys() & texts.keys())
@@ -47,28 +57,33 @@ def pack(results: Path | Sequence[Path], study_dir: Path, every_evaluation: bool
         for run in sorted(set(map(packed.run_of, own))):
             files = packed.find_evaluations(folder / run)
             chosen = files if every_evaluation or len(files) < 2 else [files[0], files[-1]]
-            evaluations += [_labelled(path, run) for path in chosen]
+            evaluations += [_labelled(path, run, answers_of) for path in chosen]
     target = study_dir / "result"
-    contents = pa.array([packed.read_bytes(path) for path in texts.values()], pa.large_binary())
-    write_atomic(target / packed.RUNS, _encode(pa.table({"name": list(texts), "content": contents}), use_dictionary=False))
+    names = sorted(texts, key=lambda name: (packed.run_of(name), name))
+    contents = pa.array([packed.read_bytes(texts[name]) for name in names], pa.large_binary())
+    write_atomic(target / packed.RUNS, _encode(pa.table({"name": names, "content": contents}), use_dictionary=False))
     if evaluations:
-        write_atomic(target / packed.EVALUATIONS, _encode_evaluations(evaluations))
+        write_atomic(target / packed.EVALUATIONS, _encode(pa.concat_tables(evaluations, promote_options="default")))
     files = [path for path in study_dir.rglob("*") if path.is_file()]
     return len(files), sum(path.stat().st_size for path in files)
 
 
-def _labelled(path: Path, run: str) -> pa.Table:
+def _texts(folder: Path) -> dict[str, Path]:
+    """By name; without the console's log of a run whose metrics are in a jsonl (a run of verl's own may have nothing else)."""
+    found = {path.relative_to(folder).as_posix(): path for pattern in _TEXTS for path in packed.find(folder, pattern)}
+    return {name: path for name, path in found.items() if not (name.endswith(".log") and f"{Path(name).stem}.jsonl" in found)}
+
+
+def _labelled(path: Path, run: str, answers_of: Collection[int] | None) -> pa.Table:
     rows = packed.read_rows(path, [name for name in packed.column_names(path) if name not in _LEFT_OUT])
+    if answers_of is not None and int(run.rpartition("_seed")[2]) not in answers_of:
+        rows = rows.drop_columns([name for name in rows.column_names if name in _OF_ANSWERS])
+    if "log_prob" in rows.column_names:  # as the viewer shows them: to the last bit they would be half of the file
+        tenths = pc.round(rows["log_prob"], ndigits=1)
+        rows = rows.set_column(rows.column_names.index("log_prob"), "log_prob", tenths)
     steps = pa.array([int(path.stem.removeprefix("step_"))] * len(rows), pa.int64())
     rows = rows.drop_columns(["step"]) if "step" in rows.column_names else rows
     return rows.append_column("step", steps).append_column("run", pa.array([run] * len(rows)))
-
-
-def _encode_evaluations(tables: list[pa.Table]) -> bytes:
-    table = pa.concat_tables(tables, promote_options="default")
-    plain = [name for name in table.column_names if name == "log_prob"]  # no two alike: no dictionary
-    others = [name for name in table.column_names if name not in plain]
-    return _encode(table, use_dictionary=others, use_byte_stream_split=plain)
 
 
 def _encode(table: pa.Table, **options) -> bytes:
@@ -86,9 +101,12 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("study", type=Path, help="folder of the study, as in Running-Results/studies/<name>")
     parser.add_argument("--every-evaluation", action="store_true", help="not only each run's first and last")
+    parser.add_argument(
+        "--answers-of", type=int, nargs="+", metavar="SEED", help="keep the answers of these seeds, of the others their scores"
+    )
     options = parser.parse_args(arguments)
     try:
-        files, size = pack(options.result, options.study, options.every_evaluation)
+        files, size = pack(options.result, options.study, options.every_evaluation, options.answers_of)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,7 +2,8 @@
 
 A packed folder holds two files:
 
-- `runs.parquet`: columns `name` (path in the folder) and `content`, byte for byte, of every log, run.json and config.yaml;
+- `runs.parquet`: columns `name` (path in the folder) and `content`, byte for byte, of every jsonl, run.json and config.yaml (of
+  a log where there is no jsonl);
 - `evaluations.parquet`: the rows of every `<run>/evaluations/step_<k>.parquet`, with a column `run`.
 
 Paths stay those of the loose files, so callers need not know which it is. A loose file counts before a packed one.
