@@ -154,7 +154,8 @@ def _places(options: argparse.Namespace) -> Places:
 def _rule(request: StudyRequest, options: argparse.Namespace, chosen: list[ChosenArm]) -> deciding.Rule | None:
     """The stopping rule of --until-decided; its own options are nothing without it."""
     if not options.until_decided:
-        for name in ("against", "max_seeds") if study_options.has_own_table(options) else ("against", "margin", "max_seeds"):
+        # A study with a table of its own compares its arms there, whatever stops it.
+        for name in ("max_seeds",) if study_options.has_own_table(options) else ("against", "margin", "max_seeds"):
             if getattr(options, name) is not None:
                 raise UserError(f"--{name.replace('_', '-')} is for --until-decided: add that, or leave it out")
         return None

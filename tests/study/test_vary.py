@@ -130,6 +130,16 @@ def test_what_is_wrong_is_one_sentence_before_anything_runs(study, arguments, sa
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_another_reference_than_the_base_needs_no_stopping_rule(study):
+    """The table at the end compares with it; a study without such a table has no use for it."""
+    arguments = ["--arms", "grpo_0032_1", "grpo_0032_8", "--against", "grpo_0032_8"]
+    tuned = [*arguments, "--tune", f"{LR}=1e-4,1e-3"]
+    request = request_of(study, *tuned)
+    assert request.reference == "grpo_0032_8" and study_cli._rule(request, options_of(*tuned), []) is None
+    with pytest.raises(UserError, match="--against is for --until-decided"):
+        study_cli._rule(request, options_of(*arguments), [])
+
+
 def test_a_batch_beyond_data_that_are_not_here_is_refused_too(study):
     with pytest.raises(UserError, match=r"larger than the training data of qwen0\.5b_gsm"):
         request_of(study, *BASE, "--vary", "data.train_batch_size=16384", pair="qwen0.5b_gsm")
