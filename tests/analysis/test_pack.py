@@ -1,5 +1,6 @@
 """A packed result folder and the loose one that it was made from say the same to every reader."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -75,6 +76,19 @@ def test_scores_stay_where_answers_are_left_out(folders, tmp_path):
     assert build(lean) != "" and load_runs(lean).table.equals(load_runs(folders[0]).table)
     run = view.find_run("grpo_0032_8_tiny_arith_seed1", lean)
     assert len(view.build_view(run, view.Filters(evaluation="test", index=3), None).entries) == 2
+
+
+def test_timings_keep_four_digits_and_everything_else_its_bytes(folders, tmp_path):
+    loose = tmp_path / "loose"
+    run = write_run(loose, "grpo_0032_1", 0, full=True)
+    path = loose / f"{run}.jsonl"
+    lines = path.read_text().splitlines()
+    record = json.loads(lines[-1]) | {"timing_s/step": 1.23456789, "actor/loss": 0.123456789, "ledger/total_hours": 0.123456789}
+    path.write_text("\n".join([*lines[:-1], json.dumps(record), '{"step": 101, "timing_s/step": 1.234567']))
+    pack.pack(loose, tmp_path)
+    kept = packed.read_text(tmp_path / "result" / f"{run}.jsonl").splitlines()
+    assert kept[:-2] == lines[:-1] and kept[-1] == '{"step": 101, "timing_s/step": 1.234567'
+    assert json.loads(kept[-2]) == record | {"timing_s/step": 1.235}
 
 
 def test_two_studies_stand_side_by_side(folders, tmp_path):

@@ -2,8 +2,8 @@
 
 A packed folder holds two files:
 
-- `runs.parquet`: columns `name` (path in the folder) and `content`, byte for byte, of every jsonl, run.json and config.yaml (of
-  a log where there is no jsonl);
+- `runs.parquet`: columns `name` (path in the folder) and `content` of every jsonl, run.json and config.yaml (of a log
+  where there is no jsonl), byte for byte but for timings, which keep four digits;
 - `evaluations.parquet`: the rows of every `<run>/evaluations/step_<k>.parquet`, with a column `run`.
 
 Paths stay those of the loose files, so callers need not know which it is. A loose file counts before a packed one.
@@ -32,7 +32,7 @@ def find(result_dir: Path, pattern: str) -> list[Path]:
 
 
 def contents(result_dir: Path) -> Mapping[str, bytes]:
-    """The packed files of a result folder by their path in it, byte for byte; empty if it is not packed."""
+    """The packed files of a result folder by their path in it; empty if it is not packed."""
     path = result_dir / RUNS
     return _read_contents(path, stamp(path)) if path.is_file() else {}
 
