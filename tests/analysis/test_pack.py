@@ -91,6 +91,16 @@ def test_timings_keep_four_digits_and_everything_else_its_bytes(folders, tmp_pat
     assert json.loads(kept[-2]) == record | {"timing_s/step": 1.235}
 
 
+def test_of_a_folder_of_two_studies_one_is_packed(folders, tmp_path, capsys):
+    shutil.copytree(folders[1], tmp_path / "shared")
+    wanted = [f"{arm}_tiny_arith_seed1" for arm in ("grpo_0032_1", "grpo_0032_8")]
+    (tmp_path / "shared/study_mine.json").write_text(json.dumps({"runs": [{"run": run} for run in wanted]}))
+    assert pack.main([str(tmp_path / "shared"), str(tmp_path / "mine"), "--study", "mine"]) == 0
+    assert sorted(load_runs(tmp_path / "mine/result").table["run"].unique()) == wanted
+    assert pack.main([str(tmp_path / "shared"), str(tmp_path / "other"), "--study", "other"]) == 2
+    assert "study_other.json is in none of" in capsys.readouterr().err
+
+
 def test_two_studies_stand_side_by_side(folders, tmp_path):
     write_run(tmp_path / "other", "grpo_0032_1", 0, full=True, pair="smollm135m_largest")
     pack.pack([folders[1], tmp_path / "other"], tmp_path / "both")

@@ -36,12 +36,14 @@ def pack(
     study_dir: Path,
     every_evaluation: bool = False,
     answers_of: Collection[int] | None = None,
+    only: Collection[str] | None = None,
 ) -> tuple[int, int]:
     """Write `study_dir/result`; returns how many files the study now has and how many bytes they take.
 
     Args:
         results: a result folder, or several, loose or packed, whose runs are to stand side by side.
         answers_of: the seeds whose answers are kept besides their scores; None: all.
+        only: the runs to pack; None: all that are there.
 
     Raises:
         UserError: there is no run in a folder, or one of a name in two of them.
@@ -50,7 +52,7 @@ def pack(
     texts: dict[str, Path] = {}
     evaluations = []
     for folder in folders:
-        own = _texts(folder)
+        own = {name: path for name, path in _texts(folder).items() if only is None or packed.run_of(name) in only}
         if all("/" in name for name in own):
             raise UserError(f"no run found in {folder}: nothing to pack")
         twice = sorted(own.keys() & texts.keys())
@@ -69,6 +71,15 @@ def pack(
         write_atomic(target / packed.EVALUATIONS, _encode(pa.concat_tables(evaluations, promote_options="default")))
     files = [path for path in study_dir.rglob("*") if path.is_file()]
     return len(files), sum(path.stat().st_size for path in files)
+
+
+def runs_of_study(results: Sequence[Path], name: str) -> set[str]:
+    """The runs of the study runner's table of states (`run_study.sh --name`). Raises UserError if no folder has it."""
+    for folder in results:
+        path = folder / f"study_{name}.json"
+        if path.is_file():
+            return {one["run"] for one in json.loads(path.read_text())["runs"]}
+    raise UserError(f"--study {name}: study_{name}.json is in none of {', '.join(map(str, results))}")
 
 
 def _texts(folder: Path) -> dict[str, Path]:
@@ -123,13 +134,15 @@ def main(arguments: list[str] | None = None) -> int:
         help="folder of the runs' jsonl, as in Running-Results/result; of several the runs together",
     )  # fmt: skip
     parser.add_argument("study", type=Path, help="folder of the study, as in Running-Results/studies/<name>")
+    parser.add_argument("--study", dest="name", metavar="NAME", help="only the runs of run_study.sh --name NAME")
     parser.add_argument("--every-evaluation", action="store_true", help="not only each run's first and last")
     parser.add_argument(
         "--answers-of", type=int, nargs="+", metavar="SEED", help="keep the answers of these seeds, of the others their scores"
     )
     options = parser.parse_args(arguments)
     try:
-        files, size = pack(options.result, options.study, options.every_evaluation, options.answers_of)
+        only = runs_of_study(options.result, options.name) if options.name else None
+        files, size = pack(options.result, options.study, options.every_evaluation, options.answers_of, only)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
