@@ -12,39 +12,44 @@ RESULTS = Path("Running-Results")
 STUDIES = RESULTS / "studies"  # apart from result/, where a clone's own runs of the same names go
 
 
-def _committed(study, folder):
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", str(STUDIES / study / folder)], capture_output=True, text=True)
-    return [ROOT / name for name in listed.stdout.splitlines()] if listed.returncode == 0 else []
-
-
-@pytest.mark.skipif(
+WITH_RUNS = [path.parent.name for path in sorted((ROOT / STUDIES).glob("*/result"))]
+drawn_alike = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="the figures were drawn with the matplotlib of Python 3.11 and later"
 )
-@pytest.mark.parametrize("study", ["tiny_arith", "smollm135m_largest"])
-def test_the_committed_logs_give_the_committed_figures(tmp_path, study):
-    figures = {path.name: path for path in _committed(study, "Figure")}
-    logs = _committed(study, "result")
-    assert figures and logs, f"{study} holds no committed results"
-    for path in logs:
-        target = tmp_path / path.relative_to(ROOT / STUDIES / study)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    command = [
-        "bash",
-        ROOT / RESULTS / "make_figures.sh",
-        "--formats",
-        "png",  # the pdf, for print, are a minute away
-        "--result",
-        tmp_path / "result",
-        "--figure",
-        tmp_path / "Figure",
-    ]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+
+
+@pytest.fixture(params=WITH_RUNS)
+def clone(request, tmp_path):
+    """The study's folder, and one with nothing but the runs and the declaration that a clone holds of it."""
+    study = ROOT / STUDIES / request.param
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", str(study)], capture_output=True, text=True, check=True)
+    for path in map(Path, listed.stdout.splitlines()):
+        if path.name == "frozen.yaml" or path.parent.name == "result":
+            target = tmp_path / path.relative_to(STUDIES / request.param)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / path, target)
+    assert (tmp_path / "result").is_dir(), f"{study} holds no committed results"
+    return study, tmp_path
+
+
+def run(script: str, *arguments: object) -> None:
+    done = subprocess.run(["bash", str(ROOT / RESULTS / script), *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    drawn = {path.name: path for path in (tmp_path / "Figure").iterdir()}
-    for name, path in figures.items():
-        if name in drawn:  # figures of single runs lie beside those of the study
-            assert drawn[name].read_bytes() == path.read_bytes(), (
-                f"{name}: redraw it with Running-Results/make_figures.sh"
-            )
-    assert "table.csv" in figures and set(drawn) <= set(figures)
+
+
+@drawn_alike
+def test_the_committed_runs_give_the_committed_figures(clone):
+    study, folder = clone
+    # The pdf, for print, are a minute away.
+    run("make_figures.sh", "--formats", "png", "--result", folder / "result", "--figure", folder / "Figure")
+    figures = {path.name: path for path in (study / "Figure").iterdir()}
+    for name, path in figures.items():  # of a large study some of those that are drawn are left out
+        assert (folder / "Figure" / name).read_bytes() == path.read_bytes(), f"{name}: redraw it with make_figures.sh"
+    assert {"table.csv", "table.md"} <= set(figures)
+
+
+@drawn_alike
+def test_the_committed_runs_give_the_committed_report(clone):
+    study, folder = clone
+    run("report.sh", "--result", folder / "result", "--out", folder / "report.html")
+    assert (folder / "report.html").read_bytes() == (study / "report.html").read_bytes(), "write it anew with report.sh"

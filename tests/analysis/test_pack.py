@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.analysis.simulated_runs import write_run
+from tests.analysis.test_committed_results import ROOT, STUDIES
 from Verl.analysis.report.build import build
 from Verl.analysis.runs import pack, packed, unpack
 from Verl.analysis.runs.table import evaluation_files, load_runs, question_scores
@@ -119,10 +120,8 @@ def test_a_folder_without_runs_is_refused(tmp_path, capsys):
     assert f"no run found in {tmp_path}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("study", ["tiny_arith", "smollm135m_largest"])
+@pytest.mark.parametrize("study", sorted(path.name for path in (ROOT / STUDIES).iterdir()))
 def test_a_committed_study_is_small(study):
-    from tests.analysis.test_committed_results import ROOT, STUDIES
-
     files = [path for path in (ROOT / STUDIES / study).rglob("*") if path.is_file()]
     assert len(files) <= pack.MOST_FILES and sum(path.stat().st_size for path in files) <= pack.MOST_BYTES
 
