@@ -32,8 +32,12 @@ def tiny_pair() -> None:
     assert preparation.prepare(settings.compose("grpo", ["model=tiny", "data=arith", "trainer.device=cpu"])) == 0
 
 
+LONGEST = ("test_effect.py", "test_host.py")  # minutes each
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Several processes: files with slow tests come first, so that the last minutes are not one process's alone."""
+    """Several processes: files with slow tests come first, the longest of them before the others, so that the last minutes are
+    not one process's alone."""
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in slow)
+        items.sort(key=lambda item: (item.path not in slow, item.path.name not in LONGEST))

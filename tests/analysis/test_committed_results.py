@@ -12,7 +12,12 @@ RESULTS = Path("Running-Results")
 STUDIES = RESULTS / "studies"  # apart from result/, where a clone's own runs of the same names go
 
 
-WITH_RUNS = [path.parent.name for path in sorted((ROOT / STUDIES).glob("*/result"))]
+# All are redrawn; CI does the one with a declaration on a pretrained model, and the largest.
+IN_CI = {"smollm135m_largest", "tiny_arith_paper"}
+WITH_RUNS = [
+    pytest.param(path.parent.name, marks=[] if path.parent.name in IN_CI else pytest.mark.long)
+    for path in sorted((ROOT / STUDIES).glob("*/result"))
+]
 drawn_alike = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="the figures were drawn with the matplotlib of Python 3.11 and later"
 )
