@@ -37,7 +37,7 @@ def copy(tmp_path):
     def make(name: str) -> Path:
         root = tmp_path / name
         python = root / ".venv/bin/python"
-        read = [f"Running-Bash/{name}.sh" for name in ("common", "enter", "python")]
+        read = [f"Running-Bash/{name}.sh" for name in ("common", "enter", "python")] + ["Running-Results/same_bytes.sh"]
         read += ["pyproject.toml", *(file.name for file in REPO_ROOT.glob("requirements*.txt"))]
         for file in (*STARTED, *OTHERS, *read):
             (root / file).parent.mkdir(parents=True, exist_ok=True)
