@@ -12,6 +12,7 @@ from Verl.analysis.report.build import build
 from Verl.analysis.runs import pack, packed, unpack
 from Verl.analysis.runs.table import evaluation_files, load_runs, question_scores
 from Verl.analysis.samples import view
+from Verl.files import write_atomic
 from Verl.trainer import run_folder
 
 ARMS = {"grpo_0032_1": 0.1, "grpo_0032_8": 0.2, "arpo_0032_8": 0.0}
@@ -141,6 +142,36 @@ def test_unpacked_runs_are_those_that_were_packed_and_count_as_done(folders, tmp
     pack.pack(back, tmp_path / "again")
     for name in (packed.RUNS, packed.EVALUATIONS):
         assert (tmp_path / "again/result" / name).read_bytes() == (packed_dir / name).read_bytes()
+
+
+def test_the_very_run_that_was_packed_may_be_there_and_stays_as_it_is(folders, tmp_path):
+    """With timings and token ids that its pack has not."""
+    run = write_run(tmp_path / "loose", "grpo_0032_1", 0, full=True)
+    path = tmp_path / "loose" / f"{run}.jsonl"
+    path.write_text("".join(json.dumps(json.loads(line) | {"timing_s/step": 1.23456789}) + "\n" for line in path.open()))
+    pack.pack(tmp_path / "loose", tmp_path)
+    before = {file: file.read_bytes() for file in (tmp_path / "loose").rglob("*") if file.is_file()}
+    assert unpack.unpack(tmp_path, tmp_path / "loose") == []
+    (tmp_path / "loose" / run / "run.json").unlink()
+    assert unpack.unpack(tmp_path, tmp_path / "loose") == [run]
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_run_counts_as_finished_only_when_all_of_it_is_there(folders, tmp_path, monkeypatch):
+    """Cut after every number of files: what has a run.json has everything else."""
+    def cut(path, content):
+        if len(written) == most:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_atomic(path, content)
+
+    monkeypatch.setattr(unpack, "write_atomic", cut)
+    for most in range(0, 30, 3):
+        written, result = [], tmp_path / str(most)
+        with pytest.raises(KeyboardInterrupt):
+            unpack.unpack(folders[1].parent, result)
+        for record in result.glob("*/run.json"):
+            assert Path(f"{record.parent}.jsonl").is_file() and len(list(record.parent.glob("evaluations/*"))) == 2
 
 
 def test_unpacking_completes_what_a_kill_left_and_writes_over_nothing(folders, tmp_path, capsys):

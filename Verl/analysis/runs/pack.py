@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from Verl.analysis.runs import packed
 from Verl.analysis.runs.identical import is_timing
+from Verl.analysis.runs.run_file import parse_name
 from Verl.errors import UserError
 from Verl.files import write_atomic
 
@@ -65,7 +66,7 @@ def pack(
             evaluations += [_labelled(path, run, answers_of) for path in chosen]
     target = study_dir / "result"
     names = sorted(texts, key=lambda name: (packed.run_of(name), name))
-    contents = pa.array([_lean(name, packed.read_bytes(texts[name])) for name in names], pa.large_binary())
+    contents = pa.array([lean(name, packed.read_bytes(texts[name])) for name in names], pa.large_binary())
     write_atomic(target / packed.RUNS, _encode(pa.table({"name": names, "content": contents}), use_dictionary=False))
     if evaluations:
         write_atomic(target / packed.EVALUATIONS, _encode(pa.concat_tables(evaluations, promote_options="default")))
@@ -88,8 +89,11 @@ def _texts(folder: Path) -> dict[str, Path]:
     return {name: path for name, path in found.items() if not (name.endswith(".log") and f"{Path(name).stem}.jsonl" in found)}
 
 
-def _lean(name: str, content: bytes) -> bytes:
-    """A jsonl with its timings to four digits: they are half of what does not compress, and never the same twice."""
+def lean(name: str, content: bytes) -> bytes:
+    """What is packed of a file: all of it, but of a jsonl its timings to four digits.
+
+    They are half of what does not compress, and never the same twice.
+    """
     return b"".join(map(_lean_line, content.splitlines(keepends=True))) if name.endswith(".jsonl") else content
 
 
@@ -98,7 +102,7 @@ def _lean_line(line: bytes) -> bytes:
         record = json.loads(line)
     except ValueError:  # cut in its middle
         return line
-    if json.dumps(record).encode() != line.rstrip(b"\n"):
+    if not isinstance(record, dict) or json.dumps(record).encode() != line.rstrip(b"\n"):
         return line  # not written by a run of ours
     timings = {
         key: float(f"{value:.4g}")
@@ -110,7 +114,7 @@ def _lean_line(line: bytes) -> bytes:
 
 def _labelled(path: Path, run: str, answers_of: Collection[int] | None) -> pa.Table:
     rows = packed.read_rows(path, [name for name in packed.column_names(path) if name not in _LEFT_OUT])
-    if answers_of is not None and int(run.rpartition("_seed")[2]) not in answers_of:
+    if answers_of is not None and (parse_name(run) or {}).get("seed") not in answers_of:
         rows = rows.drop_columns([name for name in rows.column_names if name in _OF_ANSWERS])
     if "log_prob" in rows.column_names:  # as the viewer shows them: to the last bit they would be half of the file
         tenths = pc.round(rows["log_prob"], ndigits=1)

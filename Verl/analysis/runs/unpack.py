@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from Verl.analysis.runs import packed
+from Verl.analysis.runs.pack import lean
 from Verl.errors import UserError
 from Verl.files import write_atomic
 
@@ -33,14 +34,16 @@ def unpack(study_dir: Path, result_dir: Path) -> list[str]:
         raise UserError(f"{source / packed.RUNS} is not there, or holds no run: give the folder of a packed study")
     for name, content in contents.items():
         path = result_dir / name
-        if path.exists() and path.read_bytes() != content:
+        if path.exists() and lean(name, path.read_bytes()) != content:  # it may be the very run that was packed
             raise UserError(f"{path} is there and is not the study's: unpack into another folder, or move it away")
     missing = [name for name in contents if not (result_dir / name).exists()]
     runs = sorted({packed.run_of(name) for name in missing})
     for run in runs:
         for path in packed.find_evaluations(source / run):
-            rows = packed.read_rows(path, [name for name in packed.column_names(path) if name != "run"])
-            write_atomic(result_dir / run / "evaluations" / path.name, _encode(rows))
+            target = result_dir / run / "evaluations" / path.name
+            if not target.exists():
+                rows = packed.read_rows(path, [name for name in packed.column_names(path) if name != "run"])
+                write_atomic(target, _encode(rows))
     for name in sorted(missing, key=lambda name: Path(name).name == "run.json"):
         write_atomic(result_dir / name, contents[name])
     return runs
