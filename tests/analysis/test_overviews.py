@@ -1,5 +1,6 @@
 """The figures over all factors: planted truths come out of the logs as the right verdict, and every size of study is drawn."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ from test_figures import _check_places
 
 from Verl.analysis.figures import cli, frontier
 from Verl.analysis.figures.curves import our_style
+from Verl.analysis.figures.fitted import draw_fits
 from Verl.analysis.figures.forest import PAGE_HEIGHT, Column, ForestInterval, Group, Row, draw_forest, limit_of
 from Verl.analysis.figures.forests import forest_effects
 from Verl.analysis.runs.table import load_runs
@@ -130,6 +132,27 @@ def test_one_far_effect_does_not_hide_the_others():
     near = [ForestInterval(0.02, 0.0, 0.04, "better")] * 9
     assert limit_of([*near, ForestInterval(-0.5, -0.6, -0.4, "worse")], 0.02) < 0.1
     assert limit_of(near, 0.02) == pytest.approx(0.0432) and limit_of([], 0.02) > 0
+
+
+def test_what_another_processor_rounds_otherwise_draws_the_same_file(planted, fits):
+    """Forests and fits whose numbers differ where least squares and linear algebra do: far behind what can be seen."""
+
+    def pixels(figure):
+        return bytes(figure.canvas.print_to_buffer()[0])
+
+    def moved(one, scale):
+        parts = {name: getattr(one.fit, name) * scale for name in ("asymptote", "midpoint")} if one.fit else {}
+        return replace(one, found=replace(one.found, **parts))
+
+    drawn = []
+    for shift, scale in ((0.0, 1.0), (4e-5, 1.0 + 1e-7)):
+        one = ForestInterval(0.0312 + shift, 0.0112 + shift, 0.0512 + shift, "better")
+        with our_style():
+            (forest,) = draw_forest([Group("A factor", (Row("An arm", (one,)),))], [Column("", "difference", 0.02)], "", [])
+        elsewhere = replace(fits, fits={key: moved(fit, scale) for key, fit in fits.fits.items()})
+        (curves,), _ = draw_fits(load_runs(planted), elsewhere, PAIR)
+        drawn.append((pixels(forest), pixels(curves)))
+    assert drawn[0] == drawn[1]
 
 
 @pytest.fixture(scope="module")
