@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.analysis.simulated_runs import write_run
@@ -78,6 +80,18 @@ def test_scores_stay_where_answers_are_left_out(folders, tmp_path):
     assert build(lean) != "" and load_runs(lean).table.equals(load_runs(folders[0]).table)
     run = view.find_run("grpo_0032_8_tiny_arith_seed1", lean)
     assert len(view.build_view(run, view.Filters(evaluation="test", index=3), None).entries) == 2
+
+
+def test_of_equal_columns_one_is_stored_and_all_are_read(folders, tmp_path):
+    table = pa.table({"index": [0, 1], "strict": [1.0, 0.0], "flexible": [1.0, 1.0], "reward": [1.0, 0.0], "sample": [0, 1]})
+    stored = pack._without_twins(table)
+    assert stored.column_names == ["index", "strict", "flexible"]
+    pq.write_table(stored, tmp_path / packed.EVALUATIONS)
+    assert packed._read_evaluations(tmp_path / packed.EVALUATIONS, (0,)).equals(table)
+    loose = pq.read_table(folders[0] / "grpo_0032_8_tiny_arith_seed1/evaluations/step_000100.parquet")
+    path = folders[1] / "grpo_0032_8_tiny_arith_seed1/evaluations/step_000100.parquet"
+    kept = packed.read_rows(path, [name for name in loose.column_names if name not in ("tokens", "log_prob")])
+    assert kept.equals(loose.select(kept.column_names))
 
 
 def test_timings_keep_four_digits_and_everything_else_its_bytes(folders, tmp_path):

@@ -4,13 +4,15 @@ A packed folder holds two files:
 
 - `runs.parquet`: columns `name` (path in the folder) and `content` of every jsonl, run.json and config.yaml (of a log
   where there is no jsonl), byte for byte but for timings, which keep four digits;
-- `evaluations.parquet`: the rows of every `<run>/evaluations/step_<k>.parquet`, with a column `run`.
+- `evaluations.parquet`: the rows of every `<run>/evaluations/step_<k>.parquet`, with a column `run`; of columns that are equal
+  throughout, as scoring rules often are, one is stored, and the file's metadata say which (`COLUMNS`).
 
 Paths stay those of the loose files, so callers need not know which it is. A loose file counts before a packed one.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -20,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 RUNS, EVALUATIONS = "runs.parquet", "evaluations.parquet"
+COLUMNS = b"columns"  # key in the file's metadata: JSON, of each column, in order, the one it is stored as
 Stamp = tuple[int, ...]
 
 
@@ -119,7 +122,9 @@ def _read_contents(path: Path, version: Stamp) -> Mapping[str, bytes]:
 
 @lru_cache(maxsize=2)
 def _read_evaluations(path: Path, version: Stamp) -> pa.Table:
-    return pq.read_table(path)
+    table = pq.read_table(path)
+    stored_as = json.loads((table.schema.metadata or {}).get(COLUMNS, b"null")) or {name: name for name in table.column_names}
+    return pa.table({name: table[stored] for name, stored in stored_as.items()})
 
 
 @lru_cache(maxsize=4)
