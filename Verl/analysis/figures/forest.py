@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.markers import CARETLEFT, CARETRIGHT
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, StrMethodFormatter
 
 from Verl.analysis.figures.layout import (
     any_number,
@@ -155,8 +155,8 @@ def _style_axis(ax: Axes, column: Column, limit: float, last: bool, wide: bool) 
         ax.xaxis.set_major_formatter(FixedFormatter([f"\N{MULTIPLICATION SIGN}{ratio:g}" for ratio in inside]))
     else:
         ax.xaxis.set_major_locator(MaxNLocator(4 if wide else 2, steps=[1, 2, 2.5, 5, 10], symmetric=True))
-        if not column.share:
-            ax.xaxis.set_major_formatter(any_number())
+        # Of a share no zeros at the ends: three labels stand side by side in a narrow column.
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}") if column.share else any_number())
     ax.tick_params(axis="x", labelsize=5.5, length=2.0 if last else 0.0, labelbottom=last, pad=1.5)
 
 
