@@ -1,19 +1,23 @@
 """The figures over all factors: planted truths come out of the logs as the right verdict, and every size of study is drawn."""
 
+import json
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from simulated_runs import write_run, write_study
 from test_figures import _check_places
 
 from Verl.analysis.figures import cli, frontier
 from Verl.analysis.figures.curves import our_style
-from Verl.analysis.figures.fitted import draw_fits
+from Verl.analysis.figures.fitted import draw_fits, fits_of
 from Verl.analysis.figures.forest import PAGE_HEIGHT, Column, ForestInterval, Group, Row, draw_forest, limit_of
-from Verl.analysis.figures.forests import forest_effects
+from Verl.analysis.figures.forests import fit_effects, forest_effects
+from Verl.analysis.report.build import build
+from Verl.analysis.runs.drawn import why_unlike
 from Verl.analysis.runs.table import load_runs
 from Verl.analysis.verdicts.compare import compare
 from Verl.analysis.verdicts.generalisation import train_and_test
@@ -92,6 +96,38 @@ def test_with_few_evaluations_the_training_responses_are_fitted():
     assert fitted_metric(pd.DataFrame({"arm": [BASE], "step": [1]})) == "eval/test/pass@1"
 
 
+def test_what_arms_draw_otherwise_does_not_compare_them(tmp_path, capsys):
+    """Training Pass@1 at another temperature, or of the queries that dynamic sampling kept, says nothing of the policy."""
+    arms = ("grpo_0032_8", "grpo_0032_8_temperature0.6", "grpo_0032_8_dynamic")
+    for arm in arms:
+        for seed in range(3):
+            run = write_run(tmp_path, arm, seed, truth=curve(0.45, 0.9, 25), steps=range(0, 101, 5), questions=2048, full=True)
+            path = tmp_path / f"{run}.jsonl"
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            for row in rows:
+                drawn = row["eval/test/pass@1"] if row["step"] in (0, 100) else row.pop("eval/test/pass@1")
+                kept = {"train/pass@1": drawn - 0.002 * row["step"], "train/drawn_pass@1": drawn}
+                row |= (kept if arm.endswith("dynamic") else {"train/pass@1": drawn}) if row["step"] else {}
+            path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+            if arm.endswith("0.6"):
+                config = yaml.safe_load((tmp_path / run / "config.yaml").read_text())
+                config["actor_rollout_ref"]["rollout"]["temperature"] = 0.6
+                (tmp_path / run / "config.yaml").write_text(yaml.safe_dump(config))
+    runs = load_runs(tmp_path)
+    hot, filtered = ((PAIR, arm, arms[0]) for arm in arms[1:])
+    assert "lower" in study_fits(runs).comparisons[filtered].words and study_fits(runs).comparisons[hot].asymptote
+    found = fits_of(runs, tmp_path)
+    assert "lower" not in found.comparisons[filtered].words and found.comparisons[filtered].asymptote
+    assert "rollout.temperature is 0.6 of" in found.comparisons[hot].words and not found.comparisons[hot].asymptote
+    assert any("temperature" in note for note in fit_effects(runs, found, PAIR, 0.02).notes)
+    assert not why_unlike(runs, tmp_path, *hot, "eval/train/pass@1")
+
+    # as a user has it: the readers leave out metrics that nothing needs
+    assert "ends lower" not in build(tmp_path)
+    assert cli.main(["fits"], ["--result", str(tmp_path), "--figure", str(tmp_path / "figure"), "--formats", "png"]) == 0
+    assert "ends lower" not in capsys.readouterr().out
+
+
 def test_the_forest_shows_what_the_comparisons_say(planted):
     runs = load_runs(planted)
     found = forest_effects(runs, planted, 0.02, title="A title")
@@ -126,6 +162,20 @@ def test_any_number_of_factors_stays_readable(groups, rows, columns):
     labels = [text.get_text() for page in pages for text in page.texts if "variant" in text.get_text()]
     assert len(labels) == groups * rows and (len(pages) > 1) == (groups * rows > 60)
     _check_places(pages[-1])
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("width", [0.003, 0.011, 0.026, 0.043, 0.047, 0.06, 0.13, 0.26, 0.55, 0.9])
+def test_labels_of_a_narrow_axis_stand_apart(width, columns):
+    effects = tuple(ForestInterval(0.0, -width, width, "undecided") for _ in range(columns))
+    given = [Column(f"pair / {i}" if columns > 1 else "", "difference", None) for i in range(columns)]
+    with our_style():
+        (page,) = draw_forest([Group("A factor", (Row("GRPO 32×8 updates4 cliphigher", effects),))], given, "A title", [])
+    renderer = page.canvas.get_renderer()
+    for ax in page.axes:
+        drawn = [label for label in ax.get_xticklabels() if ax.get_xlim()[0] <= label.get_position()[0] <= ax.get_xlim()[1]]
+        boxes = [label.get_window_extent(renderer) for label in drawn if label.get_text()]
+        assert len(boxes) >= 3 and all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:]))
 
 
 def test_one_far_effect_does_not_hide_the_others():

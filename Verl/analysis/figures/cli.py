@@ -18,6 +18,7 @@ from Verl.analysis.figures.curves import DYNAMICS, DYNAMICS_HEIGHT, dynamics_pan
 from Verl.analysis.figures.layout import FORMATS, NothingToDraw, choose_formats, shown_files, shown_path
 from Verl.analysis.figures.levels import plot_levels
 from Verl.analysis.figures.overviews import DRAWN, WITHOUT_AXIS
+from Verl.analysis.runs.drawn import DRAWN_PASS
 from Verl.analysis.runs.run_file import LEDGER
 from Verl.analysis.runs.table import Runs, load_runs
 from Verl.analysis.verdicts.compare import compare, gains, study_verdicts
@@ -34,6 +35,7 @@ _PLOTTED = {
     *FITTED,
     *(metric for panel in DYNAMICS for metric in panel.metrics),
     *LEDGER.values(),
+    DRAWN_PASS,
 }
 _JUDGED: dict = {}  # (table, folder, axis, margin): verdicts, worked out before processes are forked off
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,16 +24,29 @@ from Verl.analysis.figures.layout import (
     write_notes,
     write_title,
 )
+from Verl.analysis.runs.drawn import over_all_drawn, why_unlike
 from Verl.analysis.runs.run_file import listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.style import PAGE_WIDTH, arm_label, arm_looks
 from Verl.analysis.verdicts.factors import pairs_of
-from Verl.analysis.verdicts.saturation import ArmFit, StudyFits, is_share
+from Verl.analysis.verdicts.judge import MARGIN
+from Verl.analysis.verdicts.saturation import ArmFit, FitComparison, StudyFits, is_share, study_fits
 from Verl.design.declared import AXES, declared
 from Verl.statistics.saturation import Fit
 
 _ACROSS, _DOWN = 3, 5  # panels
 _PANEL, _BETWEEN = 1.15, 0.4  # inches: height, and the room for a title and numbers below
+
+
+def fits_of(runs: Runs, result_dir: Path, axis: str = "steps", metric: str | None = None, margin: float = MARGIN) -> StudyFits:
+    """Every arm's fit and their comparisons (``study_fits``), but of arms whose metric is not of the same thing.
+
+    `train/pass@1` is over all that a step drew, with dynamic sampling too (`Verl.analysis.runs.drawn`).
+    """
+    found = study_fits(over_all_drawn(runs), axis, metric, margin)
+    unlike = {key: why_unlike(runs, result_dir, *key, found.metric[key[0]]) for key in found.comparisons}
+    apart = {key: FitComparison(*key, why_not=reason) for key, reason in unlike.items() if reason}
+    return replace(found, comparisons={**found.comparisons, **apart})
 
 
 def panels_of(runs: Runs, fits: StudyFits, pair: str) -> list[tuple[str, list[ArmFit]]]:

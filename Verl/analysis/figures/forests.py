@@ -178,6 +178,7 @@ def fit_effects(runs: Runs, fits: StudyFits, pair: str, margin: float, title: st
     notes = [
         f"Saturating fits of {metric} against {axis}; left of 1: half of its own gain in fewer; {_SIMULTANEOUS}.",
         *_unfitted(fits, pair, {arm for _, arm, _ in of_factors}),
+        *_apart(fits, known),
     ]
     with our_style():
         return Forest(draw_forest(groups, columns, title, notes), notes, lines)
@@ -187,6 +188,12 @@ def _unfitted(fits: StudyFits, pair: str, arms: set[str]) -> list[str]:
     """A note on the arms without a fit; the report and the console have each one's reason."""
     without = [arm for (of_pair, arm), one in fits.fits.items() if of_pair == pair and one.fit is None and arm in arms]
     return [f"Without a fit, so not here: {listed(without)}."] if without else []
+
+
+def _apart(fits: StudyFits, known: Sequence[FitComparison]) -> list[str]:
+    """A note on each comparison that cannot be made though both arms have a fit."""
+    both = [one for one in known if all(fits.fits[one.pair, arm].fit for arm in (one.arm, one.base_line))]
+    return [f"{arm_label(one.arm)} is not here: {one.why_not}." for one in both if one.asymptote is None]
 
 
 def fit_sentence(one: FitComparison, fits: StudyFits) -> str:

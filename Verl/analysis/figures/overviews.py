@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from Verl.analysis.figures import any_metric
 from Verl.analysis.figures.curves import TEST_PANEL, our_style
-from Verl.analysis.figures.fitted import draw_fits
+from Verl.analysis.figures.fitted import draw_fits, fits_of
 from Verl.analysis.figures.forests import fit_effects, forest_effects, train_test_effects
 from Verl.analysis.figures.frontier import draw_frontier, sentence
 from Verl.analysis.figures.layout import NothingToDraw, save, shown_files, shown_path
@@ -19,7 +19,7 @@ from Verl.analysis.runs.run_file import TEST
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.verdicts.generalisation import RULES, rule_of, train_and_test
 from Verl.analysis.verdicts.judge import Key, Verdict
-from Verl.analysis.verdicts.saturation import StudyFits, study_fits
+from Verl.analysis.verdicts.saturation import StudyFits
 from Verl.analysis.verdicts.summary import summary_table, to_markdown
 from Verl.design.declared import AXES, declared
 
@@ -92,7 +92,7 @@ def fits_lines(runs: Runs, options: argparse.Namespace, judged: Judged) -> list[
     lines, pairs = [], requested_pairs(runs, options)
     for metric in options.metric or [None]:
         for axis in options.axis or ["steps"]:
-            fits = study_fits(runs, axis, metric, options.margin)
+            fits = fits_of(runs, options.result, axis, metric, options.margin)
             rows = [fit_row(one) for (pair, _), one in fits.fits.items() if pair in pairs]
             stem = options.figure / f"fits{_suffix(options, metric, axis)}"
             stem.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from Verl.analysis.report.serve import PORT, Live, serve
 from Verl.analysis.report.svg import share_letters
 from Verl.analysis.report.taken import steps_taken
 from Verl.analysis.runs.configs import first_runs, flat_config, why_mixed
+from Verl.analysis.runs.drawn import DRAWN_PASS
 from Verl.analysis.runs.foundations import ground
 from Verl.analysis.runs.table import Runs, load_runs
 from Verl.analysis.style import arm_label
@@ -44,7 +45,7 @@ from Verl.signals import raise_on_stop
 
 OUT = RESULT_DIR.with_name("report.html")
 _PREFIXES = ("eval/", "ledger/total_", "reward/", "actor/", "training/rollout_probs_diff")
-_METRICS = {"timing_s/step", *FITTED, *(metric for panel in DYNAMICS for metric in panel.metrics)}
+_METRICS = {"timing_s/step", *FITTED, DRAWN_PASS, *(metric for panel in DYNAMICS for metric in panel.metrics)}
 _NONE = "\N{EN DASH}"
 
 
@@ -173,7 +174,7 @@ def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None
         "design": design,
         "sections": found,
         "forest": overviews.forest(runs, result_dir, margin, judged),
-        "fits": overviews.fits(runs, margin),
+        "fits": overviews.fits(runs, result_dir, margin),
         "frontier": overviews.frontier(runs),
         "generalisation": overviews.generalisation(runs, result_dir, margin),
         "margin": margin,

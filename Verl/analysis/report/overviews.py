@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from Verl.analysis import stats
-from Verl.analysis.figures.fitted import draw_fits
+from Verl.analysis.figures.fitted import draw_fits, fits_of
 from Verl.analysis.figures.forests import fit_effects, forest_effects, train_test_effects
 from Verl.analysis.figures.frontier import Reached, draw_frontier
 from Verl.analysis.figures.layout import NothingToDraw
@@ -17,7 +17,7 @@ from Verl.analysis.runs.table import Runs
 from Verl.analysis.verdicts.generalisation import TrainTest, train_and_test
 from Verl.analysis.verdicts.judge import Key, Verdict
 from Verl.analysis.verdicts.pairing import START
-from Verl.analysis.verdicts.saturation import FitComparison, study_fits
+from Verl.analysis.verdicts.saturation import FitComparison
 
 _WIDE = 2  # an InlineFigure of a page's width
 
@@ -73,9 +73,9 @@ def forest(runs: Runs, result_dir: Path, margin: float, judged: Mapping[Key, Ver
     return paged(found.figures, "forest", caption, [], " ".join(found.lines[:3]), columns)
 
 
-def fits(runs: Runs, margin: float) -> list[FitPart]:
+def fits(runs: Runs, result_dir: Path, margin: float) -> list[FitPart]:
     """The saturating fits of every pair."""
-    found, parts = study_fits(runs, margin=margin), []
+    found, parts = fits_of(runs, result_dir, margin=margin), []
     for pair, metric in found.metric.items():
         pages, _ = draw_fits(runs, found, pair)
         effects = fit_effects(runs, found, pair, margin)
