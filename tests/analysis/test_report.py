@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from simulated_runs import write_run, write_study
 
 from Verl.analysis.figures import run_figure
@@ -219,8 +220,14 @@ def test_health_flags_what_a_user_must_see(tmp_path):
     rows[1] |= {"actor/ppo_kl": 0.5, "training/rollout_probs_diff_mean": 0.9, "actor/grad_norm": 7.0}
     path.write_text("\n".join(map(json.dumps, rows)))
     runs = load_runs(tmp_path)
-    (one,) = health(runs)
+    (one,) = health(runs, tmp_path)
     assert one.flags == ("failed", "log-prob gap above 0.02", "first-step ppo_kl is not 0") and one.grad_max == 7.0
+    config = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
+    for mini_batch, flagged in ((32, True), (8, False)):  # with several updates a round, the first step's mean is not 0
+        config["actor_rollout_ref"]["actor"] |= {"ppo_mini_batch_size": mini_batch, "ppo_epochs": 1}
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config))
+        (one,) = health(runs, tmp_path)
+        assert ("first-step ppo_kl is not 0" in one.flags) == flagged
     assert any("is failed" in problem and "a reason" in problem for problem in runs.problems)
 
 

@@ -156,7 +156,7 @@ def context(result_dir: Path, margin: float = MARGIN, frozen: Path | None = None
     pairs = sorted(runs.table["pair"].unique())
     arms = list(dict.fromkeys(arm for pair in pairs for arm in arms_in_order(runs.table, pair)))
     by_pair = {"costs": costs, "speeds": speeds}
-    checks, design = health(runs), _design(runs, result_dir)
+    checks, design = health(runs, result_dir), _design(runs, result_dir)
     grounds = [ground(result_dir, runs.table, pair) for pair in pairs]
     judged = study_verdicts(runs, result_dir, margin=margin)
     found = sections(runs, result_dir, judged)

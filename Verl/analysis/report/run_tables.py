@@ -14,10 +14,12 @@ import numpy as np
 import pandas as pd
 
 from Verl.analysis import stats
+from Verl.analysis.runs.configs import holds_in
 from Verl.analysis.runs.packed import read_text
 from Verl.analysis.runs.run_file import TEST, listed
 from Verl.analysis.runs.table import Runs, last_scores
 from Verl.design.declared import declared
+from Verl.trainer.ppo.conditions import reads_ratio
 
 COSTS = {  # column of the ledger's table -> metric
     "queries": "ledger/total_queries",
@@ -29,7 +31,7 @@ COSTS = {  # column of the ledger's table -> metric
     "hours": "ledger/total_hours",
 }
 GAP_LIMIT = 0.02  # mean difference of token probabilities, rollout against trainer; our limit: fp32 on a CPU shows 1e-7
-KL_LIMIT = 1e-3  # of the first update to itself: the trainer's own log-probabilities, so 0 but for rounding
+KL_LIMIT = 1e-3  # of one update per round: against the trainer's own log-probabilities, so 0 but for rounding
 
 
 def arms_in_order(table: pd.DataFrame, pair: str) -> list[str]:
@@ -175,8 +177,8 @@ def _value(rows: pd.DataFrame, key: str, how) -> float:
     return float(how(values)) if values.size else np.nan
 
 
-def health(runs: Runs) -> list[Health]:
-    """A row per run, in the table's order."""
+def health(runs: Runs, result_dir: Path) -> list[Health]:
+    """A row per run, in the table's order. ``result_dir``: has the runs' config.yaml."""
     found = []
     for run, rows in runs.table.groupby("run", sort=False):
         failures = [key for key in rows if re.fullmatch(r"reward/(failures|timeouts)|eval/\w+/failures", str(key))]
@@ -194,6 +196,8 @@ def health(runs: Runs) -> list[Health]:
             reference_kl=_value(rows, "actor/kl_loss", lambda values: values[-1]),
             flags=(),
         )
+        if abs(one.first_kl) > KL_LIMIT and holds_in(result_dir / str(run) / "config.yaml", reads_ratio):
+            one = one._replace(first_kl=np.nan)  # a mean over updates, of which only the first starts at 0
         found.append(one._replace(flags=tuple(_flags(one))))
     return found
 

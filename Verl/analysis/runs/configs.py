@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from Verl.analysis.runs.packed import read_text
@@ -42,14 +42,28 @@ class ConfigTable:
     undeclared: tuple[str, ...]
 
 
+_UNREADABLE = (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError)
+
+
 @lru_cache(maxsize=512)
 def flat_config(path: Path) -> Mapping[str, Any] | None:
     """A run's config as flat keys, without seeds and what changes no number; None if there is none to read."""
     try:
-        content = yaml.load(read_text(path), Loader=_LOADER)
-        return comparable(OmegaConf.create(content), with_seed=False)
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError):
+        return comparable(_read(path), with_seed=False)
+    except _UNREADABLE:
         return None
+
+
+def holds_in(path: Path, condition: Callable[[DictConfig], bool]) -> bool:
+    """Whether a condition (`Verl.trainer.ppo.conditions`) holds in a run's config.yaml; not where that can't be read."""
+    try:
+        return condition(_read(path))
+    except _UNREADABLE:
+        return False
+
+
+def _read(path: Path) -> DictConfig:
+    return OmegaConf.create(yaml.load(read_text(path), Loader=_LOADER))
 
 
 def first_runs(table: pd.DataFrame, pair: str) -> dict[str, str]:
