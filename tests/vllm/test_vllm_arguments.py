@@ -62,7 +62,7 @@ def test_a_cpu_run_passes_the_same_but_for_a_declared_few():
     cpu = vllm_arguments.engine_arguments(prepare(SCRIPT, on_a_cpu).config, CONTEXT)
     differing = {f.name for f in dataclasses.fields(gpu) if getattr(gpu, f.name) != getattr(cpu, f.name)}
     assert differing == {
-        "dtype", "load_format", "max_num_seqs",  # Verl/trainer/config/device/cpu.yaml
+        "dtype", "load_format", "max_num_seqs", "gpu_memory_utilization",  # Verl/trainer/config/device
         "worker_extension_cls", "enable_sleep_mode", "enforce_eager", "kv_cache_memory_bytes",  # Verl/cpu/vllm_server.py
     }  # fmt: skip
 
