@@ -120,7 +120,12 @@ def test_what_arms_draw_otherwise_does_not_compare_them(tmp_path, capsys):
     assert "lower" not in found.comparisons[filtered].words and found.comparisons[filtered].asymptote
     assert "rollout.temperature is 0.6 of" in found.comparisons[hot].words and not found.comparisons[hot].asymptote
     assert any("temperature" in note for note in fit_effects(runs, found, PAIR, 0.02).notes)
-    assert not why_unlike(runs, tmp_path, *hot, "eval/train/pass@1")
+    assert not why_unlike(runs, tmp_path, hot, "eval/train/pass@1")
+
+    # what a user asks for is drawn as it was logged, with a note
+    asked = forest_effects(runs, tmp_path, 0.02, metric="train/pass@1")
+    assert any("temperature is 0.6 of" in note for note in asked.notes)
+    assert not any("temperature" in note for note in forest_effects(runs, tmp_path, 0.02).notes)
 
     # as a user has it: the readers leave out metrics that nothing needs
     assert "ends lower" not in build(tmp_path)

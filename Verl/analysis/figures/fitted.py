@@ -24,7 +24,7 @@ from Verl.analysis.figures.layout import (
     write_notes,
     write_title,
 )
-from Verl.analysis.runs.drawn import over_all_drawn, why_unlike
+from Verl.analysis.runs.drawn import TRAIN_PASS, over_all_drawn, why_unlike
 from Verl.analysis.runs.run_file import listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.style import PAGE_WIDTH, arm_label, arm_looks
@@ -44,8 +44,11 @@ def fits_of(runs: Runs, result_dir: Path, axis: str = "steps", metric: str | Non
     `train/pass@1` is over all that a step drew, with dynamic sampling too (`Verl.analysis.runs.drawn`).
     """
     found = study_fits(over_all_drawn(runs), axis, metric, margin)
-    unlike = {key: why_unlike(runs, result_dir, *key, found.metric[key[0]]) for key in found.comparisons}
-    apart = {key: FitComparison(*key, why_not=reason) for key, reason in unlike.items() if reason}
+    apart = {}
+    for key in found.comparisons:
+        fitted = found.metric[key[0]]
+        if reason := why_unlike(runs, result_dir, key, fitted, whole=fitted == TRAIN_PASS):
+            apart[key] = FitComparison(*key, why_not=reason)
     return replace(found, comparisons={**found.comparisons, **apart})
 
 

@@ -14,6 +14,7 @@ from Verl.analysis.figures.any_metric import label_of
 from Verl.analysis.figures.curves import our_style
 from Verl.analysis.figures.forest import Column, ForestInterval, Group, Row, draw_forest
 from Verl.analysis.figures.layout import NothingToDraw
+from Verl.analysis.runs.drawn import why_unlike
 from Verl.analysis.runs.run_file import TEST, listed
 from Verl.analysis.runs.table import Runs
 from Verl.analysis.style import arm_label
@@ -129,9 +130,11 @@ def forest_effects(
     band = f"grey: a margin of ±{margin:g}; " if verdict_metric else ""
     where = "Last evaluations" if axis == "steps" else f"At equal {AXES[axis]}"
     notes = [f"{where}, paired by seed; {band}{_SIMULTANEOUS}.", *_missing(runs, of)]
+    known = [found[key] for key in keys if found[key].verdict is not None]
+    unlike = [why_unlike(runs, result_dir, (c.pair, c.arm, c.base_line), metric) for c in known] if result_dir else []
+    notes += [f"Not of the policies alone: {reason}." for reason in unlike if reason]
     with our_style():
         figures = draw_forest(groups, columns, title, notes)
-    known = [found[key] for key in keys if found[key].verdict is not None]
     lines = [one.sentence if verdict_metric else effect_sentence(one, metric) for one in known]
     return Forest(figures, notes, lines)
 

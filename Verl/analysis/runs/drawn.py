@@ -27,16 +27,20 @@ def over_all_drawn(runs: Runs) -> Runs:
     return runs._replace(table=runs.table.assign(**{TRAIN_PASS: whole.where(whole.notna(), kept)}))
 
 
-def why_unlike(runs: Runs, result_dir: Path, pair: str, arm: str, base: str, metric: str) -> str:
-    """Why two arms cannot be compared by a metric, as the configs of their first runs have it; empty if they can."""
+def why_unlike(runs: Runs, result_dir: Path, key: tuple[str, str, str], metric: str, whole: bool = False) -> str:
+    """Why two arms cannot be compared by a metric, as the configs of their first runs have it; empty if they can.
+
+    ``key``: pair, arm and reference. ``whole``: the metric is over all that was drawn (``over_all_drawn``).
+    """
+    pair, arm, base = key
     if not metric.startswith("train/"):
         return ""
     names = first_runs(runs.table, pair)
     configs = [flat_config(result_dir / names[one] / "config.yaml") for one in (arm, base) if one in names]
     if len(configs) < 2 or None in configs:
         return ""
-    for key in (*_DRAWING, *(() if metric == TRAIN_PASS else (_FILTER,))):
-        ours, theirs = (config.get(key) for config in configs)
+    for setting in _DRAWING if whole else (*_DRAWING, _FILTER):
+        ours, theirs = (config.get(setting) for config in configs)
         if ours != theirs:
-            return f"{metric} is of what an arm draws, and {key} is {ours} of {arm} and {theirs} of {base}"
+            return f"{metric} is of what an arm draws, and {setting} is {ours} of {arm} and {theirs} of {base}"
     return ""

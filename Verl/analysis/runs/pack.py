@@ -70,7 +70,7 @@ def pack(
     write_atomic(target / packed.RUNS, _encode(pa.table({"name": names, "content": contents}), use_dictionary=False))
     if evaluations:
         table = _without_twins(pa.concat_tables(evaluations, promote_options="default"))
-        # A row's question is one more than the row's before: steps compress to a seventh of what a dictionary takes.
+        # Questions come in the order of their numbers: their steps compress to a seventh of what a dictionary takes.
         by_steps = {"index"} & set(table.column_names)
         options = {"use_dictionary": [name for name in table.column_names if name not in by_steps]}
         encoded = _encode(table, **options, column_encoding=dict.fromkeys(by_steps, "DELTA_BINARY_PACKED"))
